@@ -1,0 +1,3 @@
+from gan_vkd.cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""State that survives: nested dictionaries with tensors as one checksummed safetensors file.
+
+A file appears under its final name only when it is whole: written beside, synced, renamed. Tensors
+are stored as such, everything else (numbers, strings, lists, None) as JSON in the header, so that
+nothing that is read back can run code.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_vkd.errors import VkdError
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls write(temporary path beside `path`), syncs the file and renames it to `path`.
+
+    Raises:
+        VkdError: disk full, folder not writable; `path` is then as it was before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise VkdError(f"{path}: cannot be written ({reason}); the old file is untouched") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes a nested dictionary (string or integer keys, lists, tensors, JSON values)."""
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_strip(state, "", tensors))
+    metadata = {"tree": tree, "sha256": _digest(tree, tensors)}
+    write_atomically(path, lambda file: save_file(tensors, file, metadata))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Reads what `save_state` wrote, tensors on the CPU.
+
+    Raises:
+        VkdError: no such file, or one that is damaged, cut off or of another kind.
+    """
+    if not path.is_file():
+        raise VkdError(f"{path}: no such file")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if _digest(metadata["tree"], tensors) != metadata["sha256"]:
+            raise VkdError(f"{path}: damaged, its checksum does not match")
+        state = _restore(json.loads(metadata["tree"]), tensors)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise VkdError(f"{path}: damaged or not one of our files ({error})") from None
+    assert isinstance(state, dict)
+    return state
+
+
+def _strip(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        tensors[name] = node.detach().cpu().contiguous().clone()
+        return {"$tensor": name}
+    if isinstance(node, dict):
+        pairs = [[key, _strip(value, f"{name}/{key}", tensors)] for key, value in node.items()]
+        return {"$dict": pairs}
+    if isinstance(node, list | tuple):
+        return [_strip(value, f"{name}/{i}", tensors) for i, value in enumerate(node)]
+    return node
+
+
+def _restore(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, list):
+        return [_restore(value, tensors) for value in node]
+    if not isinstance(node, dict):
+        return node
+    if "$tensor" in node:
+        return tensors[node["$tensor"]]
+    return {key: _restore(value, tensors) for key, value in node["$dict"]}
+
+
+def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(tree.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()

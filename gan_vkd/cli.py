@@ -1,0 +1,158 @@
+"""vkd train | evaluate | sample | compare | export | import | teach"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gan_vkd.errors import VkdError
+
+app = typer.Typer(
+    help="Data-limited GANs with knowledge distilled into the discriminator.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+def main() -> None:
+    """The console command: every expected failure is a line a fault and an exit code."""
+    try:
+        app()
+    except VkdError as error:
+        for line in str(error).splitlines():
+            print(f"vkd: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A settings file, or a run folder to go on with.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue, or start.")] = False,
+) -> None:
+    """Train a GAN. Exit codes: 0 finished, 1 failed, 2 bad settings, 130/143 stopped by signal."""
+    from gan_vkd.config import load_settings
+
+    settings = load_settings(config, overrides)
+    if out is None:
+        out = config if config.is_dir() else Path("runs", config.stem, f"seed{settings.seed}")
+    from gan_vkd.training import train as run_training
+
+    run_training(settings, out, resume)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    overrides: Overrides = None,
+    inception: Annotated[
+        Path | None, typer.Option(help="A local inception-2015-12-05.pt: gives FID and KID.")
+    ] = None,
+) -> None:
+    """Measure a run's best generator with clean-fid, e.g. evaluate.reference=train."""
+    from gan_vkd.config import load_settings
+
+    if inception is not None:
+        chosen = f"evaluate.features={{name: inception, weights: {str(inception)!r}}}"
+        overrides = [*(overrides or []), chosen]
+    settings = load_settings(run, overrides)
+    from gan_vkd.evaluation import Evaluator
+    from gan_vkd.run import Run, pick_device
+
+    device = pick_device(settings.device)
+    generator, facts = Run(run).load_generator(device)
+    result = Evaluator(settings, device)(generator, facts["shares"])
+    record = {"iteration": facts["iteration"]} | result
+    Run(run).append("evaluations", record)
+    for key, value in record.items():
+        print(f"{key}: {value}")
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="A folder for PNG files, or a .png for one grid.")],
+    count: Annotated[int, typer.Option(min=1, help="How many images (a folder).")] = 100,
+    seed: Annotated[int, typer.Option(help="Of latents and labels.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Draw images from a run's best generator."""
+    from gan_vkd.evaluation import draw_samples
+    from gan_vkd.pictures import class_grid, save_png
+    from gan_vkd.run import Run, pick_device
+
+    generator, facts = Run(run).load_generator(pick_device(device))
+    if out.suffix == ".png":
+        save_png(class_grid(generator, facts["shares"], seed), out)
+    else:
+        images = draw_samples(generator, facts["shares"], count, min(count, 100), seed)
+        for index, image in enumerate(images):
+            save_png(image, out / f"{index:06d}.png")
+    print(out)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for table.md, table.csv, samples.png.")],
+) -> None:
+    """Put runs side by side: one table, one picture."""
+    from gan_vkd.compare import compare as compare_runs
+
+    print(compare_runs(runs, out))
+    print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / 'samples.png'}")
+    print("runs: " + "  ".join(str(run) for run in runs))
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Argument(help="*.safetensors or *.pth (names as published).")],
+) -> None:
+    """Write a run's best generator as a plain state dict, for use without this project."""
+    from gan_vkd.exchange import export_generator
+
+    export_generator(run, out)
+    print(out)
+
+
+@app.command("import")
+def import_generator(
+    weights: Annotated[Path, typer.Argument(help="A published DiffAugment-BigGAN G_ema.pth.")],
+    config: Annotated[Path, typer.Argument(help="Settings that fit it.")],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="The run folder to make.")] = Path("runs/imported"),
+) -> None:
+    """Make a run folder of published weights, to be sampled, evaluated and compared."""
+    from gan_vkd.config import load_settings
+
+    settings = load_settings(config, overrides)
+    from gan_vkd.exchange import import_generator as import_weights
+
+    import_weights(weights, settings, out)
+    print(out)
+
+
+@app.command()
+def teach(
+    config: Annotated[Path, typer.Argument(help="Settings of the classifier.")],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path(
+        "runs/teacher.safetensors"
+    ),
+) -> None:
+    """Train a small classifier on the spot, as a teacher or as a judge."""
+    from gan_vkd.config import load_as
+    from gan_vkd.teach import TeachSettings
+    from gan_vkd.teach import teach as train_classifier
+
+    settings = load_as(TeachSettings, config, overrides)
+    accuracy = train_classifier(settings, out)
+    heldout = "no held-out set" if accuracy is None else f"{accuracy:.1%} of the held-out set right"
+    print(f"{out}: {heldout}")

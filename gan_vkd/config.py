@@ -1,0 +1,231 @@
+"""The settings of a run: one YAML, inherited by `base`, overridden by key=value, checked here."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gan_vkd.errors import SettingsError
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(Section):
+    """What is trained on. `source`: cifar10, cifar100, digits, or the path of a folder or zip."""
+
+    source: str
+    root: str = "data"  # where torchvision's CIFAR lies or is put
+    download: bool = True
+    heldout: str | None = "test"  # "test" (the source's own), a folder or zip, or null
+    resolution: Literal[32, 64] = 32
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    num_images: Positive | None = None
+    seed: int = 0  # of the subset
+    conditional: bool | None = None  # null: as the data has classes
+    flip: bool = True
+    damaged: Literal["refuse", "skip"] = "refuse"
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "DataSettings":
+        if self.fraction is not None and self.num_images is not None:
+            raise ValueError("give fraction or num_images, not both")
+        return self
+
+
+class ModelSettings(Section):
+    ch: Positive = 64
+    z_dim: Positive = 128
+
+
+class NetworkSettings(Section):
+    """A frozen network by name: cifar_resnet20 (32, 44, 56, 110), timm/NAME, discriminator,
+    classifier (a checkpoint of `vkd teach`) or, for evaluation, inception."""
+
+    name: str
+    weights: str | None = None  # a local copy; null: the published download
+    layer: str | None = None  # null: the network's usual feature layer
+    pool: Literal["mean", "sum", "first"] = "mean"
+    size: Positive | None = None  # null: the network's own
+
+
+class WhiteningSettings(Section):
+    momentum: Fraction = 0.0
+    eps: Annotated[float, Field(ge=0)] = 1e-5
+    shrinkage: Fraction = 0.0
+    every: Positive = 100
+
+
+class DistillSettings(Section):
+    teacher: NetworkSettings
+    projection: Literal["orthogonal", "linear", "identity"] = "orthogonal"
+    normalization: Literal["whitening", "layer_norm", "standardize", "none"] = "whitening"
+    whitening: WhiteningSettings = WhiteningSettings()
+    distance: Literal["mse", "smooth_l1", "l1"] = "mse"
+    weight: Annotated[float, Field(gt=0)] = 10.0
+    images: Literal["both", "real", "fake"] = "both"
+    view: Literal["augmented", "clean"] = "augmented"
+
+
+class TrainSettings(Section):
+    iterations: Positive = 125_000  # of d_steps discriminator updates and one of the generator
+    batch_size: Positive = 50
+    d_steps: Positive = 4
+    g_lr: Annotated[float, Field(gt=0)] = 2e-4
+    d_lr: Annotated[float, Field(gt=0)] = 2e-4
+    betas: tuple[Fraction, Fraction] = (0.0, 0.999)
+    ema_decay: Fraction = 0.9999
+    ema_start: Annotated[int, Field(ge=0)] = 1000
+    log_every: Positive = 50
+    sample_every: Positive = 1000
+    checkpoint_every: Positive = 1000
+
+
+class EvaluateSettings(Section):
+    every: Positive = 4000
+    features: NetworkSettings = NetworkSettings(name="inception")
+    reference: str = "heldout"  # heldout, train, or the path of a folder or zip
+    num_samples: Annotated[int, Field(ge=2)] = 10_000
+    batch_size: Positive = 100
+    seed: int = 0
+
+
+class Settings(Section):
+    """Everything a run depends on."""
+
+    arm: str  # the row of the table that the run belongs to
+    seed: int = 0
+    device: str = "auto"
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    augment: list[Literal["color", "translation", "cutout"]] = ["translation", "cutout"]
+    distill: DistillSettings | None = None
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    def dump(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+Schema = TypeVar("Schema", bound=Section)
+
+
+def load_settings(path: Path, overrides: list[str] | None = None) -> Settings:
+    """The settings of a run, from a YAML file or a run folder."""
+    return load_as(Settings, path, overrides)
+
+
+def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None) -> Schema:
+    """Settings of a YAML file (or of a run folder), its bases and the key=value overrides.
+
+    Raises:
+        SettingsError: missing or unreadable file, unknown key, bad value; one line each.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = path / "settings.yaml"
+    tree = _read(path, ())
+    for item in overrides or []:
+        _override(tree, item)
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        faults = [f"{path}: {_fault(fault, schema)}" for fault in error.errors()]
+        raise SettingsError("\n".join(faults)) from None
+
+
+def _fault(error: Any, schema: type[Section]) -> str:
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path) or "settings"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1], schema)
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
+        return f"{key}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
+
+
+def _known_keys(path: list[str], schema: type[Section]) -> list[str]:
+    section: Any = schema
+    for part in path:
+        field = section.model_fields[part].annotation
+        options = [field, *getattr(field, "__args__", ())]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, Section))
+    return list(section.model_fields)
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise SettingsError(f"{path}: it is its own base")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such settings file{_nearby(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read ({error})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise SettingsError(f"{path}: expected a mapping of settings")
+    bases = tree.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise SettingsError(f"{path}: base: expected a file name or a list of them")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged = _merge(merged, _read(path.parent / base, (*seen, path.resolve())))
+    return _merge(merged, tree)
+
+
+def _nearby(path: Path) -> str:
+    names = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _override(tree: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise SettingsError(f"{item!r}: expected key.sub=value")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise SettingsError(f"{item!r}: the value is not YAML") from None
+    for part in parts[:-1]:
+        if not isinstance(tree.get(part), dict):
+            tree[part] = {}
+        tree = tree[part]
+    tree[parts[-1]] = value
+
+
+def differences(old: Settings, new: Settings) -> list[str]:
+    """The keys in which two settings differ, with both values."""
+    a, b = _flat(old.model_dump()), _flat(new.model_dump())
+    return [f"{k}: {a.get(k)!r} -> {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

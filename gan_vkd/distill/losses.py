@@ -1,0 +1,53 @@
+"""Distillation losses with one call: loss = method(student_features, teacher_features)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_vkd.distill.normalization import make_normalization
+from gan_vkd.distill.projection import make_projection
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "smooth_l1": F.smooth_l1_loss,
+    "l1": F.l1_loss,
+}
+
+
+class VkDLoss(nn.Module):
+    """distance(Zs P^T, normalise(Zt)) (Miles, Elezi and Deng, CVPR 2024, algorithm 1).
+
+    Its parameters (the projection's) train with the student and are dropped with it.
+
+    Args:
+        student_width: ds.
+        teacher_width: dt.
+        projection: a name in PROJECTIONS.
+        normalization: a name in NORMALIZATIONS.
+        distance: a name in DISTANCES; averaged over samples and dimensions.
+        options: of the normalisation (momentum, eps, shrinkage, ...).
+    """
+
+    def __init__(
+        self,
+        student_width: int,
+        teacher_width: int,
+        *,
+        projection: str = "orthogonal",
+        normalization: str = "layer_norm",
+        distance: str = "mse",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.project = make_projection(projection, student_width, teacher_width)
+        self.normalize = make_normalization(normalization, teacher_width, **options)
+        self.distance = DISTANCES[distance]
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B, ds) and (B, dt) -> a scalar, with a gradient for the student and P only."""
+        with torch.no_grad():
+            target = self.normalize(teacher)
+        return self.distance(self.project(student), target.to(student.dtype))

@@ -1,0 +1,13 @@
+"""What a user is told when a run cannot go on: one line, and the exit code of the command."""
+
+
+class VkdError(Exception):
+    """Something outside the program stops the work: a file, a device, a number that is not finite."""
+
+    exit_code = 1
+
+
+class SettingsError(VkdError):
+    """The settings cannot be used; no work has been done."""
+
+    exit_code = 2

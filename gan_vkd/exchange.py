@@ -1,0 +1,53 @@
+"""Generators in and out of run folders, under the names of the published DiffAugment-BigGAN."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_vkd.checkpoint import write_atomically
+from gan_vkd.config import Settings
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.models.biggan import Generator
+from gan_vkd.run import Run
+from gan_vkd.teachers import load_foreign, load_weights
+
+
+def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
+    """Makes a run folder around a published generator.
+
+    The number of classes is read from the weights; labels are taken to be equally frequent.
+
+    Raises:
+        SettingsError: the folder holds a run already.
+        VkdError: not a file of weights, or weights of another width or resolution.
+    """
+    run = Run(folder)
+    if (run.path / "settings.yaml").exists():
+        raise SettingsError(f"{run.path}: holds a run already; choose another --out")
+    state = load_foreign(Path(weights).expanduser())
+    gains = state.get("blocks.0.0.bn1.gain.weight")
+    if not isinstance(gains, Tensor):
+        raise VkdError(f"{weights}: not a BigGAN generator of DiffAugment (no class gains in it)")
+    classes = 0 if len(gains) == 1 else len(gains)
+    model = settings.model
+    generator = Generator(settings.data.resolution, model.ch, model.z_dim, classes)
+    load_weights(generator, state, str(weights))
+    run.write_settings(settings)
+    run.export(generator, {"iteration": 0, "shares": [1 / len(gains)] * len(gains)})
+
+
+def export_generator(folder: Path, out: Path) -> None:
+    """Writes the best generator's state dict as .safetensors or .pth.
+
+    Raises:
+        SettingsError: another suffix.
+    """
+    state = Run(folder).load_generator("cpu")[0].state_dict()
+    if out.suffix == ".safetensors":
+        write_atomically(out, lambda file: save_file(state, file))
+    elif out.suffix == ".pth":
+        write_atomically(out, lambda file: torch.save(dict(state), file))
+    else:
+        raise SettingsError(f"{out}: expected a name that ends in .safetensors or .pth")

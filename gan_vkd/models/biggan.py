@@ -1,0 +1,227 @@
+"""BigGAN for 32x32 and 64x64 images (Brock, Donahue and Simonyan, ICLR 2019; appendix B).
+
+The CIFAR variant of DiffAugment (Zhao et al., NeurIPS 2020): no attention, no hierarchical latent,
+class-conditional batch norm, projection discriminator, spectral norm everywhere. Parameter names
+and shapes are those of its published checkpoints, so that they load as they are.
+"""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# resolution -> channel multipliers of ch: the generator's input and blocks, the discriminator's blocks
+GENERATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [16, 16, 8, 4, 2]}
+DISCRIMINATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [1, 2, 4, 8, 16]}
+DOWNSAMPLE = {32: [True, True, False, False], 64: [True, True, True, True, False]}
+
+
+class SpectralNorm(nn.Module):
+    """Divides a layer's weight by its largest singular value (Miyato et al., ICLR 2018).
+
+    One power iteration a forward; the left singular vector is kept in training mode only. The
+    singular value is differentiated, the vectors are not.
+    """
+
+    weight: nn.Parameter
+    u0: Tensor
+    sv0: Tensor
+
+    def _track(self, rows: int) -> None:
+        self.register_buffer("u0", torch.randn(1, rows))
+        self.register_buffer("sv0", torch.ones(1))
+
+    def normalized_weight(self) -> Tensor:
+        matrix = self.weight.flatten(1)
+        with torch.no_grad():
+            v = F.normalize(self.u0 @ matrix, eps=1e-8)
+            u = F.normalize(v @ matrix.T, eps=1e-8)
+        sigma = (v @ matrix.T @ u.T).squeeze()
+        if self.training:
+            with torch.no_grad():
+                self.u0.copy_(u)
+                self.sv0.copy_(sigma)
+        return self.weight / sigma
+
+
+class SNConv2d(SpectralNorm, nn.Conv2d):
+    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel_size, padding=kernel_size // 2)
+        self._track(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.normalized_weight(), self.bias, padding=self.padding)
+
+
+class SNLinear(SpectralNorm, nn.Linear):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self._track(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.normalized_weight(), self.bias)
+
+
+class SNEmbedding(SpectralNorm, nn.Embedding):
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width)
+        self._track(rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.embedding(x, self.normalized_weight())
+
+
+class BatchNorm(nn.Module):
+    """Batch norm with its own gain and bias."""
+
+    stored_mean: Tensor
+    stored_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("stored_mean", torch.zeros(channels))
+        self.register_buffer("stored_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.stored_mean, self.stored_var, self.gain, self.bias, self.training
+        )
+
+
+class ClassBatchNorm(nn.Module):
+    """Batch norm whose gain and bias are looked up by class; one class is the unconditional case."""
+
+    stored_mean: Tensor
+    stored_var: Tensor
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.gain = nn.Embedding(classes, channels)
+        self.bias = nn.Embedding(classes, channels)
+        self.register_buffer("stored_mean", torch.zeros(channels))
+        self.register_buffer("stored_var", torch.ones(channels))
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        x = F.batch_norm(x, self.stored_mean, self.stored_var, training=self.training)
+        gain, bias = self.gain(labels), self.bias(labels)
+        return torch.addcmul(bias[:, :, None, None], x, 1 + gain[:, :, None, None])
+
+
+class GeneratorBlock(nn.Module):
+    """Residual block that doubles the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = SNConv2d(inputs, outputs)
+        self.conv2 = SNConv2d(outputs, outputs)
+        self.conv_sc = SNConv2d(inputs, outputs, kernel_size=1)
+        self.bn1 = ClassBatchNorm(inputs, classes)
+        self.bn2 = ClassBatchNorm(outputs, classes)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        h = F.relu(self.bn1(x, labels))
+        h = self.conv1(F.interpolate(h, scale_factor=2.0))
+        h = self.conv2(F.relu(self.bn2(h, labels)))
+        # nearest upsampling commutes with a 1x1 convolution: convolve at the small resolution
+        return h + F.interpolate(self.conv_sc(x), scale_factor=2.0)
+
+
+class Generator(nn.Module):
+    """Latents and labels to images in [-1, 1].
+
+    Args:
+        resolution: 32 or 64.
+        ch: channel multiplier; the published CIFAR networks have 64.
+        z_dim: width of the latent.
+        classes: number of classes, 0 for an unconditional generator.
+    """
+
+    def __init__(self, resolution: int = 32, ch: int = 64, z_dim: int = 128, classes: int = 10):
+        super().__init__()
+        self.resolution, self.z_dim, self.classes = resolution, z_dim, classes
+        widths = [ch * m for m in GENERATOR_WIDTHS[resolution]]
+        self.linear = SNLinear(z_dim, widths[0] * 16)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([GeneratorBlock(i, o, max(classes, 1))])
+            for i, o in zip(widths, widths[1:], strict=False)
+        )
+        self.output_layer = nn.Sequential(BatchNorm(widths[-1]), nn.ReLU(), SNConv2d(widths[-1], 3))
+        self.apply(_initialize)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """(B, z_dim) and (B,) -> (B, 3, resolution, resolution)."""
+        h = self.linear(z).view(z.shape[0], -1, 4, 4)
+        for stage in self.blocks:
+            for block in cast(nn.ModuleList, stage):
+                h = block(h, labels)
+        return torch.tanh(self.output_layer(h))
+
+
+class DiscriminatorBlock(nn.Module):
+    """Residual block, pre-activated except for the first, halving the resolution where asked."""
+
+    def __init__(self, inputs: int, outputs: int, first: bool, downsample: bool) -> None:
+        super().__init__()
+        self.first, self.downsample = first, downsample
+        self.conv1 = SNConv2d(inputs, outputs)
+        self.conv2 = SNConv2d(outputs, outputs)
+        if inputs != outputs or downsample:
+            self.conv_sc = SNConv2d(inputs, outputs, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(x if self.first else F.relu(x))
+        h = self.conv2(F.relu(h))
+        if self.downsample:
+            # average pooling commutes with a 1x1 convolution: pool first, it is cheaper
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        return h + (self.conv_sc(x) if hasattr(self, "conv_sc") else x)
+
+
+class Discriminator(nn.Module):
+    """Images to a score and the pooled features it is taken from.
+
+    Args:
+        resolution: 32 or 64.
+        ch: channel multiplier.
+        classes: number of classes, 0 for an unconditional discriminator.
+    """
+
+    def __init__(self, resolution: int = 32, ch: int = 64, classes: int = 10) -> None:
+        super().__init__()
+        self.resolution, self.classes = resolution, classes
+        widths = [3] + [ch * m for m in DISCRIMINATOR_WIDTHS[resolution]]
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([DiscriminatorBlock(i, o, index == 0, down)])
+            for index, (i, o, down) in enumerate(
+                zip(widths, widths[1:], DOWNSAMPLE[resolution], strict=False)
+            )
+        )
+        self.width = widths[-1]
+        self.linear = SNLinear(self.width, 1)
+        if classes:
+            self.embed = SNEmbedding(classes, self.width)
+        self.apply(_initialize)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, width), summed over space."""
+        h = images
+        for stage in self.blocks:
+            for block in cast(nn.ModuleList, stage):
+                h = block(h)
+        return F.relu(h).sum((2, 3))
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Score (B,) by projection on the class (Miyato and Koyama, ICLR 2018), features (B, width)."""
+        h = self.features(images)
+        score = self.linear(h).squeeze(1)
+        if self.classes:
+            score = score + (self.embed(labels) * h).sum(1)
+        return score, h
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, 0, 0.02)

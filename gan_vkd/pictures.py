@@ -1,0 +1,50 @@
+"""Grids of samples as PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from gan_vkd.checkpoint import write_atomically
+from gan_vkd.evaluation import draw_samples
+from gan_vkd.models.biggan import Generator
+
+
+def grid(images: Tensor, columns: int) -> Tensor:
+    """uint8 images (N, 3, R, R) -> one image (3, H, W)."""
+    return make_grid(images, nrow=columns, padding=1, pad_value=255)
+
+
+@torch.no_grad()
+def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> Tensor:
+    """Samples (3, H, W): a row a class (at most ten, evenly spread), or ten mixed rows of one."""
+    present = [c for c, share in enumerate(shares) if share > 0]
+    rows = present[:: max(1, len(present) // 10)][:10]
+    if len(rows) == 1:
+        return grid(draw_samples(generator, list(shares), 100, 100, seed), 10)
+    one = [[float(c == row) for c in range(len(shares))] for row in rows]
+    images = [draw_samples(generator, s, 10, 10, seed + i) for i, s in enumerate(one)]
+    return grid(torch.cat(images), 10)
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """uint8 (3, H, W) -> a PNG, whole or not at all."""
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+    write_atomically(path, lambda file: picture.save(file, "PNG"))
+
+
+def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Path) -> None:
+    """Grids beside each other, each under its title."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(images), 4.0), dpi=150, layout="constrained")
+    for axis, image, title in zip(
+        figure.subplots(1, len(images), squeeze=False)[0], images, titles, strict=True
+    ):
+        axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))

@@ -1,0 +1,143 @@
+"""A run is a folder: settings, metrics, sample grids, checkpoints, the exported generator."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from gan_vkd.checkpoint import load_state, save_state, write_atomically
+from gan_vkd.config import Settings, load_settings
+from gan_vkd.errors import VkdError
+from gan_vkd.models.biggan import Generator
+
+KEPT_CHECKPOINTS = 2
+
+
+class Run:
+    """The files of a run and nothing else.
+
+    settings.yaml, metrics.jsonl, evaluations.jsonl, samples/*.png, tensorboard/,
+    checkpoints/*.safetensors, generator.safetensors (the best by the run's measure).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).expanduser()
+
+    @property
+    def generator_file(self) -> Path:
+        return self.path / "generator.safetensors"
+
+    def settings(self) -> Settings:
+        return load_settings(self.path)
+
+    def write_settings(self, settings: Settings) -> None:
+        text = settings.dump()
+        write_atomically(self.path / "settings.yaml", lambda file: file.write_text(text))
+
+    # checkpoints
+
+    def checkpoints(self) -> list[Path]:
+        """Oldest first."""
+        return sorted((self.path / "checkpoints").glob("[0-9]*.safetensors"))
+
+    def save(self, iteration: int, state: dict[str, Any]) -> None:
+        """Writes a checkpoint and drops the oldest beyond KEPT_CHECKPOINTS."""
+        save_state(self.path / "checkpoints" / f"{iteration:08d}.safetensors", state)
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+
+    def latest_state(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint; damaged ones are named and passed over."""
+        files = self.checkpoints()
+        for file in reversed(files):
+            try:
+                return load_state(file)
+            except VkdError as error:
+                print(f"passed over: {error}")
+        if files:
+            raise VkdError(
+                f"{self.path}: every checkpoint is damaged; start the run anew elsewhere"
+            )
+        return None
+
+    # the exported generator
+
+    def export(self, generator: Generator, facts: dict[str, Any]) -> None:
+        """Writes the generator's weights as plain safetensors, with what is known of it."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()}
+        facts = facts | {"classes": generator.classes}
+        metadata = {"facts": json.dumps(facts), "settings": self.settings().dump()}
+        write_atomically(self.generator_file, lambda file: save_file(tensors, file, metadata))
+
+    def load_generator(self, device: str) -> tuple[Generator, dict[str, Any]]:
+        """The exported generator in eval mode, and its facts (iteration, classes, label shares).
+
+        Raises:
+            VkdError: no generator yet, or a damaged file.
+        """
+        file = self.generator_file
+        if not file.is_file():
+            raise VkdError(f"{file}: no generator yet; train first (vkd train CONFIG --out RUN)")
+        settings = self.settings()
+        try:
+            with safe_open(file, "pt") as saved:
+                facts = json.loads((saved.metadata() or {})["facts"])
+                state = {key: saved.get_tensor(key) for key in saved.keys()}  # noqa: SIM118
+            generator = Generator(
+                settings.data.resolution, settings.model.ch, settings.model.z_dim, facts["classes"]
+            )
+            generator.load_state_dict(state)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise VkdError(f"{file}: damaged or not of this run's settings ({reason})") from None
+        return generator.to(device).eval().requires_grad_(False), facts
+
+    # records
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """One JSON line at the end of a record file (metrics, evaluations)."""
+        file = self.path / f"{name}.jsonl"
+        try:
+            with open(file, "a") as handle:
+                handle.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise VkdError(f"{file}: cannot be written ({error.strerror})") from None
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of a record file; a line cut off by a crash is left out."""
+        return list(self._parse(self.path / f"{name}.jsonl"))
+
+    def truncate(self, name: str, iteration: int) -> None:
+        """Drops records after `iteration`, those of a past that a resumed run lives again."""
+        kept = [r for r in self.records(name) if r["iteration"] <= iteration]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_atomically(self.path / f"{name}.jsonl", lambda file: file.write_text(text))
+
+    @staticmethod
+    def _parse(file: Path) -> Iterator[dict[str, Any]]:
+        if file.is_file():
+            for line in file.read_text().splitlines():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+
+
+def pick_device(name: str) -> str:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        VkdError: a device that torch does not have.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros((), device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise VkdError(f"device {name}: not usable here ({reason}); set device=cpu") from None
+    return name

@@ -1,0 +1,182 @@
+"""Frozen networks by name, with their own preprocessing: teachers to distil and eyes to judge with."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_vkd.checkpoint import load_state
+from gan_vkd.config import NetworkSettings, load_settings
+from gan_vkd.distill import Teacher
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.models.biggan import Discriminator
+from gan_vkd.models.cifar_resnet import CifarResNet
+from gan_vkd.run import Run
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Trained by Y. Idelbayev (github.com/akamaster/pytorch_resnet_cifar10); the name ends in the first
+# digits of the file's SHA-256, which the download checks.
+CIFAR_RESNET_URL = (
+    "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
+)
+CIFAR_RESNET_FILES = {
+    20: "resnet20-12fca82f.th",
+    32: "resnet32-d509ac18.th",
+    44: "resnet44-014dd654.th",
+    56: "resnet56-4bfd9763.th",
+    110: "resnet110-1d1ed7c2.th",
+}
+
+
+def load_teacher(settings: NetworkSettings, resolution: int, device: str) -> Teacher:
+    """The network that the settings name, frozen, on the device.
+
+    Args:
+        settings: name, local weights, layer, pooling and input size.
+        resolution: of the images it will be shown.
+        device: where it runs.
+
+    Raises:
+        SettingsError: no such network or layer.
+        VkdError: weights that are missing, cannot be fetched or do not fit.
+    """
+    network, own = _build(settings)
+    size = settings.size or own.pop("size", None)
+    if settings.layer is not None:
+        own["layer"] = settings.layer
+    try:
+        return Teacher(
+            network.to(device),
+            size=(size, size) if size else None,
+            rule=settings.pool,
+            probe=resolution,
+            **own,
+        )
+    except (ValueError, RuntimeError) as error:
+        message = " ".join(str(error).split())
+        raise SettingsError(f"{settings.name}: cannot be read as asked: {message}") from None
+
+
+def _build(settings: NetworkSettings) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its weights, and its own mean, std, size and feature layer."""
+    name, weights = settings.name, settings.weights
+    if name.startswith("timm/"):
+        return _timm(name.removeprefix("timm/"), weights)
+    if name.startswith("cifar_resnet"):
+        return _cifar_resnet(name, weights)
+    if name in ("classifier", "discriminator"):
+        if weights is None:
+            raise SettingsError(f"{name}: set its weights to one of our files or run folders")
+        path = Path(weights).expanduser()
+        return _classifier(path) if name == "classifier" else _discriminator(path)
+    raise SettingsError(
+        f"{name}: unknown network; expected cifar_resnet20|32|44|56|110, timm/NAME, classifier "
+        "or discriminator"
+    )
+
+
+def _cifar_resnet(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    depth = name.removeprefix("cifar_resnet")
+    if not depth.isdigit() or int(depth) not in CIFAR_RESNET_FILES:
+        known = ", ".join(f"cifar_resnet{d}" for d in CIFAR_RESNET_FILES)
+        raise SettingsError(f"{name}: unknown network; known are {known}")
+    network = CifarResNet(int(depth))
+    if weights is None:
+        url = f"{CIFAR_RESNET_URL}/{CIFAR_RESNET_FILES[int(depth)]}"
+        try:
+            saved = torch.hub.load_state_dict_from_url(
+                url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+            )
+        except Exception as error:  # urllib, ssl, hash mismatch: all mean no weights
+            raise _unreachable(name, url, error) from None
+    else:
+        saved = load_foreign(Path(weights).expanduser())
+    state = {k.removeprefix("module."): v for k, v in saved.get("state_dict", saved).items()}
+    load_weights(network, state, weights or name)
+    return network, {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "layer": "pool"}
+
+
+def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    """CLIP towers are read at their output, the joint embedding; others before the classifier."""
+    import timm
+
+    if weights is not None and not Path(weights).expanduser().is_file():
+        raise VkdError(f"{weights}: no such file (weights of timm/{name})")
+    clip = "clip" in name and "ft_in" not in name
+    options: dict[str, Any] = {} if clip else {"num_classes": 0}
+    if weights is not None:
+        options["pretrained_cfg_overlay"] = {"file": str(Path(weights).expanduser())}
+    if not timm.is_model(name.split(".")[0]):
+        raise SettingsError(f"timm/{name}: timm has no model of that name")
+    try:
+        network = timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # hub, network and file errors of many kinds
+        raise _unreachable(f"timm/{name}", "its hub", error) from None
+    cfg = timm.data.resolve_model_data_config(network)
+    return network, {"mean": cfg["mean"], "std": cfg["std"], "size": cfg["input_size"][-1]}
+
+
+def _classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    state = load_state(path)
+    if state.get("kind") != "classifier":
+        raise VkdError(f"{path}: not a classifier of `vkd teach`")
+    network = CifarResNet(state["depth"], state["classes"])
+    load_weights(network, state["network"], str(path))
+    return network, {"mean": state["mean"], "std": state["std"], "layer": "pool"}
+
+
+class _FeaturesOf(nn.Module):
+    def __init__(self, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.discriminator.features(images)
+
+
+def _discriminator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    settings = load_settings(path)
+    state = Run(path).latest_state()
+    if state is None:
+        raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
+    network = Discriminator(settings.data.resolution, settings.model.ch, state["classes"])
+    load_weights(network, state["discriminator"], str(path))
+    return _FeaturesOf(network), {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+
+
+def load_foreign(path: Path) -> dict[str, Any]:
+    """A torch file of anybody's, read without running code.
+
+    Raises:
+        VkdError: missing, damaged, or a pickle with more than tensors in it.
+    """
+    if not path.is_file():
+        raise VkdError(f"{path}: no such file")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and unpickling errors of many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VkdError(f"{path}: not a file of weights ({reason})") from None
+    if not isinstance(saved, dict):
+        raise VkdError(f"{path}: expected a dictionary of weights, found {type(saved).__name__}")
+    return saved
+
+
+def load_weights(network: nn.Module, state: dict[str, Any], where: str) -> None:
+    """Strict loading with one line for what does not fit."""
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = lines[1] if len(lines) > 1 else lines[0]
+        raise VkdError(f"{where}: weights of another network: {reason[:200]}") from None
+
+
+def _unreachable(name: str, url: str, error: Exception) -> VkdError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return VkdError(
+        f"{name}: its weights could not be fetched from {url} ({reason[:200]}); "
+        "set `weights` beside its name to a local copy"
+    )
