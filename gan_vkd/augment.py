@@ -1,4 +1,4 @@
-"""DiffAugment (Zhao et al., NeurIPS 2020): the same differentiable augmentation for real and fake."""
+"""DiffAugment (Zhao et al., NeurIPS 2020): one differentiable augmentation for real and fake."""
 
 from collections.abc import Callable, Sequence
 
@@ -29,7 +29,7 @@ def translation(x: Tensor, ratio: float = 0.125) -> Tensor:
 
 
 def _shifted(length: int, pad: int, batch: int, device: torch.device) -> Tensor:
-    """Indices (batch, length) into a line padded by `pad` on both sides, shifted by -pad ... pad."""
+    """Indices (batch, length) into a line padded by `pad` on both sides, at a random shift."""
     shift = torch.randint(0, 2 * pad + 1, (batch, 1), device=device)
     return torch.arange(length, device=device) + shift
 

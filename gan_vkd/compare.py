@@ -1,4 +1,4 @@
-"""Runs side by side: a table for the terminal, Markdown and CSV, and one picture of their samples."""
+"""Runs side by side: one table (terminal, Markdown, CSV) and one picture of their samples."""
 
 import csv
 import io
@@ -16,9 +16,9 @@ Row = dict[str, str]
 def compare(folders: list[Path], out: Path) -> str:
     """Writes table.md, table.csv and samples.png into `out` and returns the table as Markdown.
 
-    A row a run: the Frechet distance at its first, best and last evaluation, the kernel distance at
-    the best, and the cost of an iteration. Runs that were measured differently (features, reference,
-    number of samples) get a table each: their numbers are never put in one column.
+    A row a run: the Frechet distance at its first, best and last evaluation, the kernel distance
+    at the best, and the cost of an iteration. Runs that were measured differently (features,
+    reference, number of samples) get a table each: their numbers are never put in one column.
 
     Raises:
         VkdError: a folder that is no run, or a run that was never evaluated.

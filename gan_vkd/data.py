@@ -128,7 +128,11 @@ def _load_digits(resolution: int, train: bool) -> ImageSet:
     digits = load_digits()
     size = (resolution, resolution)
     images = [
-        np.asarray(Image.fromarray((image * 255 / 16).astype(np.uint8)).resize(size, Image.BICUBIC))
+        np.asarray(
+            Image.fromarray((image * 255 / 16).astype(np.uint8)).resize(
+                size, Image.Resampling.BICUBIC
+            )
+        )
         for image in digits.images
     ]
     labels = [int(label) for label in digits.target]

@@ -2,7 +2,7 @@
 
 
 class VkdError(Exception):
-    """Something outside the program stops the work: a file, a device, a number that is not finite."""
+    """The work cannot go on: a file, a device, a number that is not finite."""
 
     exit_code = 1
 

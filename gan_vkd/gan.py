@@ -33,7 +33,7 @@ class Distillation(nn.Module):
         )
 
     def forward(self, features: Tensor, augmented: Tensor, clean: Tensor) -> Tensor:
-        """Features (2B, ds) of the augmented images (2B, 3, R, R): B fake ones, then B real ones."""
+        """Features (2B, ds) of augmented images (2B, 3, R, R): B fake ones, then B real ones."""
         images = augmented if self.settings.view == "augmented" else clean
         fake, real = (slice(None, len(images) // 2), slice(len(images) // 2, None))
         part = {"both": slice(None), "fake": fake, "real": real}[self.settings.images]
@@ -60,6 +60,9 @@ class GAN:
             width = self.discriminator.width
             self.distillation = Distillation(settings.distill, teacher, width).to(device)
             learnt += self.distillation.parameters()
+        if device == "cpu":  # oneDNN's convolutions are up to 5x faster in this layout
+            for network in (self.generator, self.discriminator, self.average):
+                network.to(memory_format=torch.channels_last)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), train.g_lr, train.betas)
         self.d_optimizer = torch.optim.Adam(learnt, train.d_lr, train.betas)
 

@@ -1,4 +1,4 @@
-"""Image files of any kind to one uint8 array: folders, zips, and what is wrong with them by name."""
+"""Image files to one uint8 array, from folders and zips; what cannot be used is named."""
 
 import io
 import zipfile
@@ -88,8 +88,9 @@ def decode(data: bytes, resolution: int) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            if getattr(image, "n_frames", 1) > 1:
-                raise BadImage(f"animated or of several pages ({image.n_frames} frames)")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise BadImage(f"animated or of several pages ({frames} frames)")
             return _square(_rgb(image), resolution)
     except UnidentifiedImageError:
         raise BadImage("not an image" if data else "empty file") from None

@@ -59,9 +59,7 @@ class Run:
             except VkdError as error:
                 print(f"passed over: {error}")
         if files:
-            raise VkdError(
-                f"{self.path}: every checkpoint is damaged; start the run anew elsewhere"
-            )
+            raise VkdError(f"{self.path}: every checkpoint is damaged; train anew elsewhere")
         return None
 
     # the exported generator

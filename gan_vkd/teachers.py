@@ -1,4 +1,4 @@
-"""Frozen networks by name, with their own preprocessing: teachers to distil and eyes to judge with."""
+"""Frozen networks by name, with their own preprocessing: to distil from and to judge with."""
 
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,7 @@ def _cifar_resnet(name: str, weights: str | None) -> tuple[nn.Module, dict[str, 
 def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
     """CLIP towers are read at their output, the joint embedding; others before the classifier."""
     import timm
+    from timm.data.config import resolve_model_data_config
 
     if weights is not None and not Path(weights).expanduser().is_file():
         raise VkdError(f"{weights}: no such file (weights of timm/{name})")
@@ -114,7 +115,7 @@ def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
         network = timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # hub, network and file errors of many kinds
         raise _unreachable(f"timm/{name}", "its hub", error) from None
-    cfg = timm.data.resolve_model_data_config(network)
+    cfg = resolve_model_data_config(network)
     return network, {"mean": cfg["mean"], "std": cfg["std"], "size": cfg["input_size"][-1]}
 
 

@@ -311,5 +311,5 @@ def _out_of_memory(settings: Settings) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise VkdError(
             f"the device ran out of memory (ch {settings.model.ch}, batch "
-            f"{settings.train.batch_size}); make train.batch_size or model.ch smaller, then --resume"
+            f"{settings.train.batch_size}); set a smaller train.batch_size or model.ch"
         ) from None

@@ -120,7 +120,7 @@ class Standardize(RunningStatistics):
 
 
 class Whitening(RunningStatistics):
-    """ZCA: (z - mean) U diag((lambda + eps)^-1/2) U^T from the running covariance U diag(lambda) U^T.
+    """ZCA whitening: (z - mean) U diag((lambda + eps)^-1/2) U^T, of the running covariance.
 
     The eigendecomposition is taken anew every `every` updates, and at every power of two before
     (the statistics move fastest at first). Nothing is differentiated through it. With fewer samples
@@ -135,6 +135,7 @@ class Whitening(RunningStatistics):
         every: updates between two eigendecompositions.
     """
 
+    updates: Tensor
     transform: Tensor
 
     def __init__(

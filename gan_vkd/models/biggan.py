@@ -11,24 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# resolution -> channel multipliers of ch: the generator's input and blocks, the discriminator's blocks
+# resolution -> multipliers of ch: of the generator's input and blocks, the discriminator's blocks
 GENERATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [16, 16, 8, 4, 2]}
 DISCRIMINATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [1, 2, 4, 8, 16]}
 DOWNSAMPLE = {32: [True, True, False, False], 64: [True, True, True, True, False]}
 
 
-class SpectralNorm(nn.Module):
+class SpectralNorm:
     """Divides a layer's weight by its largest singular value (Miyato et al., ICLR 2018).
 
     One power iteration a forward; the left singular vector is kept in training mode only. The
     singular value is differentiated, the vectors are not.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
+    training: bool
     u0: Tensor
     sv0: Tensor
 
-    def _track(self, rows: int) -> None:
+    def _track(self: "nn.Module", rows: int) -> None:  # type: ignore
         self.register_buffer("u0", torch.randn(1, rows))
         self.register_buffer("sv0", torch.ones(1))
 
@@ -92,7 +93,7 @@ class BatchNorm(nn.Module):
 
 
 class ClassBatchNorm(nn.Module):
-    """Batch norm whose gain and bias are looked up by class; one class is the unconditional case."""
+    """Batch norm with gain and bias by class; one class is the unconditional case."""
 
     stored_mean: Tensor
     stored_var: Tensor
@@ -214,7 +215,10 @@ class Discriminator(nn.Module):
         return F.relu(h).sum((2, 3))
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Score (B,) by projection on the class (Miyato and Koyama, ICLR 2018), features (B, width)."""
+        """Score (B,), by projection on the class, and features (B, width).
+
+        Miyato and Koyama, ICLR 2018, equation 5.
+        """
         h = self.features(images)
         score = self.linear(h).squeeze(1)
         if self.classes:

@@ -1,0 +1,28 @@
+# Sourced by the other scripts: puts `vkd` on the PATH. An environment that has it already (active,
+# with this checkout installed) is used as it is; otherwise .venv is made here, once.
+# $1: extras to install, e.g. "[test]".
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+installed_here() {
+    python -c 'import os, sys, gan_vkd; sys.exit(os.path.dirname(os.path.dirname(os.path.realpath(gan_vkd.__file__))) != os.path.realpath("."))' 2>/dev/null \
+        && command -v vkd >/dev/null && { [ -z "$1" ] || python -c 'import mypy, pytest' 2>/dev/null; }
+}
+
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && installed_here "${1:-}"; then
+    return 0
+fi
+for python in python3 python3.14 python3.13 python3.12 python3.11 none; do
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+done
+if [ "$python" = none ]; then
+    echo "setup: needs Python 3.11 or newer; found none on the PATH" >&2
+    exit 1
+fi
+stamp=".venv/installed-$(cksum < pyproject.toml | cut -d' ' -f1)${1:-}"
+if [ ! -e "$stamp" ]; then
+    echo "setup: installing into $PWD/.venv (once; torch may take some minutes)"
+    [ -x .venv/bin/python ] || "$python" -m venv .venv || exit 1
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${1:-}" || exit 1
+    touch "$stamp"
+fi
+export PATH="$PWD/.venv/bin:$PATH"
