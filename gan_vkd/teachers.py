@@ -142,8 +142,9 @@ def _discriminator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     state = Run(path).latest_state()
     if state is None:
         raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
-    network = Discriminator(settings.data.resolution, settings.model.ch, state["classes"])
-    load_weights(network, state["discriminator"], str(path))
+    gan = state["gan"]
+    network = Discriminator(settings.data.resolution, settings.model.ch, gan["classes"])
+    load_weights(network, gan["discriminator"], str(path))
     return _FeaturesOf(network), {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
 

@@ -230,8 +230,6 @@ def _evaluate(
 
 def _state(gan: GAN, progress: Progress, settings: Settings) -> dict[str, Any]:
     return {
-        "classes": gan.classes,
-        "discriminator": gan.discriminator.state_dict(),
         "gan": gan.state(),
         "progress": vars(progress),
         "random": _random_state(),

@@ -94,7 +94,7 @@ class Teacher(nn.Module):
         device = next(iter(network.parameters()), self.mean).device
         self.to(device)
         if device.type == "cpu":  # the faster layout for oneDNN's convolutions
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         with torch.no_grad():
             self.width = self(torch.zeros(1, 3, probe, probe, device=device)).shape[1]
 

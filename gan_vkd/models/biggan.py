@@ -5,6 +5,7 @@ class-conditional batch norm, projection discriminator, spectral norm everywhere
 and shapes are those of its published checkpoints, so that they load as they are.
 """
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -146,8 +147,7 @@ class Generator(nn.Module):
         widths = [ch * m for m in GENERATOR_WIDTHS[resolution]]
         self.linear = SNLinear(z_dim, widths[0] * 16)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([GeneratorBlock(i, o, max(classes, 1))])
-            for i, o in zip(widths, widths[1:], strict=False)
+            nn.ModuleList([GeneratorBlock(i, o, max(classes, 1))]) for i, o in pairwise(widths)
         )
         self.output_layer = nn.Sequential(BatchNorm(widths[-1]), nn.ReLU(), SNConv2d(widths[-1], 3))
         self.apply(_initialize)
@@ -196,8 +196,8 @@ class Discriminator(nn.Module):
         widths = [3] + [ch * m for m in DISCRIMINATOR_WIDTHS[resolution]]
         self.blocks = nn.ModuleList(
             nn.ModuleList([DiscriminatorBlock(i, o, index == 0, down)])
-            for index, (i, o, down) in enumerate(
-                zip(widths, widths[1:], DOWNSAMPLE[resolution], strict=False)
+            for index, ((i, o), down) in enumerate(
+                zip(pairwise(widths), DOWNSAMPLE[resolution], strict=True)
             )
         )
         self.width = widths[-1]
