@@ -1,0 +1,53 @@
+"""A run small enough for a test: eight-pixel-wide networks on a hundred digits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_vkd.config import DataSettings, Settings, load_settings
+from gan_vkd.teach import TeachSettings, teach
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier's file as `vkd teach` writes it, hardly trained."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("classifier") / "classifier.safetensors"
+    data = DataSettings(source="digits", num_images=50)
+    teach(TeachSettings(data=data, iterations=2, batch_size=10), file)
+    return file
+
+
+@pytest.fixture
+def small(classifier: Path) -> MakeSettings:
+    """small("key=value", ..., arm="whitening"): settings of a run that takes seconds."""
+
+    def make(*overrides: str, arm: str = "whitening") -> Settings:
+        name = "quickstart.yaml" if arm == "none" else f"quickstart_{arm}.yaml"
+        settings = [
+            f"evaluate.features.weights={classifier}",
+            "data.num_images=100",
+            "model.ch=2",
+            "model.z_dim=8",
+            "train.batch_size=8",
+            "train.d_steps=2",
+            "train.iterations=6",
+            "train.ema_start=2",
+            "train.log_every=1",
+            "train.sample_every=100",
+            "train.checkpoint_every=2",
+            "evaluate.every=3",
+            "evaluate.num_samples=20",
+            "device=cpu",
+        ]
+        if arm != "none":
+            settings.append(f"distill.teacher.weights={classifier}")
+        return load_settings(CONFIGS / name, [*settings, *overrides])
+
+    return make

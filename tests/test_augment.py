@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from gan_vkd.augment import AUGMENTATIONS, augment, color, cutout, translation
+
+IMAGES = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.1
+
+
+def shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    moved = torch.zeros_like(image)
+    h, w = image.shape[1:]
+    for row in range(h):
+        for column in range(w):
+            if 0 <= row - down < h and 0 <= column - right < w:
+                moved[:, row, column] = image[:, row - down, column - right]
+    return moved
+
+
+def test_translation_is_a_shift_of_at_most_an_eighth_and_reaches_all() -> None:
+    torch.manual_seed(0)
+    image = IMAGES[0]
+    candidates = {(d, r): shifted(image, d, r) for d in range(-2, 3) for r in range(-2, 3)}
+    reached = []
+    for moved in translation(image.repeat(512, 1, 1, 1)):
+        matching = [s for s, candidate in candidates.items() if torch.equal(candidate, moved)]
+        assert len(matching) == 1
+        reached += matching
+    assert set(reached) == set(candidates)
+
+
+def test_cutout_zeroes_one_square_of_half_the_size() -> None:
+    torch.manual_seed(0)
+    for image, before in zip(cutout(IMAGES), IMAGES, strict=True):
+        gone = (image == 0).all(0)
+        rows, columns = gone.any(1).nonzero().squeeze(1), gone.any(0).nonzero().squeeze(1)
+        height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+        assert gone.sum() == height * width
+        for first, last, length in ((rows[0], rows[-1], height), (columns[0], columns[-1], width)):
+            assert length == 8 or (4 <= length < 8 and (first == 0 or last == 15))
+        assert torch.equal(image[:, ~gone], before[:, ~gone])
+
+
+def test_color_is_affine_in_each_sample_within_its_ranges() -> None:
+    torch.manual_seed(0)
+    grey = torch.full((64, 3, 8, 8), 0.3)
+    brightened = color(grey)
+    assert torch.allclose(brightened, brightened[:, :1, :1, :1].expand_as(brightened), atol=1e-6)
+    assert ((brightened[:, 0, 0, 0] - 0.3).abs() <= 0.5 + 1e-6).all()
+
+    changed = color(IMAGES)
+    grey_before = IMAGES.mean(1) - IMAGES.mean((1, 2, 3))[:, None, None]
+    grey_after = changed.mean(1) - changed.mean((1, 2, 3))[:, None, None]
+    contrast = (grey_after * grey_before).sum((1, 2)) / grey_before.square().sum((1, 2))
+    assert torch.allclose(grey_after, contrast[:, None, None] * grey_before, atol=1e-5)
+    assert ((contrast >= 0.5 - 1e-5) & (contrast <= 1.5 + 1e-5)).all()
+    chroma_before = IMAGES - IMAGES.mean(1, keepdim=True)
+    chroma_after = changed - changed.mean(1, keepdim=True)
+    ratio = (chroma_after * chroma_before).sum((1, 2, 3)) / chroma_before.square().sum((1, 2, 3))
+    saturation = ratio / contrast
+    assert torch.allclose(chroma_after, ratio[:, None, None, None] * chroma_before, atol=1e-5)
+    assert ((saturation >= -1e-5) & (saturation <= 2 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_differentiable(name: str) -> None:
+    def run(images: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(3)
+        return augment(images, [name])
+
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(run, images)
+
+
+def test_the_empty_policy_is_the_identity_and_policies_compose() -> None:
+    assert augment(IMAGES, []) is IMAGES
+    torch.manual_seed(1)
+    chained = augment(IMAGES, ["color", "cutout"])
+    torch.manual_seed(1)
+    assert torch.equal(chained, cutout(color(IMAGES)))
