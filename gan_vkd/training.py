@@ -105,17 +105,17 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
         tick = time.perf_counter()
         while progress.iteration < total:
             # One iteration: d_steps updates of the discriminator, one of the generator
-            step = progress.iteration * settings.train.d_steps
-            for number in range(step, step + settings.train.d_steps):
+            done, now = progress.iteration, progress.iteration + 1
+            for number in range(done * settings.train.d_steps, now * settings.train.d_steps):
                 real, labels = batches(number)
                 fake_labels = batches.random_labels(len(labels))
-                meter.add(gan.discriminator_step(real, labels, fake_labels), progress.iteration)
+                meter.add(gan.discriminator_step(real, labels, fake_labels), now)
             labels = batches.random_labels(settings.train.batch_size)
-            meter.add(gan.generator_step(labels, progress.iteration), progress.iteration)
-            progress.iteration += 1
+            meter.add(gan.generator_step(labels, done), now)
+            progress.iteration = now
             bar.update()
 
-            now, last = progress.iteration, progress.iteration == total
+            last = now == total
             stopping = bool(stop)
             due = {
                 name: now % getattr(settings.train, f"{name}_every") == 0 or last

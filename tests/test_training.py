@@ -1,0 +1,248 @@
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_vkd import gan as gan_module
+from gan_vkd import training
+from gan_vkd.checkpoint import load_state
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.gan import GAN
+from gan_vkd.run import Run
+from gan_vkd.training import Meter, Stopped, train
+from tests.conftest import MakeSettings
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, dict):
+        return {
+            k: v for key, value in node.items() for k, v in flat(value, f"{prefix}/{key}").items()
+        }
+    if isinstance(node, list):
+        return {
+            k: v for i, value in enumerate(node) for k, v in flat(value, f"{prefix}/{i}").items()
+        }
+    return {prefix: node}
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    state = flat(load_state(Run(folder).checkpoints()[-1]))
+    return {k: v for k, v in state.items() if "seconds" not in k and "settings" not in k}
+
+
+def assert_identical(a: Path, b: Path) -> None:
+    left, right = final_state(a), final_state(b)
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        same = torch.equal(value, right[key]) if isinstance(value, Tensor) else value == right[key]
+        assert same, key
+    measured = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in Run(f).records("metrics")]
+        for f in (a, b)
+    ]
+    assert measured[0] == measured[1]
+
+
+def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int, *signals: int) -> None:
+    step = GAN.generator_step
+
+    def stopping(self: GAN, labels: Tensor, now: int) -> dict[str, Tensor]:
+        if now == iteration:
+            for number in signals:
+                os.kill(os.getpid(), number)
+        return step(self, labels, now)
+
+    monkeypatch.setattr(GAN, "generator_step", stopping)
+
+
+def spoil_in(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    calls, hinge = iter(range(1_000)), gan_module.hinge_discriminator
+
+    def spoilt(real: Tensor, fake: Tensor) -> Tensor:
+        loss = hinge(real, fake)
+        return loss * float("nan") if next(calls) == call else loss
+
+    monkeypatch.setattr(gan_module, "hinge_discriminator", spoilt)
+
+
+@pytest.mark.parametrize("arm", ["none", "layernorm", "whitening"])
+def test_same_seed_same_weights_and_stopped_equals_undisturbed(
+    arm: str, small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(arm=arm)
+    train(settings, tmp_path / "a")
+    train(settings, tmp_path / "b")
+    assert_identical(tmp_path / "a", tmp_path / "b")
+
+    with monkeypatch.context() as patch:
+        stop_in(patch, 2, signal.SIGTERM)
+        with pytest.raises(Stopped) as stopped:
+            train(settings, tmp_path / "c")
+    assert stopped.value.exit_code == 143
+    assert "iteration 3 of 6" in str(stopped.value)
+    train(settings, tmp_path / "c", resume=True)
+    assert_identical(tmp_path / "a", tmp_path / "c")
+
+    train(small("seed=1", arm=arm), tmp_path / "d")
+    with pytest.raises(AssertionError):
+        assert_identical(tmp_path / "a", tmp_path / "d")
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records after the checkpoint belong to a past that is lived again: none stays twice."""
+    train(small(), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(GAN, "generator_step", _dies_at(4))
+        with pytest.raises(ZeroDivisionError):
+            train(small(), tmp_path / "killed")
+    train(small(), tmp_path / "killed", resume=True)
+    assert_identical(tmp_path / "whole", tmp_path / "killed")
+
+
+def _dies_at(iteration: int) -> Any:
+    step = GAN.generator_step
+
+    def dying(self: GAN, labels: Tensor, now: int) -> dict[str, Tensor]:
+        if now == iteration:
+            raise ZeroDivisionError
+        return step(self, labels, now)
+
+    return dying
+
+
+def test_a_second_interrupt_stops_at_once(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_in(monkeypatch, 2, signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_not_finite_names_the_iteration_and_the_last_good_checkpoint(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small("train.log_every=2")
+    with monkeypatch.context() as patch:
+        spoil_in(patch, 2 * 4)
+        with pytest.raises(VkdError) as error:
+            train(settings, tmp_path / "run")
+    kept = Run(tmp_path / "run").checkpoints()
+    assert "not finite at iteration 5" in str(error.value)
+    assert str(kept[-1]) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    weights = flat(load_state(kept[-1]))
+    assert all(v.isfinite().all() for v in weights.values() if isinstance(v, Tensor))
+    train(settings, tmp_path / "run", resume=True)
+
+
+def test_the_meter_finds_the_first_bad_number_and_forgets_nothing() -> None:
+    meter = Meter("cpu")
+    for iteration in range(4):
+        value = float("inf") if iteration == 2 else float(iteration)
+        meter.add({"loss": torch.tensor(value)}, iteration)
+    assert int(meter.bad) == 2
+    assert meter.take() == {"loss": float("inf")}
+    meter.add({"loss": torch.tensor(4.0)}, 4)
+    meter.add({"loss": torch.tensor(2.0)}, 5)
+    assert meter.take() == {"loss": 3.0}
+    assert int(meter.bad) == 2
+
+
+def test_the_best_generator_is_kept_not_the_last(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distances = iter([3.0, 1.0, 2.0])
+    measured: list[dict[str, Tensor]] = []
+
+    def measure(self: Any, generator: torch.nn.Module, shares: list[float]) -> dict[str, Any]:
+        measured.append({k: v.clone() for k, v in generator.state_dict().items()})
+        name = self.extractor
+        return {name.frechet_name: next(distances), name.kernel_name: 0.0}
+
+    monkeypatch.setattr(training.Evaluator, "__call__", measure)
+    train(small("evaluate.every=2"), tmp_path / "run")
+    generator, facts = Run(tmp_path / "run").load_generator("cpu")
+    assert facts["iteration"] == 4
+    assert all(torch.equal(v, measured[1][k]) for k, v in generator.state_dict().items())
+    assert not torch.equal(measured[1]["linear.weight"], measured[2]["linear.weight"])
+
+
+def test_a_run_folder_holds_all_that_is_promised(small: MakeSettings, tmp_path: Path) -> None:
+    train(small("train.sample_every=3"), tmp_path)
+    run = Run(tmp_path)
+    assert run.settings() == small("train.sample_every=3")
+    assert [p.name for p in sorted((tmp_path / "samples").iterdir())] == [
+        "00000003.png",
+        "00000006.png",
+    ]
+    assert len(run.checkpoints()) == 2
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [r["iteration"] for r in records if "d_loss" in r]
+    assert losses == [1, 2, 3, 4, 5, 6]
+    assert [r["iteration"] for r in records if "FD(classifier)" in r] == [3, 6]
+    assert any((tmp_path / "tensorboard").iterdir())
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_tensorboard_holds_the_scalars_and_the_grid(small: MakeSettings, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(small(), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    written = {e.step: e.value for e in events.Scalars("train/d_loss")}
+    recorded = {
+        r["iteration"]: r["d_loss"] for r in Run(tmp_path).records("metrics") if "d_loss" in r
+    }
+    assert written == pytest.approx(recorded)
+    assert "samples" in events.Tags()["images"]
+
+
+def test_a_folder_in_use_is_not_overwritten(small: MakeSettings, tmp_path: Path) -> None:
+    train(small(), tmp_path)
+    with pytest.raises(SettingsError, match="holds a run already"):
+        train(small(), tmp_path)
+    with pytest.raises(SettingsError, match=r"train\.batch_size: 8 -> 10"):
+        train(small("train.batch_size=10"), tmp_path, resume=True)
+
+
+def test_a_finished_run_is_left_alone_and_can_be_made_longer(
+    small: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(small(), tmp_path / "a")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*")}
+    train(small(), tmp_path / "a", resume=True)
+    assert "finished already" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*")}
+    train(small("train.iterations=9"), tmp_path / "a", resume=True)
+    assert int(Run(tmp_path / "a").checkpoints()[-1].stem) == 9
+
+
+def test_class_labels_are_asked_for_only_where_there_are_classes(
+    small: MakeSettings, tmp_path: Path
+) -> None:
+    from gan_vkd.pictures import save_png
+
+    for i in range(20):
+        save_png(torch.randint(256, (3, 32, 32), dtype=torch.uint8), tmp_path / "flat" / f"{i}.png")
+    flat_set = [
+        f"data.source={tmp_path / 'flat'}",
+        "data.num_images=null",
+        "evaluate.reference=train",
+    ]
+    with pytest.raises(SettingsError, match="no class folders"):
+        train(small(*flat_set, "data.conditional=true"), tmp_path / "a")
+    train(small(*flat_set), tmp_path / "b")
+    generator, facts = Run(tmp_path / "b").load_generator("cpu")
+    assert generator.classes == 0
+    assert facts["shares"] == [1.0]
+    train(small("data.conditional=false"), tmp_path / "c")
+    assert Run(tmp_path / "c").load_generator("cpu")[0].classes == 0
