@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gan_vkd.errors import VkdError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # none that runs a program
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
 
@@ -41,7 +42,7 @@ class FolderSource:
         try:
             size = file.stat().st_size
             if size > MAX_FILE_BYTES:
-                raise BadImage(f"{size / 2**20:.0f} MiB, more than {MAX_FILE_BYTES // 2**20}")
+                raise BadImage(f"{size / 2**20:.0f} MiB, more than {MAX_FILE_BYTES >> 20}")
             return file.read_bytes()
         except OSError as error:
             raise BadImage(error.strerror or str(error)) from None
@@ -85,11 +86,11 @@ def decode(data: bytes, resolution: int) -> np.ndarray:
         BadImage: damaged, truncated, animated, not an image, or of more than MAX_PIXELS.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
             frames = getattr(image, "n_frames", 1)
-            if frames > 1:
+            if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind it
                 raise BadImage(f"animated or of several pages ({frames} frames)")
             return _square(_rgb(image), resolution)
     except UnidentifiedImageError:
@@ -117,7 +118,11 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _square(image: Image.Image, resolution: int) -> np.ndarray:
     if image.size != (resolution, resolution):
-        image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
+        # cropped first: Pillow's resize with a box takes in what lies beyond it
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
@@ -145,7 +150,7 @@ def read_images(
     """
     with ExitStack() as stack:
         source = _open(path, stack)
-        names = sorted(filter(_is_image, source.names()))
+        names = sorted(set(filter(_is_image, source.names())))
         if not names:
             raise VkdError(f"{path}: no images ({', '.join(sorted(EXTENSIONS))}) in it")
         classes = _classes(path, names)
@@ -161,11 +166,12 @@ def read_images(
         with ThreadPoolExecutor() as pool:
             list(pool.map(load, range(len(names))))
     if bad:
-        _report(path, [f"{names[i]} ({bad[i]})" for i in sorted(bad)], damaged, len(names))
+        _report(path, [f"{_shown(names[i])} ({bad[i]})" for i in sorted(bad)], damaged, len(names))
     good = [i for i in range(len(names)) if i not in bad]
     emptied = sorted(set(classes) - {classes[i] for i in good})
     if emptied:
-        raise VkdError(f"{path}: no usable image is left in class {', '.join(emptied)}")
+        where = f" in class {', '.join(map(_shown, emptied))}" if emptied != [""] else ""
+        raise VkdError(f"{path}: no usable image is left{where}")
     return images[good], [names[i] for i in good], [classes[i] for i in good]
 
 
@@ -175,6 +181,11 @@ def _report(path: Path, lines: list[str], damaged: str, total: int) -> None:
     if damaged == "refuse":
         raise VkdError(f"{message}. Mend or remove them, or set data.damaged=skip")
     print(f"skipped: {message}")
+
+
+def _shown(name: str) -> str:
+    """A file's name on one line, whatever bytes are in it."""
+    return repr(name)[1:-1]
 
 
 def _open(path: Path, stack: ExitStack) -> Source:
@@ -198,7 +209,7 @@ def _classes(path: Path, names: list[str]) -> list[str]:
         return [""] * len(names)
     if flat:
         raise VkdError(
-            f"{path}: {len(flat)} images lie beside the class folders (first: {flat[0]}); "
+            f"{path}: {len(flat)} images lie beside the class folders (first: {_shown(flat[0])}); "
             "move them into a class folder, or all images into one folder"
         )
     return [tail[0] for tail in tails]
