@@ -1,6 +1,7 @@
 """Data sets as one uint8 tensor on the training device, and the endless batches drawn from it."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_vkd.config import DataSettings
-from gan_vkd.errors import VkdError
+from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.images import read_images
 
 
@@ -46,7 +47,8 @@ def load_training_set(settings: DataSettings) -> ImageSet:
     """The training images that the settings name, after the subset is drawn.
 
     Raises:
-        VkdError: missing, damaged or unreachable data, or a subset that the set cannot give.
+        SettingsError: a subset that the set cannot give, or another resolution than CIFAR's.
+        VkdError: missing, damaged or unreachable data.
     """
     full = _load(settings, train=True)
     count = settings.num_images
@@ -55,7 +57,7 @@ def load_training_set(settings: DataSettings) -> ImageSet:
     if count is None:
         return full
     if not 1 <= count <= len(full):
-        raise VkdError(f"data: asked for {count} images, {settings.source} has {len(full)}")
+        raise SettingsError(f"data: asked for {count} images, {settings.source} has {len(full)}")
     return full.subset(draw_subset(full.names, full.labels.tolist(), count, settings.seed))
 
 
@@ -73,22 +75,21 @@ def load_heldout_set(settings: DataSettings) -> ImageSet | None:
 def draw_subset(names: list[str], labels: list[int], count: int, seed: int) -> list[int]:
     """Indices of a stratified subset: the same for the same seed on every machine.
 
-    Images are ranked by a hash of seed and name, so that subsets of one seed are nested, and no
-    random generator's version matters. Classes get shares in proportion, largest remainder first.
+    Images are ranked by a hash of seed and name, so that no random generator's version matters. The
+    j-th of the n images of a class stands at (j - 1/2) / n, and the first `count` over all classes
+    are taken (Webster's method): classes keep their shares, and subsets of one seed are nested.
     """
-    by_class: dict[int, list[int]] = {}
+    sizes, seen = Counter(labels), Counter[int]()
+    place: dict[int, float] = {}
     for index in sorted(range(len(names)), key=lambda i: _rank(seed, names[i])):
-        by_class.setdefault(labels[index], []).append(index)
-    shares = {c: count * len(members) / len(names) for c, members in sorted(by_class.items())}
-    quota = {c: int(share) for c, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda c: (quota[c] - shares[c], c))
-    for c in by_remainder[: count - sum(quota.values())]:
-        quota[c] += 1
-    return sorted(i for c, members in by_class.items() for i in members[: quota[c]])
+        label = labels[index]
+        place[index] = (seen[label] + 0.5) / sizes[label]
+        seen[label] += 1
+    return sorted(sorted(place, key=place.__getitem__)[:count])
 
 
 def _rank(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
 
 
 def _load(settings: DataSettings, train: bool) -> ImageSet:
@@ -106,14 +107,14 @@ def _load_cifar(settings: DataSettings, train: bool) -> ImageSet:
     root = Path(settings.root).expanduser()
     try:
         dataset = dataset_class(str(root), train=train, download=settings.download)
-    except (RuntimeError, OSError) as error:
+    except Exception as error:  # urllib, http, tar, pickle: all mean no data
         raise VkdError(
             f"{settings.source} is not in {root} and could not be fetched ({_first_line(error)}); "
             f"put torchvision's {dataset_class.base_folder} there, or set data.root"
         ) from None
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
     if settings.resolution != images.shape[-1]:
-        raise VkdError(f"{settings.source} has 32x32 images: set data.resolution=32")
+        raise SettingsError(f"{settings.source} has 32x32 images: set data.resolution=32")
     names = [f"{'train' if train else 'test'}/{i:05d}" for i in range(len(images))]
     return ImageSet(
         images.contiguous(), torch.tensor(dataset.targets), list(dataset.classes), names
