@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         reason = getattr(error, "strerror", None) or error
         raise VkdError(f"{path}: cannot be written ({reason}); the old file is untouched") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone by the rename, or in a folder that cannot be
+            temporary.unlink()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -71,6 +73,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def _strip(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, Tensor):
+        name = f"{len(tensors)}{name}"  # the number tells {1: ...} from {"1": ...}
         tensors[name] = node.detach().cpu().contiguous().clone()
         return {"$tensor": name}
     if isinstance(node, dict):

@@ -11,10 +11,12 @@ from gan_vkd.errors import SettingsError
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataSettings(Section):
@@ -27,7 +29,7 @@ class DataSettings(Section):
     resolution: Literal[32, 64] = 32
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     num_images: Positive | None = None
-    seed: int = 0  # of the subset
+    seed: Seed = 0  # of the subset
     conditional: bool | None = None  # null: as the data has classes
     flip: bool = True
     damaged: Literal["refuse", "skip"] = "refuse"
@@ -79,7 +81,7 @@ class TrainSettings(Section):
     d_steps: Positive = 4
     g_lr: Annotated[float, Field(gt=0)] = 2e-4
     d_lr: Annotated[float, Field(gt=0)] = 2e-4
-    betas: tuple[Fraction, Fraction] = (0.0, 0.999)
+    betas: tuple[Beta, Beta] = (0.0, 0.999)
     ema_decay: Fraction = 0.9999
     ema_start: Annotated[int, Field(ge=0)] = 1000
     log_every: Positive = 50
@@ -93,14 +95,14 @@ class EvaluateSettings(Section):
     reference: str = "heldout"  # heldout, train, or the path of a folder or zip
     num_samples: Annotated[int, Field(ge=2)] = 10_000
     batch_size: Positive = 100
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Settings(Section):
     """Everything a run depends on."""
 
     arm: str  # the row of the table that the run belongs to
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
     data: DataSettings
     model: ModelSettings = ModelSettings()

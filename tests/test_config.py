@@ -1,0 +1,284 @@
+"""Settings are inherited, overridden and checked before any work, and faults name their key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gan_vkd.config import Settings, differences, load_as, load_settings
+from gan_vkd.errors import SettingsError
+from gan_vkd.teach import TeachSettings
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TAUGHT = {"quickstart_teacher.yaml", "quickstart_judge.yaml"}
+MINIMAL = "arm: none\ndata: {source: digits}\n"
+
+
+def write(folder: Path, name: str = "run.yaml", text: str = MINIMAL) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def fault(path: Path, *overrides: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path, list(overrides))
+    assert caught.value.exit_code == 2
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    return message
+
+
+# the files of the project
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_config_loads_and_survives_its_dump(file, tmp_path):
+    schema = TeachSettings if file.name in TAUGHT else Settings
+    settings = load_as(schema, file)
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    assert load_as(schema, tmp_path) == settings
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*_whitening.yaml")), ids=lambda f: f.stem)
+def test_arms_of_an_experiment_differ_in_the_distillation_alone(file):
+    whitening = load_settings(file)
+    base = load_settings(CONFIGS / file.name.replace("_whitening", ""))
+    assert whitening.distill is not None
+    assert base.distill is None
+    assert base.model_copy(update={"arm": "whitening", "distill": whitening.distill}) == whitening
+    layernorm = file.with_name(file.name.replace("_whitening", "_layernorm"))
+    if layernorm.exists():
+        changed = {line.split(":")[0] for line in differences(whitening, load_settings(layernorm))}
+        assert changed == {"arm", "distill.normalization"}
+
+
+def test_dump_is_read_back_as_it_was(tmp_path):
+    settings = load_settings(
+        CONFIGS / "cifar10_10pct_whitening.yaml", ["train.g_lr=1.2345678901234567e-7", "seed=3"]
+    )
+    write(tmp_path, "settings.yaml", settings.dump())
+    assert load_settings(tmp_path) == settings
+
+
+# inheritance
+
+
+def test_base_is_overridden_key_by_key(tmp_path):
+    write(tmp_path, "base.yaml", MINIMAL + "train: {iterations: 7, batch_size: 8}\naugment: []")
+    child = write(tmp_path, text="base: base.yaml\narm: other\ntrain: {batch_size: 9}\n")
+    settings = load_settings(child)
+    assert settings.arm == "other"
+    assert (settings.train.iterations, settings.train.batch_size) == (7, 9)
+    assert settings.augment == []
+
+
+def test_later_bases_win_and_bases_have_bases(tmp_path):
+    write(tmp_path, "root.yaml", MINIMAL + "seed: 1\ntrain: {iterations: 1, d_steps: 1}")
+    (tmp_path / "sub").mkdir()
+    write(tmp_path / "sub", "left.yaml", "base: ../root.yaml\nseed: 2\ntrain: {d_steps: 2}")
+    write(tmp_path, "right.yaml", "seed: 3")
+    settings = load_settings(write(tmp_path, text="base: [sub/left.yaml, right.yaml]"))
+    assert (settings.seed, settings.train.iterations, settings.train.d_steps) == (3, 1, 2)
+
+
+def test_one_base_may_be_reached_twice(tmp_path):
+    write(tmp_path, "root.yaml")
+    for side in ("left", "right"):
+        write(tmp_path, f"{side}.yaml", "base: root.yaml")
+    assert load_settings(write(tmp_path, text="base: [left.yaml, right.yaml]")).arm == "none"
+
+
+def test_lists_are_replaced_and_sections_may_be_switched_off(tmp_path):
+    distill = "distill: {teacher: {name: discriminator}}\n"
+    write(tmp_path, "base.yaml", MINIMAL + distill + "augment: [color, cutout]\n")
+    child = write(tmp_path, text="base: base.yaml\ndistill: null\naugment: [translation]\n")
+    settings = load_settings(child)
+    assert settings.distill is None
+    assert settings.augment == ["translation"]
+
+
+@pytest.mark.parametrize("ring", [1, 2, 3])
+def test_circular_base_is_refused(ring, tmp_path):
+    for i in range(ring):
+        write(tmp_path, f"{i}.yaml", f"base: {(i + 1) % ring}.yaml\n" + MINIMAL)
+    assert "it is its own base" in fault(tmp_path / "0.yaml")
+
+
+# overrides
+
+
+def test_overrides_are_yaml_at_a_path(tmp_path):
+    settings = load_settings(
+        write(tmp_path),
+        [
+            "train.betas=[0.5, 0.9]",
+            "augment=[color]",
+            "data.heldout=null",
+            "data.flip=false",
+            "arm=a=b",
+            "train.g_lr=2e-4",
+            "distill.teacher.name=classifier",
+            "distill.whitening.eps=0.5",
+            "evaluate.features={name: cifar_resnet20, layer: layer3}",
+            "seed=1",
+            "seed=2",
+        ],
+    )
+    assert settings.train.betas == (0.5, 0.9)
+    assert settings.augment == ["color"]
+    assert settings.data.heldout is None
+    assert settings.data.flip is False
+    assert settings.arm == "a=b"
+    assert settings.train.g_lr == 2e-4
+    assert settings.distill is not None
+    assert settings.distill.teacher.name == "classifier"
+    assert settings.distill.whitening.eps == 0.5
+    assert settings.evaluate.features.layer == "layer3"
+    assert settings.seed == 2
+
+
+def test_override_may_switch_a_section_off(tmp_path):
+    path = write(tmp_path, text=MINIMAL + "distill: {teacher: {name: discriminator}}\n")
+    assert load_settings(path, ["distill=null"]).distill is None
+
+
+@pytest.mark.parametrize("item", ["seed", "=3", ".seed=3", "train..d_lr=1", ""])
+def test_override_that_is_no_assignment(item, tmp_path):
+    assert "expected key.sub=value" in fault(write(tmp_path), item)
+
+
+@pytest.mark.parametrize("item", ["augment=[color", "seed={", "arm=!!python/name:os.system x"])
+def test_override_that_is_no_yaml(item, tmp_path):
+    assert "not YAML" in fault(write(tmp_path), item)
+
+
+# faults
+
+
+@pytest.mark.parametrize(
+    ("item", "meant"),
+    [
+        ("sede=1", "did you mean seed?"),
+        ("train.iteratons=1", "did you mean train.iterations?"),
+        ("distill.teacher.wieghts=x", "did you mean distill.teacher.weights?"),
+        ("distill.whitening.epss=1", "did you mean distill.whitening.eps?"),
+        ("data.zzz=1", "known here: source, root,"),
+        ("base=other.yaml", "unknown key"),
+    ],
+)
+def test_unknown_key_is_named_with_what_was_meant(item, meant, tmp_path):
+    path = write(tmp_path, text=MINIMAL + "distill: {teacher: {name: classifier}}\n")
+    message = fault(path, item)
+    assert f"{item.split('=')[0]}: unknown key" in message
+    assert meant in message
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "train.iterations=many",
+        "train.iterations=1.5",
+        "train.iterations=0",
+        "train.batch_size=-1",
+        "train.g_lr=0",
+        "train.g_lr=.nan",
+        "train.d_lr=.inf",
+        "train.betas=[0.5]",
+        "train.betas=[0.5, 1.0]",
+        "train.ema_decay=1.01",
+        "train=3",
+        "data.resolution=48",
+        "data.fraction=0",
+        "data.fraction=1.1",
+        "data.num_images=0",
+        "data.flip=perhaps",
+        "data.damaged=ignore",
+        "data.source=[1]",
+        "augment=[color, colour]",
+        "augment=color",
+        "model.ch=0",
+        "evaluate.num_samples=1",
+        "evaluate.seed=-1",
+        "seed=4294967296",
+        "arm=null",
+        "distill.teacher.name=null",
+        "distill.weight=0",
+        "distill.images=none",
+    ],
+)
+def test_bad_value_is_named_with_its_key(item, tmp_path):
+    path = write(tmp_path, text=MINIMAL + "distill: {teacher: {name: classifier}}\n")
+    assert f"{path}: {item.split('=')[0]}" in fault(path, item)
+
+
+def test_missing_key_is_named(tmp_path):
+    assert "arm: missing" in fault(write(tmp_path, text="data: {source: digits}"))
+    assert "data.source: missing" in fault(write(tmp_path, text="arm: x\ndata: {}"))
+
+
+def test_every_fault_has_its_line(tmp_path):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path), ["sede=1", "model.ch=0", "train.g_lr=x"])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert all(any(key in line for line in lines) for key in ("sede", "model.ch", "train.g_lr"))
+
+
+def test_fraction_and_count_together_are_refused(tmp_path):
+    message = fault(write(tmp_path), "data.fraction=0.5", "data.num_images=10")
+    assert "fraction or num_images, not both" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "- a\n- b", "just words", "1: 2", "a: [", "a: b: c", "\tx: 1", "base: 3", "base: [1]",
+     "x: !!python/object:os.system {}", "[" * 5000, "arm: x\ndata: {source: x, 1: 2}",
+     "data: {source: x}\narm: &a [*a]"],
+)  # fmt: skip
+def test_file_that_is_no_mapping_of_settings(text, tmp_path):
+    assert "run.yaml" in fault(write(tmp_path, text=text))
+
+
+def test_file_that_is_no_text(tmp_path):
+    (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    assert "cannot be read" in fault(tmp_path / "run.yaml")
+
+
+def test_missing_file_names_its_neighbour(tmp_path):
+    write(tmp_path, "quickstart.yaml")
+    message = fault(tmp_path / "quikstart.yaml")
+    assert "no such settings file" in message
+    assert f"did you mean {tmp_path / 'quickstart.yaml'}?" in message
+
+
+def test_missing_base_and_folder(tmp_path):
+    assert "no such settings file" in fault(write(tmp_path, text="base: nowhere.yaml"))
+    assert "no such settings file" in fault(tmp_path)
+    assert "no such settings file" in fault(tmp_path / "no" / "where.yaml")
+    assert "cannot be read" in fault(write(tmp_path, text="base: ."))
+
+
+# differences
+
+
+def test_differences_are_the_changed_keys_with_both_values(tmp_path):
+    path = write(tmp_path)
+    old, new = (
+        load_settings(path, ["seed=1"]),
+        load_settings(path, ["train.g_lr=0.5", "augment=[]"]),
+    )
+    assert differences(old, old) == []
+    assert differences(old, new) == [
+        "augment: ['translation', 'cutout'] -> []",
+        "seed: 1 -> 0",
+        "train.g_lr: 0.0002 -> 0.5",
+    ]
+
+
+def test_a_section_that_appears_is_a_difference(tmp_path):
+    path = write(tmp_path)
+    without, with_it = load_settings(path), load_settings(path, ["distill.teacher.name=classifier"])
+    keys = {line.split(":")[0] for line in differences(without, with_it)}
+    assert "distill.teacher.name" in keys
+    assert all(key.startswith("distill") for key in keys)
+    assert len(differences(with_it, without)) == len(differences(without, with_it))
