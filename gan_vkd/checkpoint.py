@@ -46,7 +46,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Writes a nested dictionary (string or integer keys, lists, tensors, JSON values)."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_strip(state, "", tensors))
-    metadata = {"tree": tree, "sha256": _digest(tree, tensors)}
+    metadata = {"tree": tree, "sha256": digest(tree, tensors)}
     write_atomically(path, lambda file: save_file(tensors, file, metadata))
 
 
@@ -62,7 +62,7 @@ def load_state(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if _digest(metadata["tree"], tensors) != metadata["sha256"]:
+        if digest(metadata["tree"], tensors) != metadata["sha256"]:
             raise VkdError(f"{path}: damaged, its checksum does not match")
         state = _restore(json.loads(metadata["tree"]), tensors)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
@@ -94,10 +94,11 @@ def _restore(node: Any, tensors: dict[str, Tensor]) -> Any:
     return {key: _restore(value, tensors) for key, value in node["$dict"]}
 
 
-def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(tree.encode())
+def digest(text: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over a text and tensors on the CPU, with their names, dtypes and shapes."""
+    sha256 = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
+        sha256.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return sha256.hexdigest()

@@ -1,7 +1,9 @@
 """A run is a folder: settings, metrics, sample grids, checkpoints, the exported generator."""
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from gan_vkd.checkpoint import load_state, save_state, write_atomically
+from gan_vkd.checkpoint import digest, load_state, save_state, write_atomically
 from gan_vkd.config import Settings, load_settings
 from gan_vkd.errors import VkdError
 from gan_vkd.models.biggan import Generator
@@ -67,8 +69,9 @@ class Run:
     def export(self, generator: Generator, facts: dict[str, Any]) -> None:
         """Writes the generator's weights as plain safetensors, with what is known of it."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()}
-        facts = facts | {"classes": generator.classes}
-        metadata = {"facts": json.dumps(facts), "settings": self.settings().dump()}
+        text = json.dumps(facts | {"classes": generator.classes})
+        metadata = {"facts": text, "settings": self.settings().dump()}
+        metadata["sha256"] = digest(text, tensors)
         write_atomically(self.generator_file, lambda file: save_file(tensors, file, metadata))
 
     def load_generator(self, device: str) -> tuple[Generator, dict[str, Any]]:
@@ -83,8 +86,11 @@ class Run:
         settings = self.settings()
         try:
             with safe_open(file, "pt") as saved:
-                facts = json.loads((saved.metadata() or {})["facts"])
+                metadata = saved.metadata() or {}
                 state = {key: saved.get_tensor(key) for key in saved.keys()}  # noqa: SIM118
+            if metadata["sha256"] != digest(metadata["facts"], state):
+                raise ValueError("its checksum does not match")
+            facts = json.loads(metadata["facts"])
             generator = Generator(
                 settings.data.resolution, settings.model.ch, settings.model.z_dim, facts["classes"]
             )
@@ -100,8 +106,11 @@ class Run:
         """One JSON line at the end of a record file (metrics, evaluations)."""
         file = self.path / f"{name}.jsonl"
         try:
-            with open(file, "a") as handle:
-                handle.write(json.dumps(record) + "\n")
+            with open(file, "ab+") as handle:
+                if handle.tell():
+                    handle.seek(-1, os.SEEK_END)
+                cut_off = handle.read() not in (b"", b"\n")
+                handle.write(b"\n" * cut_off + json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise VkdError(f"{file}: cannot be written ({error.strerror})") from None
 
@@ -118,11 +127,9 @@ class Run:
     @staticmethod
     def _parse(file: Path) -> Iterator[dict[str, Any]]:
         if file.is_file():
-            for line in file.read_text().splitlines():
-                try:
+            for line in file.read_bytes().splitlines():
+                with suppress(ValueError):  # neither JSON nor UTF-8
                     yield json.loads(line)
-                except json.JSONDecodeError:
-                    continue
 
 
 def pick_device(name: str) -> str:
@@ -134,8 +141,8 @@ def pick_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros((), device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros((), device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0][:200]
         raise VkdError(f"device {name}: not usable here ({reason}); set device=cpu") from None
     return name

@@ -199,7 +199,7 @@ def test_a_pickle_is_refused_and_runs_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("boom"), OSError(28, "No space"), KeyboardInterrupt]
+    "error", [RuntimeError("boom"), OSError(28, "No space"), KeyboardInterrupt()]
 )
 def test_a_writer_that_fails_leaves_the_old_file(error, tmp_path):
     path = tmp_path / "file"

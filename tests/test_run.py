@@ -1,0 +1,223 @@
+"""A run folder gives back what was written into it, whatever happened to its newest files."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from gan_vkd.checkpoint import digest
+from gan_vkd.config import load_settings
+from gan_vkd.errors import VkdError
+from gan_vkd.models.biggan import Generator
+from gan_vkd.run import KEPT_CHECKPOINTS, Run, pick_device
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "given.yaml").write_text(
+        "arm: none\ndata: {source: digits}\nmodel: {ch: 2, z_dim: 8}\n"
+    )
+    run = Run(tmp_path / "run")
+    run.write_settings(load_settings(tmp_path / "given.yaml"))
+    return run
+
+
+def one_line(caught) -> str:
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    return message
+
+
+def cut(file, share: float = 0.5) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+
+
+# checkpoints
+
+
+def test_settings_are_those_written(run, tmp_path):
+    assert run.settings() == load_settings(tmp_path / "given.yaml")
+
+
+def test_the_last_checkpoints_are_kept(run):
+    for iteration in (1, 5, 20, 300, 100_000):
+        run.save(iteration, {"iteration": iteration})
+        assert run.latest_state() == {"iteration": iteration}
+    assert [int(file.stem) for file in run.checkpoints()] == [300, 100_000][-KEPT_CHECKPOINTS:]
+    assert KEPT_CHECKPOINTS >= 2, "a damaged newest one must have a predecessor"
+
+
+def test_new_run_has_no_state(run):
+    assert run.latest_state() is None
+    assert Run(run.path / "nowhere").latest_state() is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_damaged_newest_checkpoint_is_named_and_passed_over(share, run, capsys):
+    run.save(1, {"iteration": 1})
+    run.save(2, {"iteration": 2, "weights": torch.ones(50)})
+    newest = run.checkpoints()[-1]
+    cut(newest, share)
+    assert run.latest_state() == {"iteration": 1}
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 1
+    assert str(newest) in out
+
+
+def test_damage_to_every_checkpoint_is_no_fresh_start(run):
+    for iteration in (1, 2):
+        run.save(iteration, {"iteration": iteration})
+    for file in run.checkpoints():
+        cut(file)
+    with pytest.raises(VkdError) as caught:
+        run.latest_state()
+    assert "every checkpoint is damaged" in one_line(caught)
+
+
+def test_half_written_checkpoint_is_none(run):
+    run.save(1, {"iteration": 1})
+    file = run.path / "checkpoints" / ".00000002.safetensors.7.tmp"
+    file.write_bytes(b"half")
+    assert run.latest_state() == {"iteration": 1}
+
+
+# records
+
+
+def test_records_come_back_in_order(run):
+    records = [{"iteration": i, "loss": i / 3, "name": "FD(ü)\n"} for i in range(3)]
+    for record in records:
+        run.append("metrics", record)
+    assert run.records("metrics") == records
+    assert run.records("evaluations") == []
+
+
+@pytest.mark.parametrize("cut_off", [b'{"iteration": 3, "lo', b"{", b"\xff\xfe\n", b'{"a": "\xc3'])
+def test_cut_off_last_line_costs_that_line_alone(cut_off, run):
+    for i in range(3):
+        run.append("metrics", {"iteration": i})
+    with open(run.path / "metrics.jsonl", "ab") as file:
+        file.write(cut_off)
+    whole = [{"iteration": i} for i in range(3)]
+    assert run.records("metrics") == whole
+    run.append("metrics", {"iteration": 3})
+    assert run.records("metrics") == [*whole, {"iteration": 3}]
+
+
+@pytest.mark.parametrize("iteration", [-1, 0, 2, 9])
+def test_truncate_drops_the_records_after(iteration, run):
+    for i in range(4):
+        run.append("metrics", {"iteration": i})
+    run.truncate("metrics", iteration)
+    assert [record["iteration"] for record in run.records("metrics")] == [
+        i for i in range(4) if i <= iteration
+    ]
+    run.append("metrics", {"iteration": 7})
+    assert run.records("metrics")[-1] == {"iteration": 7}
+
+
+def test_records_that_cannot_be_written(run):
+    (run.path / "metrics.jsonl").mkdir()
+    with pytest.raises(VkdError) as caught:
+        run.append("metrics", {"iteration": 1})
+    assert "metrics.jsonl: cannot be written" in one_line(caught)
+
+
+# the exported generator
+
+
+def generator(classes: int = 10) -> Generator:
+    torch.manual_seed(0)
+    network = Generator(32, 2, 8, classes)
+    for buffer in (b for n, b in network.named_buffers() if "stored_mean" in n):
+        buffer.normal_()
+    return network
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_generator_comes_back_frozen_in_eval_mode(classes, run):
+    network = generator(classes)
+    run.export(network, {"iteration": 7, "shares": [1.0]})
+    loaded, facts = run.load_generator("cpu")
+    assert facts == {"iteration": 7, "shares": [1.0], "classes": classes}
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    z, labels = torch.randn(3, 8), torch.zeros(3, dtype=torch.int64)
+    assert torch.equal(loaded(z, labels), network.eval()(z, labels))
+
+
+def refused_generator(run) -> str:
+    with pytest.raises(VkdError) as caught:
+        run.load_generator("cpu")
+    return one_line(caught)
+
+
+def test_no_generator_yet(run):
+    assert "no generator yet" in refused_generator(run)
+    assert "no generator yet" in refused_generator(Run(run.path / "nowhere"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_cut_off_generator_is_refused(share, run):
+    run.export(generator(), {})
+    cut(run.generator_file, share)
+    assert "damaged" in refused_generator(run)
+
+
+def test_generator_of_other_settings_is_refused(run):
+    run.export(generator(), {})
+    text = (run.path / "settings.yaml").read_text()
+    (run.path / "settings.yaml").write_text(text.replace("ch: 2", "ch: 4"))
+    assert "not of this run's settings" in refused_generator(run)
+
+
+@pytest.mark.parametrize("facts", [None, "{}", "[]", "no json", '{"classes": "ten"}'])
+def test_generator_without_its_facts_is_refused(facts, run):
+    state = generator().state_dict()
+    metadata = None if facts is None else {"facts": facts, "sha256": digest(facts, state)}
+    save_file(state, run.generator_file, metadata)
+    refused_generator(run)
+
+
+def test_flipped_bit_in_the_generator_is_noticed(run):
+    run.export(generator(), {})
+    data = bytearray(run.generator_file.read_bytes())
+    data[-1000] ^= 0x10
+    run.generator_file.write_bytes(data)
+    assert "damaged" in refused_generator(run)
+
+
+def test_generator_without_settings_is_refused(run):
+    run.export(generator(), {})
+    os.remove(run.path / "settings.yaml")
+    assert "no such settings file" in refused_generator(run)
+
+
+def test_exported_file_is_plain_safetensors_with_its_settings(run):
+    run.export(generator(), {"iteration": 1})
+    with safe_open(run.generator_file, "pt") as file:
+        assert set(file.keys()) == set(generator().state_dict())
+        assert json.loads(file.metadata()["facts"])["iteration"] == 1
+        assert file.metadata()["settings"] == run.settings().dump()
+
+
+# devices
+
+
+def test_devices():
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cpu:x", "meta", "hpu", "xla", "vulkan", "cuda:99"])
+def test_device_that_torch_does_not_have(name):
+    with pytest.raises(VkdError) as caught:
+        pick_device(name)
+    assert f"device {name}: not usable here" in one_line(caught)
+    assert "set device=cpu" in str(caught.value)
