@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from gan_vkd.augment import translation
 from gan_vkd.checkpoint import save_state
-from gan_vkd.config import DataSettings, Positive, Section
+from gan_vkd.config import DataSettings, Positive, Section, Seed
 from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set, to_network
 from gan_vkd.errors import SettingsError
 from gan_vkd.models.cifar_resnet import CifarResNet
@@ -22,7 +22,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 class TeachSettings(Section):
     """Settings of `vkd teach`."""
 
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
     data: DataSettings
     depth: Literal[8, 14, 20, 32, 44, 56] = 8
@@ -38,12 +38,15 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
         Accuracy on the held-out set, None without one.
 
     Raises:
-        SettingsError: a set without classes.
+        SettingsError: a set without classes, or a held-out set with other ones.
     """
     device = pick_device(settings.device)
     data = load_training_set(settings.data)
     if len(data.classes) < 2:
         raise SettingsError(f"{settings.data.source} has no class folders: nothing to teach")
+    heldout = load_heldout_set(settings.data)
+    if heldout is not None and heldout.classes != data.classes:
+        raise SettingsError(f"data.heldout = {settings.data.heldout}: has other classes")
     torch.manual_seed(settings.seed)
     network = CifarResNet(settings.depth, len(data.classes)).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=5e-3)
@@ -61,7 +64,6 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
         optimizer.step()
         schedule.step()
     network.eval()
-    heldout = load_heldout_set(settings.data)
     accuracy = None if heldout is None else measure_accuracy(network, heldout, device)
     state = {
         "kind": "classifier",

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_vkd.checkpoint import load_state
@@ -43,7 +44,8 @@ def load_teacher(settings: NetworkSettings, resolution: int, device: str) -> Tea
         VkdError: weights that are missing, cannot be fetched or do not fit.
     """
     network, own = _build(settings)
-    size = settings.size or own.pop("size", None)
+    own_size = own.pop("size", None)
+    size = settings.size or own_size
     if settings.layer is not None:
         own["layer"] = settings.layer
     try:
@@ -54,8 +56,8 @@ def load_teacher(settings: NetworkSettings, resolution: int, device: str) -> Tea
             probe=resolution,
             **own,
         )
-    except (ValueError, RuntimeError) as error:
-        message = " ".join(str(error).split())
+    except Exception as error:  # networks fail on a size or layer that is not theirs in many ways
+        message = " ".join(str(error).split())[:300] or type(error).__name__
         raise SettingsError(f"{settings.name}: cannot be read as asked: {message}") from None
 
 
@@ -93,7 +95,9 @@ def _cifar_resnet(name: str, weights: str | None) -> tuple[nn.Module, dict[str, 
             raise _unreachable(name, url, error) from None
     else:
         saved = load_foreign(Path(weights).expanduser())
-    state = {k.removeprefix("module."): v for k, v in saved.get("state_dict", saved).items()}
+    state = saved.get("state_dict", saved)
+    if isinstance(state, dict):
+        state = {str(k).removeprefix("module."): v for k, v in state.items()}
     load_weights(network, state, weights or name)
     return network, {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "layer": "pool"}
 
@@ -106,15 +110,19 @@ def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
     if weights is not None and not Path(weights).expanduser().is_file():
         raise VkdError(f"{weights}: no such file (weights of timm/{name})")
     clip = "clip" in name and "ft_in" not in name
-    options: dict[str, Any] = {} if clip else {"num_classes": 0}
-    if weights is not None:
-        options["pretrained_cfg_overlay"] = {"file": str(Path(weights).expanduser())}
+    overlay = None if weights is None else {"file": str(Path(weights).expanduser())}
     if not timm.is_model(name.split(".")[0]):
         raise SettingsError(f"timm/{name}: timm has no model of that name")
     try:
-        network = timm.create_model(name, pretrained=True, **options)
+        # with its classifier, since timm lets any names pass where num_classes is not the weights'
+        network: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # hub, network and file errors of many kinds
-        raise _unreachable(f"timm/{name}", "its hub", error) from None
+        if weights is None:
+            raise _unreachable(f"timm/{name}", "its hub", error) from None
+        reason = " ".join(str(error).split())[:200]
+        raise VkdError(f"{weights}: not weights of timm/{name} ({reason})") from None
+    if not clip:
+        network.reset_classifier(0)
     cfg = resolve_model_data_config(network)
     return network, {"mean": cfg["mean"], "std": cfg["std"], "size": cfg["input_size"][-1]}
 
@@ -149,7 +157,7 @@ def _discriminator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def load_foreign(path: Path) -> dict[str, Any]:
-    """A torch file of anybody's, read without running code.
+    """A torch or safetensors file of anybody's, read without running code.
 
     Raises:
         VkdError: missing, damaged, or a pickle with more than tensors in it.
@@ -157,9 +165,11 @@ def load_foreign(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise VkdError(f"{path}: no such file")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and unpickling errors of many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise VkdError(f"{path}: not a file of weights ({reason})") from None
     if not isinstance(saved, dict):
         raise VkdError(f"{path}: expected a dictionary of weights, found {type(saved).__name__}")
@@ -177,8 +187,8 @@ def load_weights(network: nn.Module, state: dict[str, Any], where: str) -> None:
 
 
 def _unreachable(name: str, url: str, error: Exception) -> VkdError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = (str(error) or type(error).__name__).splitlines()[0][:200]
     return VkdError(
-        f"{name}: its weights could not be fetched from {url} ({reason[:200]}); "
+        f"{name}: its weights could not be fetched from {url} ({reason}); "
         "set `weights` beside its name to a local copy"
     )
