@@ -79,7 +79,7 @@ def sample(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="A folder for PNG files, or a .png for one grid.")],
     count: Annotated[int, typer.Option(min=1, help="How many images (a folder).")] = 100,
-    seed: Annotated[int, typer.Option(help="Of latents and labels.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of latents and labels.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Draw images from a run's best generator."""

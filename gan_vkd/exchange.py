@@ -1,5 +1,6 @@
 """Generators in and out of run folders, under the names of the published DiffAugment-BigGAN."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
         raise SettingsError(f"{run.path}: holds a run already; choose another --out")
     state = load_foreign(Path(weights).expanduser())
     gains = state.get("blocks.0.0.bn1.gain.weight")
-    if not isinstance(gains, Tensor):
+    if not isinstance(gains, Tensor) or gains.ndim != 2:
         raise VkdError(f"{weights}: not a BigGAN generator of DiffAugment (no class gains in it)")
     classes = 0 if len(gains) == 1 else len(gains)
     model = settings.model
@@ -48,6 +49,8 @@ def export_generator(folder: Path, out: Path) -> None:
     if out.suffix == ".safetensors":
         write_atomically(out, lambda file: save_file(state, file))
     elif out.suffix == ".pth":
-        write_atomically(out, lambda file: torch.save(dict(state), file))
+        buffer = io.BytesIO()  # torch.save reports a full disk as an error of its own
+        torch.save(dict(state), buffer)
+        write_atomically(out, lambda file: file.write_bytes(buffer.getvalue()))
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors or .pth")

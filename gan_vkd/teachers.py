@@ -1,5 +1,6 @@
 """Frozen networks by name, with their own preprocessing: to distil from and to judge with."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,8 @@ def load_foreign(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what it is about to refuse
+            saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and unpickling errors of many kinds
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise VkdError(f"{path}: not a file of weights ({reason})") from None

@@ -1,0 +1,268 @@
+"""The command: exit codes, one line a fault on stderr, and nothing imported before it is needed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gan_vkd.cli import main
+from gan_vkd.config import load_settings
+from gan_vkd.models.biggan import Generator
+from gan_vkd.run import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = "arm: none\ndevice: cpu\ndata: {source: digits}\nmodel: {ch: 2, z_dim: 8}\n"
+
+
+@pytest.fixture
+def vkd(monkeypatch, capsys):
+    """Runs the command in this process: its exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vkd", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return tmp_path / "small.yaml"
+
+
+@pytest.fixture
+def run(tmp_path, config) -> Path:
+    torch.manual_seed(0)
+    run = Run(tmp_path / "run")
+    run.write_settings(load_settings(config))
+    run.export(Generator(32, 2, 8, 3), {"iteration": 5, "shares": [0.5, 0.25, 0.25]})
+    return run.path
+
+
+def refused(answer: tuple[int, str, str], code: int) -> str:
+    exit_code, _, err = answer
+    assert exit_code == code, err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("vkd: ")
+    return err
+
+
+# imports and help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom gan_vkd.cli import main\n"
+        f"sys.argv = ['vkd', *{arguments}]\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
+        "heavy = {'torch', 'numpy', 'timm', 'PIL', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_module_and_bad_settings_without_torch(tmp_path):
+    """The process itself: exit code 2 and one line, before torch is imported."""
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['vkd', 'train', sys.argv[1]]\n"
+        "try:\n    runpy.run_module('gan_vkd', run_name='__main__')\n"
+        "finally:\n    assert 'torch' not in sys.modules"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "nowhere.yaml")]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"vkd: {tmp_path / 'nowhere.yaml'}: no such settings file"]
+
+
+def test_no_arguments_show_the_commands(vkd):
+    _, out, err = vkd()
+    for command in ("train", "evaluate", "sample", "compare", "export", "import", "teach"):
+        assert command in out + err
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["fly", "train", "train x.yaml --fast", "sample run", "sample run --out x --count 0",
+     "sample run --out x --seed -1", f"sample run --out x --seed {2**32}"],
+)  # fmt: skip
+def test_usage_errors(line, vkd):
+    code, _, err = vkd(*line.split())
+    assert code == 2
+    assert "Traceback" not in err
+    assert "Usage" in err
+
+
+# settings
+
+
+@pytest.mark.parametrize("command", ["train", "teach", "evaluate"])
+def test_missing_settings_file(command, vkd, tmp_path):
+    assert "no such settings file" in refused(vkd(command, tmp_path / "no.yaml"), 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [("sede=1", "did you mean seed?"), ("train.g_lr=fast", "train.g_lr = 'fast'"),
+     ("seed", "expected key.sub=value"), ("data.num_images=99999", "has 1500"),
+     ("data.fraction=0.00001", "asked for 0 images")],
+)  # fmt: skip
+def test_bad_override_of_train(override, expected, vkd, config, tmp_path):
+    assert expected in refused(vkd("train", config, override, "--out", tmp_path / "new"), 2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_every_fault_has_its_line(vkd, config):
+    code, _, err = vkd("train", config, "sede=1", "model.ch=0")
+    assert code == 2
+    assert [line.startswith("vkd: ") for line in err.splitlines()] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [("data.source=/no/where", "no such folder or zip"), ("device=abacus", "device abacus"),
+     ("evaluate.features={name: classifier, weights: /no/where}", "/no/where")],
+)  # fmt: skip
+def test_train_that_cannot_start(override, expected, vkd, config, tmp_path):
+    assert expected in refused(vkd("train", config, override, "--out", tmp_path / "new"), 1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_train_with_damaged_images(vkd, config, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"x")
+    answer = vkd("train", config, f"data.source={folder}", "--out", tmp_path / "new")
+    assert "b.png (not an image)" in refused(answer, 1)
+
+
+def test_train_into_a_run_that_exists(vkd, config, run):
+    assert "holds a run already" in refused(vkd("train", config, "--out", run), 2)
+
+
+# the other commands
+
+
+def test_sample_writes_as_many_images_as_asked(vkd, run, tmp_path):
+    code, out, _ = vkd("sample", run, "--out", tmp_path / "many", "--count", 7, "--device", "cpu")
+    assert code == 0
+    assert str(tmp_path / "many") in out
+    files = sorted((tmp_path / "many").iterdir())
+    assert [file.name for file in files] == [f"{i:06d}.png" for i in range(7)]
+    for file in files:
+        with Image.open(file) as image:
+            assert (image.size, image.mode) == ((32, 32), "RGB")
+
+
+def test_samples_are_a_function_of_the_seed(vkd, run, tmp_path):
+    def draw(name: str, seed: int) -> bytes:
+        path = tmp_path / name
+        assert vkd("sample", run, "--out", path, "--count", 1, "--seed", seed)[0] == 0
+        return (path / "000000.png").read_bytes()
+
+    assert draw("a", 0) == draw("b", 0)
+    assert draw("c", 1) != draw("a", 0)
+
+
+def test_sample_draws_one_grid_into_a_png(vkd, run, tmp_path):
+    assert vkd("sample", run, "--out", tmp_path / "grid.png")[0] == 0
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.width > 320
+        assert image.height > 96
+
+
+@pytest.mark.parametrize("place", ["file/x.png", "file/folder", "folder.png"])
+def test_sample_in_a_place_that_cannot_be(place, vkd, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    assert "cannot be written" in refused(vkd("sample", run, "--out", tmp_path / place), 1)
+
+
+@pytest.mark.parametrize("device", ["abacus", "meta"])
+def test_sample_on_a_device_that_is_none(device, vkd, run, tmp_path):
+    answer = vkd("sample", run, "--out", tmp_path / "x.png", "--device", device)
+    assert f"device {device}" in refused(answer, 1)
+
+
+COMMANDS = [("sample", "--out", "x.png"), ("export", "x.pth")]
+
+
+@pytest.mark.parametrize(("command", "extra"), [(c[0], c[1:]) for c in COMMANDS])
+def test_folder_that_is_no_run(command, extra, vkd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no generator yet" in refused(vkd(command, "nowhere", *extra), 1)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("command", "extra"), [(c[0], c[1:]) for c in COMMANDS])
+def test_damaged_generator(command, extra, vkd, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = run / "generator.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert "generator.safetensors: damaged" in refused(vkd(command, run, *extra), 1)
+
+
+def test_evaluate_needs_a_generator_and_weights(vkd, config, run, tmp_path):
+    empty = Run(tmp_path / "empty")
+    empty.write_settings(load_settings(config))
+    assert "no generator yet" in refused(vkd("evaluate", empty.path), 1)
+    answer = vkd("evaluate", run, "--inception", tmp_path / "no'where.pt")
+    assert "no'where.pt: no such file" in refused(answer, 1)
+    assert "unknown key" in refused(vkd("evaluate", run, "evaluate.sede=1"), 2)
+    assert not (run / "evaluations.jsonl").exists()
+
+
+def test_export_then_import_then_sample(vkd, config, run, tmp_path):
+    weights, imported = tmp_path / "G.pth", tmp_path / "imported"
+    assert vkd("export", run, weights)[0] == 0
+    assert vkd("import", weights, config, "--out", imported)[0] == 0
+    assert vkd("sample", imported, "--out", tmp_path / "x.png")[0] == 0
+    assert "holds a run already" in refused(vkd("import", weights, config, "--out", imported), 2)
+    again = vkd("import", weights, config, "model.ch=4", "--out", tmp_path / "wide")
+    assert "size mismatch" in refused(again, 1)
+    assert ".safetensors or .pth" in refused(vkd("export", run, tmp_path / "G.onnx"), 2)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04\x95"])
+def test_import_of_what_is_no_file_of_weights(content, vkd, config, tmp_path, recwarn):
+    (tmp_path / "G.pth").write_bytes(content)
+    answer = vkd("import", tmp_path / "G.pth", config, "--out", tmp_path / "new")
+    assert "not a file of weights" in refused(answer, 1)
+    assert not recwarn.list, "a warning is a second line"
+    assert not (tmp_path / "new").exists()
+
+
+def test_teach_says_what_it_reached(vkd, tmp_path):
+    (tmp_path / "t.yaml").write_text("device: cpu\ndata: {source: digits}\niterations: 1\n")
+    out = tmp_path / "deep" / "t.safetensors"
+    code, stdout, _ = vkd("teach", tmp_path / "t.yaml", "batch_size=4", "--out", out)
+    assert code == 0
+    assert out.is_file()
+    assert f"{out}: " in stdout
+    assert "% of the held-out set right" in stdout
+
+
+def test_teach_refuses_settings_that_are_not_its_own(vkd, config):
+    code, _, err = vkd("teach", config)
+    assert code == 2
+    assert all(line.startswith("vkd: ") for line in err.splitlines())
+    assert "arm: unknown key" in err
+
+
+def test_compare_of_folders_that_are_no_runs(vkd, tmp_path):
+    answer = vkd("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "table")
+    refused(answer, answer[0])
+    assert answer[0] in (1, 2)
