@@ -1,0 +1,22 @@
+"""Decompositions, exponentials and statistics in float32 or better, whatever the model is in."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half types become float32, float32 and float64 stay as they are."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
+class Precise(nn.Module):
+    """A module whose parameters and buffers follow `.to()` everywhere but below float32."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Precise":
+        def moved(x: Tensor) -> Tensor:
+            y = fn(x)
+            lowered = y.is_floating_point() and y.dtype.itemsize < 4
+            return at_least_float32(x.to(y.device)) if lowered else y
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]

@@ -1,0 +1,345 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_vkd.distill import PROJECTIONS, make_projection
+from gan_vkd.distill.projection import (
+    FrameProjection,
+    OrthogonalProjection,
+    canonical_frame,
+    cayley,
+    geodesic,
+    random_frame,
+)
+
+FRAMES = ["orthogonal", "orthogonal_static", "orthogonal_full", "cayley", "householder"]
+WIDTHS = [(5, 12), (12, 12), (9, 12), (12, 5), (1, 4), (1, 1)]
+BOUND = {torch.float32: 2e-5, torch.float64: 1e-12}
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def frame_of(name: str, ds: int, dt: int, dtype: torch.dtype = torch.float32) -> FrameProjection:
+    projection = make_projection(name, ds, dt).to(dtype)
+    assert isinstance(projection, FrameProjection)
+    return projection
+
+
+def deviation(p: Tensor) -> float:
+    tall = p if p.shape[0] >= p.shape[1] else p.T
+    return float((tall.T @ tall - torch.eye(tall.shape[1], dtype=p.dtype)).abs().max())
+
+
+def train_towards(projection: nn.Module, target: Tensor, steps: int, lr: float) -> float:
+    """Distance of P to `target` after Adam, what a D step does to the projection."""
+    optimizer = torch.optim.Adam(projection.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        loss = (projection.matrix() - target).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return float((projection.matrix() - target).detach().norm())
+
+
+def count_frames(monkeypatch: pytest.MonkeyPatch, projection: FrameProjection) -> list[int]:
+    made, make = [], type(projection)._make
+
+    def counting(self: FrameProjection) -> object:
+        made.append(1)
+        return make(self)
+
+    monkeypatch.setattr(type(projection), "_make", counting)
+    return made
+
+
+# the exponential
+
+
+def skew(tangent: Tensor) -> Tensor:
+    """The dense matrix of the published form whose first k columns `tangent` are the free ones."""
+    n, k = tangent.shape
+    a = torch.zeros(n, n, dtype=tangent.dtype)
+    a[:, :k] = tangent
+    a[:k, :k] -= tangent[:k].T
+    a[:k, k:] = -tangent[k:].T
+    return a
+
+
+@pytest.mark.parametrize(("n", "k"), [(12, 5), (12, 3), (40, 7), (12, 9), (12, 12), (4, 1)])
+def test_thin_equals_full_equals_the_published_form(n: int, k: int) -> None:
+    tangent = torch.randn(n, k, dtype=torch.float64)
+    published = torch.linalg.matrix_exp(skew(tangent))[:, :k]
+    for thin in (True, False):
+        found = geodesic(canonical_frame(n, k).double(), tangent, thin)
+        assert (found - published).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("thin", [True, False])
+def test_the_exponential_is_exact_from_any_frame(thin: bool) -> None:
+    from scipy.linalg import expm
+
+    base = geodesic(canonical_frame(10, 3).double(), torch.randn(10, 3, dtype=torch.float64))
+    tangent = torch.randn(10, 3, dtype=torch.float64)
+    a = (tangent @ base.T).numpy()
+    expected = torch.from_numpy(expm(a - a.T)) @ base
+    assert (geodesic(base, tangent, thin) - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("thin", [True, False])
+def test_gradcheck_of_the_exponential(thin: bool) -> None:
+    base = geodesic(canonical_frame(7, 2).double(), torch.randn(7, 2, dtype=torch.float64))
+    tangent = torch.randn(7, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: geodesic(base, x, thin), tangent)
+
+
+def test_the_cayley_map_is_its_dense_formula() -> None:
+    base, tangent = random_frame(9, 3).double(), torch.randn(9, 3, dtype=torch.float64)
+    a = tangent @ base.T - base @ tangent.T
+    unit = torch.eye(9, dtype=torch.float64)
+    expected = torch.linalg.solve(unit - a / 2, (unit + a / 2) @ base)
+    assert (cayley(base, tangent) - expected).abs().max() < 1e-12
+
+
+def test_the_rebased_gradient_is_that_of_the_exponential_at_its_base() -> None:
+    """dX - P0 dX^T P0 is what differentiating through the exponential at X = 0 gives."""
+    projection = frame_of("orthogonal", 4, 11, torch.float64)
+    weights = torch.randn(11, 4, dtype=torch.float64)
+    (projection.matrix() * weights).sum().backward()
+    tangent = torch.zeros(11, 4, dtype=torch.float64, requires_grad=True)
+    assert isinstance(projection, OrthogonalProjection)
+    (geodesic(projection.base, tangent) * weights).sum().backward()
+    assert projection.tangent.grad is not None
+    assert tangent.grad is not None
+    assert (projection.tangent.grad - tangent.grad).abs().max() < 1e-12
+
+
+# every orthonormal projection
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize(("ds", "dt"), WIDTHS)
+@pytest.mark.parametrize("dtype", BOUND)
+def test_orthonormal_and_pairwise_products_kept(
+    name: str, ds: int, dt: int, dtype: torch.dtype
+) -> None:
+    projection = frame_of(name, ds, dt, dtype)
+    p = projection.matrix().detach()
+    assert p.shape == (dt, ds)
+    assert p.dtype == dtype
+    assert deviation(p) < BOUND[dtype]
+    z = torch.nn.functional.normalize(torch.randn(20, ds, dtype=dtype))
+    y = projection(z).detach()
+    assert y.shape == (20, dt)
+    if ds <= dt:
+        assert (y @ y.T - z @ z.T).abs().max() < BOUND[dtype]
+    else:
+        assert ((y @ p) @ p.T - y).abs().max() < 10 * BOUND[dtype]
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("dtype", BOUND)
+def test_still_orthonormal_after_a_thousand_steps(name: str, dtype: torch.dtype) -> None:
+    projection = frame_of(name, 8, 20, dtype)
+    start = projection.matrix().detach().clone()
+    target = torch.randn(20, 8, dtype=dtype)
+    optimizer = torch.optim.Adam(projection.parameters(), 1e-2)
+    for _ in range(1000):
+        optimizer.zero_grad()
+        (projection.matrix() * (target + 0.3 * torch.randn_like(target))).sum().backward()
+        optimizer.step()
+    p = projection.matrix().detach()
+    assert (p - start).norm() > 1
+    assert deviation(p) < BOUND[dtype]
+
+
+@pytest.mark.parametrize("name", [name for name in FRAMES if name != "householder"])
+@pytest.mark.parametrize(("ds", "dt"), [(3, 7), (5, 7), (7, 3)])
+def test_onto_the_descent_reaches_a_random_orthonormal_target(name: str, ds: int, dt: int) -> None:
+    target = random_frame(max(ds, dt), min(ds, dt))
+    target = target if ds < dt else target.T
+    assert train_towards(frame_of(name, ds, dt), target, 400, 0.1) < 1e-3
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_gradient_by_finite_differences(name: str) -> None:
+    projection = frame_of(name, 3, 7, torch.float64)
+    weights = torch.randn(7, 3, dtype=torch.float64)
+    (projection.matrix() * weights).sum().backward()
+    (parameter,) = projection.parameters()
+    start, gradient = parameter.detach().clone(), parameter.grad
+    assert gradient is not None
+    projection.eval()  # an evaluation leaves the parameters as they are, so they can be probed
+    for _ in range(5):
+        direction = torch.randn_like(start)
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.copy_(start + sign * 1e-6 * direction)
+            ends.append(float((projection.matrix() * weights).sum().detach()))
+        slope = (ends[0] - ends[1]) / 2e-6
+        assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-6, abs=1e-8)
+
+
+# made once a step
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_made_once_a_step_and_gradients_accumulate(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projection = frame_of(name, 4, 9)
+    made = count_frames(monkeypatch, projection)
+    optimizer = torch.optim.SGD(projection.parameters(), 0.1)
+    parts = [torch.randn(6, 4) for _ in range(3)]
+    for step in range(1, 4):
+        optimizer.zero_grad()
+        for part in parts:
+            projection(part).square().mul(torch.arange(9)).sum().backward()
+        (accumulated,) = [p.grad.clone() for p in projection.parameters() if p.grad is not None]
+        optimizer.zero_grad()
+        projection(torch.cat(parts)).square().mul(torch.arange(9)).sum().backward()
+        assert len(made) == step
+        (at_once,) = [p.grad for p in projection.parameters() if p.grad is not None]
+        torch.testing.assert_close(accumulated, at_once, rtol=1e-4, atol=1e-4)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_no_stale_map_after_any_change(name: str) -> None:
+    projection, other = frame_of(name, 4, 9), frame_of(name, 4, 9)
+    before = projection.matrix().detach().clone()
+    projection.load_state_dict(other.state_dict())
+    assert torch.equal(projection.matrix(), other.matrix())
+    assert not torch.allclose(projection.matrix(), before)
+
+    projection.double()
+    assert projection.matrix().dtype == torch.float64
+    assert deviation(projection.matrix().detach()) < 1e-12
+    projection.float()
+
+    # a writer that goes around the version counter, as fused optimisers of other libraries do
+    p = projection.matrix()
+    p.square().mul(torch.randn(9, 4)).sum().backward()
+    (parameter,) = projection.parameters()
+    parameter.data.add_(torch.randn_like(parameter))
+    assert not torch.allclose(projection.matrix(), p, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_copied_and_pickled_with_a_live_map(name: str) -> None:
+    projection = frame_of(name, 4, 9)
+    p = projection.matrix().detach()
+    assert torch.equal(copy.deepcopy(projection).matrix(), p)
+    assert torch.equal(pickle.loads(pickle.dumps(projection)).matrix(), p)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_under_compile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    projection = frame_of(name, 4, 9)
+    made = count_frames(monkeypatch, projection)
+    compiled = torch.compile(projection, backend="aot_eager")
+    z = torch.randn(5, 4)
+    optimizer = torch.optim.SGD(projection.parameters(), 0.1)
+    for step in range(1, 4):
+        for _ in range(2):
+            compiled(z).square().mul(torch.arange(9)).sum().backward()
+        assert len(made) == step
+        expected = z @ projection.matrix().T
+        torch.testing.assert_close(compiled(z), expected)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_float32_or_better_whatever_surrounds_it(name: str) -> None:
+    projection = frame_of(name, 4, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = projection(torch.randn(5, 4, dtype=torch.bfloat16))
+        assert deviation(projection.matrix().detach()) < 2e-5
+    assert y.dtype == torch.float32
+    y.sum().backward()
+    projection.to(torch.bfloat16)
+    assert deviation(projection.matrix().detach()) < 2e-5
+    with torch.inference_mode():
+        assert deviation(projection.matrix()) < 2e-5
+    projection(torch.randn(5, 4)).sum().backward()
+
+
+def test_the_map_is_the_same_before_and_after_its_base_moves() -> None:
+    """Absorbing the tangent into the base changes the coordinates, not the projection."""
+    projection = frame_of("orthogonal", 4, 9)
+    assert isinstance(projection, OrthogonalProjection)
+    projection.matrix().square().mul(torch.randn(9, 4)).sum().backward()
+    torch.optim.SGD(projection.parameters(), 0.5).step()
+    state = {k: v.clone() for k, v in projection.state_dict().items()}
+    assert state["tangent"].abs().max() > 0
+    before = copy.deepcopy(projection).eval().matrix()
+    torch.testing.assert_close(projection.matrix(), before)
+    assert not projection.tangent.any()
+
+    resumed = OrthogonalProjection(4, 9)
+    resumed.load_state_dict(state)
+    assert torch.equal(resumed.matrix(), projection.matrix())
+    resumed.load_state_dict(projection.state_dict())
+    assert torch.equal(resumed.matrix(), projection.matrix())
+
+
+def _ddp_gradient(rank: int, file: str, queue: torch.multiprocessing.Queue) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2)
+    torch.manual_seed(rank)  # DDP takes parameters and buffers from rank 0
+    module = nn.parallel.DistributedDataParallel(OrthogonalProjection(4, 9))
+    optimizer = torch.optim.Adam(module.parameters(), 0.05)
+    source = torch.Generator().manual_seed(7)
+    for _ in range(5):
+        z = torch.randn(8, 4, generator=source)[rank * 4 : rank * 4 + 4]
+        optimizer.zero_grad()
+        module(z).square().mul(torch.arange(9)).mean().backward()
+        optimizer.step()
+    queue.put((rank, module.module.matrix().detach().numpy()))
+    torch.distributed.destroy_process_group()
+
+
+def test_under_ddp_two_ranks_equal_one(tmp_path: object) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    args = (f"{tmp_path}/store", queue)
+    ranks = [context.Process(target=_ddp_gradient, args=(rank, *args)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    found = {rank: torch.from_numpy(p) for rank, p in (queue.get(timeout=120) for _ in ranks)}
+    for process in ranks:
+        process.join(60)
+    torch.manual_seed(0)
+    one = OrthogonalProjection(4, 9)
+    optimizer = torch.optim.Adam(one.parameters(), 0.05)
+    source = torch.Generator().manual_seed(7)
+    for _ in range(5):
+        optimizer.zero_grad()
+        one(torch.randn(8, 4, generator=source)).square().mul(torch.arange(9)).mean().backward()
+        optimizer.step()
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], one.matrix().detach(), rtol=0, atol=1e-5)
+
+
+# the others
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_one_interface(name: str) -> None:
+    projection = make_projection(name, 6, 6)
+    assert projection(torch.randn(2, 3, 6)).shape == (2, 3, 6)
+    for ds, dt in ((0, 4), (4, 0), (-1, 4)):
+        with pytest.raises(ValueError, match="positive widths"):
+            make_projection(name, ds, dt)
+
+
+def test_the_identity_refuses_unequal_widths() -> None:
+    with pytest.raises(ValueError, match="equal widths, got student 3, teacher 4"):
+        make_projection("identity", 3, 4)
