@@ -160,12 +160,17 @@ def test_still_orthonormal_after_a_thousand_steps(name: str, dtype: torch.dtype)
     assert deviation(p) < BOUND[dtype]
 
 
-@pytest.mark.parametrize("name", [name for name in FRAMES if name != "householder"])
+@pytest.mark.parametrize(
+    ("name", "steps", "lr"),
+    [("orthogonal", 400, 0.1), ("orthogonal_static", 1200, 0.3), ("orthogonal_full", 1200, 0.3)],
+)
 @pytest.mark.parametrize(("ds", "dt"), [(3, 7), (5, 7), (7, 3)])
-def test_onto_the_descent_reaches_a_random_orthonormal_target(name: str, ds: int, dt: int) -> None:
+def test_onto_a_descent_reaches_a_random_orthonormal_target(
+    name: str, steps: int, lr: float, ds: int, dt: int
+) -> None:
     target = random_frame(max(ds, dt), min(ds, dt))
     target = target if ds < dt else target.T
-    assert train_towards(frame_of(name, ds, dt), target, 400, 0.1) < 1e-3
+    assert train_towards(frame_of(name, ds, dt), target, steps, lr) < 1e-3
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -202,13 +207,13 @@ def test_made_once_a_step_and_gradients_accumulate(
     for step in range(1, 4):
         optimizer.zero_grad()
         for part in parts:
-            projection(part).square().mul(torch.arange(9)).sum().backward()
+            projection(part).square().mul(torch.arange(9)).mean().div(3).backward()
         (accumulated,) = [p.grad.clone() for p in projection.parameters() if p.grad is not None]
         optimizer.zero_grad()
-        projection(torch.cat(parts)).square().mul(torch.arange(9)).sum().backward()
+        projection(torch.cat(parts)).square().mul(torch.arange(9)).mean().backward()
         assert len(made) == step
         (at_once,) = [p.grad for p in projection.parameters() if p.grad is not None]
-        torch.testing.assert_close(accumulated, at_once, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(accumulated, at_once, rtol=1e-4, atol=1e-5)
         optimizer.step()
 
 
@@ -262,8 +267,9 @@ def test_float32_or_better_whatever_surrounds_it(name: str) -> None:
     projection = frame_of(name, 4, 9)
     with torch.autocast("cpu", torch.bfloat16):
         y = projection(torch.randn(5, 4, dtype=torch.bfloat16))
-        assert deviation(projection.matrix().detach()) < 2e-5
+        p = projection.matrix().detach()
     assert y.dtype == torch.float32
+    assert deviation(p) < 2e-5
     y.sum().backward()
     projection.to(torch.bfloat16)
     assert deviation(projection.matrix().detach()) < 2e-5
