@@ -54,20 +54,39 @@ class NetworkSettings(Section):
     weights: str | None = None  # a local copy; null: the published download
     layer: str | None = None  # null: the network's usual feature layer
     pool: Literal["mean", "sum", "first"] = "mean"
+    prefix_tokens: Annotated[int, Field(ge=0)] = 0  # left out of a mean or sum over tokens
     size: Positive | None = None  # null: the network's own
 
 
 class WhiteningSettings(Section):
     momentum: Fraction = 0.0
     eps: Annotated[float, Field(ge=0)] = 1e-5
-    shrinkage: Fraction = 0.0
+    shrinkage: Fraction | Literal["auto"] = "auto"  # auto: dimensions / (dimensions + samples)
     every: Positive = 100
+    groups: Positive = 1
 
 
 class DistillSettings(Section):
     teacher: NetworkSettings
-    projection: Literal["orthogonal", "linear", "identity"] = "orthogonal"
-    normalization: Literal["whitening", "layer_norm", "standardize", "none"] = "whitening"
+    projection: Literal[
+        "orthogonal",
+        "orthogonal_static",
+        "orthogonal_full",
+        "cayley",
+        "householder",
+        "linear",
+        "mlp",
+        "identity",
+    ] = "orthogonal"
+    normalization: Literal[
+        "whitening",
+        "whitening_pca",
+        "whitening_cholesky",
+        "layer_norm",
+        "standardize",
+        "l2",
+        "none",
+    ] = "whitening"
     whitening: WhiteningSettings = WhiteningSettings()
     distance: Literal["mse", "smooth_l1", "l1"] = "mse"
     weight: Annotated[float, Field(gt=0)] = 10.0

@@ -22,7 +22,7 @@ class Distillation(nn.Module):
     def __init__(self, settings: DistillSettings, teacher: Teacher, student_width: int) -> None:
         super().__init__()
         self.settings, self._teacher = settings, [teacher]
-        whitened = settings.normalization == "whitening"
+        whitened = settings.normalization.startswith("whitening")
         self.method = VkDLoss(
             student_width,
             teacher.width,

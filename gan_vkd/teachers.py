@@ -54,6 +54,7 @@ def load_teacher(settings: NetworkSettings, resolution: int, device: str) -> Tea
             network.to(device),
             size=(size, size) if size else None,
             rule=settings.pool,
+            prefix=settings.prefix_tokens,
             probe=resolution,
             **own,
         )

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd.distill.normalization import make_normalization
+from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.distill.projection import make_projection
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -48,6 +48,5 @@ class VkDLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(B, ds) and (B, dt) -> a scalar, with a gradient for the student and P only."""
-        with torch.no_grad():
-            target = self.normalize(teacher)
-        return self.distance(self.project(student), target.to(student.dtype))
+        projected = at_least_float32(self.project(student))
+        return self.distance(projected, self.normalize(teacher).to(projected.dtype))

@@ -8,15 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def pool(features: Tensor, rule: str = "mean") -> Tensor:
+def pool(features: Tensor, rule: str = "mean", prefix: int = 0) -> Tensor:
     """Features of any layer as one vector a sample.
 
     Args:
         features: (B, d), tokens (B, N, d) or a map (B, d, H, W).
         rule: "mean" over tokens or space, "sum" over the same, "first" for the class token.
+        prefix: tokens in front (class, distillation, registers) that a mean or sum leaves out.
 
     Returns:
         (B, d); a vector comes back as it is.
+
+    Raises:
+        ValueError: features of another shape, or a rule that does not fit it.
     """
     if features.ndim == 2:
         return features
@@ -25,6 +29,8 @@ def pool(features: Tensor, rule: str = "mean") -> Tensor:
     dims = {3: (1,), 4: (2, 3)}.get(features.ndim)
     if dims is None or rule not in ("mean", "sum"):
         raise ValueError(f"cannot pool features of shape {tuple(features.shape)} by {rule!r}")
+    if features.ndim == 3:
+        features = features[:, prefix:]
     return features.mean(dims) if rule == "mean" else features.sum(dims)
 
 
@@ -66,7 +72,7 @@ class Teacher(nn.Module):
         mean, std: of the network's normalisation, for images in [0, 1].
         size: (height, width) that images are resized to (bicubic, antialiased), None to leave them.
         layer: where the features are read; "" is the network's output.
-        rule: how they are pooled, see `pool`.
+        rule, prefix: how they are pooled, see `pool`.
         probe: resolution of the image that the width is measured with when size is None.
     """
 
@@ -82,11 +88,12 @@ class Teacher(nn.Module):
         size: tuple[int, int] | None = None,
         layer: str = "",
         rule: str = "mean",
+        prefix: int = 0,
         probe: int = 32,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.size, self.rule = size, rule
+        self.size, self.rule, self.prefix = size, rule, prefix
         self.tap = Tap(network, layer)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
@@ -107,4 +114,4 @@ class Teacher(nn.Module):
         if self.size is not None and x.shape[-2:] != self.size:
             x = F.interpolate(x, self.size, mode="bicubic", align_corners=False, antialias=True)
         self.network((x - self.mean) / self.std)
-        return pool(self.tap.take(), self.rule).float()
+        return pool(self.tap.take(), self.rule, self.prefix).float()

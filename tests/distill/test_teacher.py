@@ -1,0 +1,82 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_vkd.distill import Tap, Teacher, pool
+
+
+class Tokens(nn.Module):
+    """A convolution, four tokens with a class token before them, a head on the class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 5, 4, 4)
+        self.norm = nn.LayerNorm(5)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).mT
+        tokens = self.norm(torch.cat([tokens.sum(1, keepdim=True), tokens], dim=1))
+        return self.head(tokens[:, 0])
+
+
+def build(**options: object) -> Teacher:
+    torch.manual_seed(0)
+    settings = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7), "probe": 8}
+    return Teacher(Tokens(), **(settings | options))
+
+
+def test_pooling_rules() -> None:
+    tokens, maps = torch.randn(2, 5, 3), torch.randn(2, 3, 4, 6)
+    assert torch.equal(pool(maps), maps.flatten(2).mean(2))
+    assert torch.equal(pool(maps, "sum"), maps.sum((2, 3)))
+    assert torch.equal(pool(tokens), tokens.mean(1))
+    assert torch.equal(pool(tokens, prefix=1), tokens[:, 1:].mean(1))
+    assert torch.equal(pool(tokens, "sum", prefix=2), tokens[:, 2:].sum(1))
+    assert torch.equal(pool(tokens, "first"), tokens[:, 0])
+    assert torch.equal(pool(tokens[:, 0], "sum"), tokens[:, 0])
+    for features, rule in ((maps, "first"), (torch.randn(2, 3, 4, 5, 6), "mean"), (maps, "max")):
+        with pytest.raises(ValueError, match="cannot pool"):
+            pool(features, rule)
+
+
+@pytest.mark.parametrize("layer", ["patches", "norm", "head", ""])
+def test_read_at_any_layer_after_its_own_preprocessing(layer: str) -> None:
+    images = torch.rand(3, 3, 6, 6) * 2 - 1
+    teacher = build(layer=layer, size=(8, 8))
+    seen: dict[str, Tensor] = {}
+    network = teacher.network
+    network.get_submodule(layer).register_forward_hook(lambda m, i, o: seen.update(out=o))
+    resized = F.interpolate(
+        (images + 1) / 2, (8, 8), mode="bicubic", align_corners=False, antialias=True
+    )
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
+    network((resized - mean) / std)
+    torch.testing.assert_close(teacher(images), pool(seen["out"]))
+    assert teacher.width == {"patches": 5, "norm": 5, "head": 2, "": 2}[layer]
+
+
+def test_frozen_but_differentiable_in_the_images() -> None:
+    teacher = build(layer="norm", prefix=1).train()
+    assert not any(module.training for module in teacher.modules())
+    assert not any(p.requires_grad for p in teacher.parameters())
+    images = torch.zeros(2, 3, 8, 8, requires_grad=True)
+    teacher(images).square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.any()
+
+
+def test_a_tap_gives_each_forward_once() -> None:
+    network = Tokens()
+    tap = Tap(network, "patches")
+    with pytest.raises(RuntimeError, match="not reached"):
+        tap.take()
+    images = torch.randn(2, 3, 8, 8)
+    network(images)
+    torch.testing.assert_close(tap.take(), network.patches(images))
+    tap.take()
+    with pytest.raises(RuntimeError, match="not reached"):
+        tap.take()
+    with pytest.raises(ValueError, match="no layer 'patch'; it has patches, norm, head"):
+        Tap(network, "patch")

@@ -1,0 +1,71 @@
+"""The scripts as a user calls them, at the smallest size."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "model.ch=2", "model.z_dim=8", "train.iterations=2", "train.d_steps=1", "train.batch_size=8",
+    "evaluate.every=1", "evaluate.num_samples=20", "data.num_images=100", "device=cpu",
+]  # fmt: skip
+
+
+def bash(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(ROOT / "scripts" / script), *arguments],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix},
+        check=False,
+    )
+
+
+@pytest.fixture
+def judged(classifier: Path) -> list[str]:
+    return [
+        f"evaluate.features.weights={classifier}",
+        f"distill.teacher.weights={classifier}",
+        "distill.teacher.name=classifier",
+        "evaluate.features.name=classifier",
+    ]
+
+
+def test_three_arms_to_the_table_and_finished_ones_are_skipped(
+    judged: list[str], tmp_path: Path
+) -> None:
+    call = ["quickstart", f"out={tmp_path}", *SMALL, *judged]
+    first = bash("arms.sh", *call)
+    assert first.returncode == 0, first.stderr
+    with open(tmp_path / "table.csv") as file:
+        assert [row["arm"] for row in csv.DictReader(file)] == ["none", "layernorm", "whitening"]
+    assert (tmp_path / "samples.png").is_file()
+    assert str(tmp_path / "whitening_seed0") in first.stdout
+
+    again = bash("arms.sh", *call, "arms=none,whitening", "seeds=0,1")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished already") == 2
+    with open(tmp_path / "table.csv") as file:
+        rows = [(row["arm"], row["seed"]) for row in csv.DictReader(file)]
+    assert rows == [("none", "0"), ("whitening", "0"), ("none", "1"), ("whitening", "1")]
+
+
+@pytest.mark.parametrize("script", ["cifar10_10pct.sh", "cifar100_10pct.sh"])
+def test_a_published_experiment_finds_its_configs_and_stops_at_what_is_missing(
+    script: str, tmp_path: Path
+) -> None:
+    answer = bash(script, f"out={tmp_path}", f"data.root={tmp_path}", "data.download=false")
+    assert answer.returncode == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert f"is not in {tmp_path}" in answer.stderr
+    answer = bash(script, "variant=gpu", f"out={tmp_path}")
+    assert answer.returncode == 2
+    assert "no such settings file" in answer.stderr
+    answer = bash(script, "nonsense")
+    assert answer.returncode == 2
+    assert "expected key=value" in answer.stderr
