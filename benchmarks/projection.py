@@ -1,0 +1,62 @@
+"""One step of each projection, its making, forward and backward: python benchmarks/projection.py
+
+`full` is the published exponential of dt x dt, `torch` is torch's parametrizations.orthogonal with
+its default map. Ratios are to `orthogonal`, this project's default. Each is stepped by SGD, so that
+every timed forward has a new map to make. Where the published form takes seconds, one round serves.
+"""
+
+import torch
+from timing import machine, side_by_side
+from torch import nn
+from torch.nn.utils.parametrizations import orthogonal
+
+from gan_vkd.distill import make_projection
+
+WIDTHS = [(256, 512), (192, 768), (256, 2048), (192, 3024), (384, 3024)]
+NAMES = {
+    "orthogonal": "orthogonal",
+    "thin": "orthogonal_static",
+    "full": "orthogonal_full",
+    "cayley": "cayley",
+    "householder": "householder",
+    "linear": "linear",
+}
+BATCH, ROUNDS = 100, 7
+
+
+def stepper(module: nn.Module, features: torch.Tensor, weights: torch.Tensor):
+    optimizer = torch.optim.SGD(module.parameters(), 1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (module(features) * weights).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    columns = [*NAMES, "torch"]
+    print(
+        f"Milliseconds a step (forward, backward, SGD), batch {BATCH}, median of {ROUNDS} rounds,"
+    )
+    print("of one where dt is above 1,000")
+    print(f"{machine()}\n")
+    print("| ds, dt | " + " | ".join(columns) + " | full / orthogonal | torch / orthogonal |")
+    print("|---" * (len(columns) + 3) + "|")
+    for ds, dt in WIDTHS:
+        features = torch.randn(BATCH, ds, device=device, requires_grad=True)
+        weights = torch.randn(BATCH, dt, device=device)
+        modules = {key: make_projection(name, ds, dt) for key, name in NAMES.items()}
+        modules["torch"] = orthogonal(nn.Linear(ds, dt, bias=False))
+        steps = {k: stepper(m.to(device), features, weights) for k, m in modules.items()}
+        found = side_by_side(steps, ROUNDS if dt <= 1000 else 1)
+        cells = [f"{1000 * found[column]:.1f}" for column in columns]
+        ratios = [f"{found[k] / found['orthogonal']:.0f}x" for k in ("full", "torch")]
+        print(f"| {ds}, {dt} | " + " | ".join(cells + ratios) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
