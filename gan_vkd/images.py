@@ -1,6 +1,7 @@
 """Image files to one uint8 array, from folders and zips; what cannot be used is named."""
 
 import io
+import os
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,11 +32,22 @@ class Source(Protocol):
 
 
 class FolderSource:
+    """Links to folders are followed, once each."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def names(self) -> list[str]:
-        return [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
+        found: list[Path] = []
+        visited: set[str] = set()
+        for folder, subfolders, files in os.walk(self.path, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in visited:
+                subfolders.clear()
+                continue
+            visited.add(real)
+            found += [Path(folder, file) for file in files]
+        return [file.relative_to(self.path).as_posix() for file in found]
 
     def read(self, name: str) -> bytes:
         file = self.path / name

@@ -111,6 +111,15 @@ def test_set_without_images_is_refused(kind, tmp_path):
     assert "no images" in refusal(make(kind, tmp_path, {"readme.txt": b"hello"}))
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    elsewhere = make("folder", tmp_path / "elsewhere", {"1.png": png(1)})
+    path = make("folder", tmp_path, {"cat/2.png": png(2)})
+    (path / "dog").symlink_to(elsewhere)
+    (path / "cat" / "loop").symlink_to(path)
+    _, names, classes = read_images(path, 32)
+    assert (names, classes) == (["cat/2.png", "dog/1.png"], ["cat", "dog"])
+
+
 def test_missing_path_is_refused(tmp_path):
     assert "no such folder or zip" in refusal(tmp_path / "nowhere")
 
