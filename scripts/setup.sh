@@ -1,14 +1,15 @@
 # Sourced by the other scripts: puts `vkd` on the PATH. An environment that has it already (active,
 # with this checkout installed) is used as it is; otherwise .venv is made here, once.
-# $1: extras to install, e.g. "[test]".
+# Set `extras` before to install more, e.g. extras="[test]". (A sourced script sees its caller's $1.)
+extras=${extras:-}
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 installed_here() {
     python -c 'import os, sys, gan_vkd; sys.exit(os.path.dirname(os.path.dirname(os.path.realpath(gan_vkd.__file__))) != os.path.realpath("."))' 2>/dev/null \
-        && command -v vkd >/dev/null && { [ -z "$1" ] || python -c 'import mypy, pytest' 2>/dev/null; }
+        && command -v vkd >/dev/null && { [ -z "$extras" ] || python -c 'import mypy, pytest' 2>/dev/null; }
 }
 
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && installed_here "${1:-}"; then
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && installed_here; then
     return 0
 fi
 for python in python3 python3.14 python3.13 python3.12 python3.11 none; do
@@ -18,11 +19,11 @@ if [ "$python" = none ]; then
     echo "setup: needs Python 3.11 or newer; found none on the PATH" >&2
     exit 1
 fi
-stamp=".venv/installed-$(cksum < pyproject.toml | cut -d' ' -f1)${1:-}"
+stamp=".venv/installed-$(cksum < pyproject.toml | cut -d' ' -f1)$extras"
 if [ ! -e "$stamp" ]; then
     echo "setup: installing into $PWD/.venv (once; torch may take some minutes)"
     [ -x .venv/bin/python ] || "$python" -m venv .venv || exit 1
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${1:-}" || exit 1
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$extras" || exit 1
     touch "$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Lint, types and tests; arguments go to pytest.
 set -euo pipefail
-source "$(dirname "$0")/setup.sh" "[test]"
+extras="[test]"
+source "$(dirname "$0")/setup.sh"
 ruff check .
 ruff format --check .
 mypy

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,33 @@ def test_a_published_experiment_finds_its_configs_and_stops_at_what_is_missing(
     answer = bash(script, "nonsense")
     assert answer.returncode == 2
     assert "expected key=value" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "requirement"),
+    [
+        ("arms.sh", ["quickstart"], "."),
+        ("quickstart.sh", ["seeds=1"], "."),
+        ("cifar10_10pct.sh", ["variant=cpu"], "."),
+        ("test.sh", ["-k", "nothing"], ".[test]"),
+    ],
+)
+def test_a_fresh_checkout_installs_itself_whatever_the_arguments(
+    script: str, arguments: list[str], requirement: str, tmp_path: Path
+) -> None:
+    """With a stand-in for the environment's Python that writes down what it was asked."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("python", "vkd", "ruff"):
+        command = tmp_path / ".venv" / "bin" / name
+        command.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/asked\n')
+        command.chmod(0o755)
+    outside = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+    subprocess.run(
+        ["bash", str(tmp_path / "scripts" / script), *arguments],
+        capture_output=True, cwd="/", env=outside, check=False,
+    )  # fmt: skip
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0].split()[-2:] == ["-e", requirement]
+    assert asked[1].split()[0] in ("vkd", "ruff")
