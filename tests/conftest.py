@@ -47,7 +47,7 @@ def small(classifier: Path) -> MakeSettings:
             "device=cpu",
         ]
         if arm != "none":
-            settings.append(f"distill.teacher.weights={classifier}")
+            settings += [f"distill.teacher.weights={classifier}", "distill.weight=10"]
         return load_settings(CONFIGS / name, [*settings, *overrides])
 
     return make
