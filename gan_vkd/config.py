@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -46,16 +46,30 @@ class ModelSettings(Section):
     z_dim: Positive = 128
 
 
-class NetworkSettings(Section):
+class LayerSettings(Section):
+    """Where a network is read, and how what comes out there is pooled to one vector a sample."""
+
+    layer: str | None = None  # a module's name; null: the network's usual features
+    pool: Literal["mean", "sum", "first"] = "mean"
+    prefix_tokens: Annotated[int, Field(ge=0)] = 0  # left out of a mean or sum over tokens
+    channels_last: bool = False  # maps are (B, H, W, d), as in Swin
+
+
+class NetworkSettings(LayerSettings):
     """A frozen network by name: cifar_resnet20 (32, 44, 56, 110), timm/NAME, discriminator,
     classifier (a checkpoint of `vkd teach`) or, for evaluation, inception."""
 
     name: str
     weights: str | None = None  # a local copy; null: the published download
-    layer: str | None = None  # null: the network's usual feature layer
-    pool: Literal["mean", "sum", "first"] = "mean"
-    prefix_tokens: Annotated[int, Field(ge=0)] = 0  # left out of a mean or sum over tokens
     size: Positive | None = None  # null: the network's own
+
+
+class PairSettings(Section):
+    """A layer of the discriminator and the layer of the teacher that it is to match."""
+
+    student: LayerSettings = LayerSettings()  # null layer: what the score is taken from
+    teacher: LayerSettings | None = None  # null: as distill.teacher says
+    weight: Annotated[float, Field(gt=0)] = 1.0
 
 
 class WhiteningSettings(Section):
@@ -68,6 +82,7 @@ class WhiteningSettings(Section):
 
 class DistillSettings(Section):
     teacher: NetworkSettings
+    pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
     projection: Literal[
         "orthogonal",
         "orthogonal_static",
@@ -92,6 +107,21 @@ class DistillSettings(Section):
     weight: Annotated[float, Field(gt=0)] = 10.0
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
+    statistics: Literal["running", "training_set"] = "running"
+    cache: str | None = None  # a folder for the teacher's features of clean real images
+
+    @model_validator(mode="after")
+    def _has_statistics(self) -> "DistillSettings":
+        fitted = self.normalization.startswith(("whitening", "standardize"))
+        if self.statistics == "training_set" and not fitted:
+            raise ValueError(f"statistics = training_set, but {self.normalization} has none")
+        return self
+
+    @property
+    def needs_bank(self) -> bool:
+        """Whether the teacher's features of all clean real images are asked for."""
+        looked_up = self.view == "clean" and self.images != "fake"
+        return looked_up or self.statistics == "training_set"
 
 
 class TrainSettings(Section):
@@ -175,12 +205,18 @@ def _fault(error: Any, schema: type[Section]) -> str:
 
 
 def _known_keys(path: list[str], schema: type[Section]) -> list[str]:
-    section: Any = schema
+    section = schema
     for part in path:
-        field = section.model_fields[part].annotation
-        options = [field, *getattr(field, "__args__", ())]
-        section = next(o for o in options if isinstance(o, type) and issubclass(o, Section))
+        if not part.isdigit():  # a place in a list
+            section = _section_in(section.model_fields[part].annotation)
     return list(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[Section]:
+    """The section behind `Section | None`, `list[Section]` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(_section_in(inner) for inner in get_args(annotation) if inner is not type(None))
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

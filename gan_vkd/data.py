@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -170,6 +171,18 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+class Batch(NamedTuple):
+    """Images (B, 3, R, R) in [-1, 1] and labels (B,), with where they come from.
+
+    indices: (B,) in the set. flipped: (B,) bool, which ones are mirrored.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    flipped: Tensor
+
+
 class Batches:
     """Endless shuffled epochs of a set that lies on the device.
 
@@ -182,14 +195,15 @@ class Batches:
         self.batch_size, self.flip, self.seed = batch_size, flip, seed
         self._orders: dict[int, Tensor] = {}
 
-    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch `number`: images (B, 3, R, R) in [-1, 1] and labels (B,)."""
+    def __call__(self, number: int) -> Batch:
+        """Batch `number`."""
         chosen = self._indices(number * self.batch_size)
         images = to_network(self.images[chosen])
+        flipped = torch.zeros_like(chosen, dtype=torch.bool)
         if self.flip:
-            flipped = torch.rand(len(chosen), 1, 1, 1, device=images.device) < 0.5
-            images = torch.where(flipped, images.flip(3), images)
-        return images, self.labels[chosen]
+            flipped = torch.rand(len(chosen), device=images.device) < 0.5
+            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+        return Batch(images, self.labels[chosen], chosen, flipped)
 
     def random_labels(self, count: int) -> Tensor:
         """Labels (count,) drawn with the frequencies of the training set."""

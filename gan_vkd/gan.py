@@ -9,44 +9,95 @@ from torch import Tensor, nn
 from gan_vkd.adversarial import hinge_discriminator, hinge_generator
 from gan_vkd.augment import augment
 from gan_vkd.config import DistillSettings, Settings
-from gan_vkd.distill import Teacher, VkDLoss
+from gan_vkd.data import Batch
+from gan_vkd.distill import LayerPairs, Reader, Teacher, VkDLoss
+from gan_vkd.distill.normalization import RunningStatistics
+from gan_vkd.features import FeatureBank
 from gan_vkd.models.biggan import Discriminator, Generator
+from gan_vkd.teachers import as_layer
 
 
 class Distillation(nn.Module):
     """weight * method(student features, teacher(images)) on real, fake or all images.
 
     The teacher is held outside of the module's state: it is frozen and comes from its own file.
+
+    Args:
+        settings: of the distillation.
+        teacher: read at one layer a pair.
+        bank: its features of the clean real images, where the settings need them.
+        student_widths: of the discriminator's features, one a pair.
     """
 
-    def __init__(self, settings: DistillSettings, teacher: Teacher, student_width: int) -> None:
+    def __init__(
+        self,
+        settings: DistillSettings,
+        teacher: Teacher,
+        bank: FeatureBank | None,
+        student_widths: list[int],
+    ) -> None:
         super().__init__()
-        self.settings, self._teacher = settings, [teacher]
+        self.settings, self.bank, self._teacher = settings, bank, [teacher]
         whitened = settings.normalization.startswith("whitening")
-        self.method = VkDLoss(
-            student_width,
-            teacher.width,
-            projection=settings.projection,
-            normalization=settings.normalization,
-            distance=settings.distance,
-            **(settings.whitening.model_dump() if whitened else {}),
-        )
+        methods = [
+            VkDLoss(
+                student,
+                width,
+                projection=settings.projection,
+                normalization=settings.normalization,
+                distance=settings.distance,
+                **(settings.whitening.model_dump() if whitened else {}),
+            )
+            for student, width in zip(student_widths, teacher.widths, strict=True)
+        ]
+        self.method = LayerPairs(methods, [pair.weight for pair in settings.pairs])
+        if settings.statistics == "training_set":
+            assert bank is not None
+            known = bank.features.split(teacher.widths, dim=1)
+            for method, features in zip(methods, known, strict=True):
+                assert isinstance(method.normalize, RunningStatistics)
+                method.normalize.fit(features.split(1000))
 
-    def forward(self, features: Tensor, augmented: Tensor, clean: Tensor) -> Tensor:
-        """Features (2B, ds) of augmented images (2B, 3, R, R): B fake ones, then B real ones."""
-        images = augmented if self.settings.view == "augmented" else clean
-        fake, real = (slice(None, len(images) // 2), slice(len(images) // 2, None))
+    def forward(
+        self, students: list[Tensor], batch: Batch, augmented: Tensor, clean: Tensor
+    ) -> Tensor:
+        """The loss of what the discriminator saw: B fake images, then the B real ones of a batch.
+
+        Args:
+            students: features (2B, ds), one a pair.
+            batch: where the real images come from.
+            augmented, clean: the images (2B, 3, R, R), as it saw them and before.
+        """
+        b = len(batch.labels)
+        fake, real = slice(None, b), slice(b, None)
         part = {"both": slice(None), "fake": fake, "real": real}[self.settings.images]
-        with torch.no_grad():
-            target = self._teacher[0](images[part])
-        return self.settings.weight * self.method(features[part], target)
+        target = self._target(part, batch, augmented, clean)
+        targets = target.split(self._teacher[0].widths, dim=1)
+        return self.settings.weight * self.method([s[part] for s in students], targets)
+
+    @torch.no_grad()
+    def _target(self, part: slice, batch: Batch, augmented: Tensor, clean: Tensor) -> Tensor:
+        teacher, settings = self._teacher[0], self.settings
+        if settings.view == "augmented":
+            return teacher(augmented[part])
+        if self.bank is None:
+            return teacher(clean[part])
+        known = self.bank(batch.indices, batch.flipped)
+        if settings.images == "real":
+            return known
+        return torch.cat([teacher(clean[: len(known)]), known])
 
 
 class GAN:
     """Generator, discriminator, their optimisers, the generator's average and the distillation."""
 
     def __init__(
-        self, settings: Settings, classes: int, device: str, teacher: Teacher | None = None
+        self,
+        settings: Settings,
+        classes: int,
+        device: str,
+        teacher: Teacher | None = None,
+        bank: FeatureBank | None = None,
     ) -> None:
         res, ch, train = settings.data.resolution, settings.model.ch, settings.train
         self.settings, self.classes, self.device = settings, classes, device
@@ -57,8 +108,11 @@ class GAN:
         learnt = list(self.discriminator.parameters())
         if settings.distill is not None:
             assert teacher is not None
-            width = self.discriminator.width
-            self.distillation = Distillation(settings.distill, teacher, width).to(device)
+            layers = [as_layer(pair.student, "pool") for pair in settings.distill.pairs]
+            self.reader = Reader(self.discriminator, layers)
+            self.distillation = Distillation(
+                settings.distill, teacher, bank, self._student_widths()
+            ).to(device)
             learnt += self.distillation.parameters()
         if device == "cpu":  # oneDNN's convolutions are up to 5x faster in this layout
             for network in (self.generator, self.discriminator, self.average):
@@ -66,23 +120,30 @@ class GAN:
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), train.g_lr, train.betas)
         self.d_optimizer = torch.optim.Adam(learnt, train.d_lr, train.betas)
 
+    @torch.no_grad()
+    def _student_widths(self) -> list[int]:
+        res = self.settings.data.resolution
+        image = torch.zeros(1, 3, res, res, device=self.device)
+        self.discriminator.eval()(image, torch.zeros(1, dtype=torch.int64, device=self.device))
+        self.discriminator.train()
+        return [features.shape[1] for features in self.reader.take()]
+
     def sample_latents(self, count: int) -> Tensor:
         return torch.randn(count, self.generator.z_dim, device=self.device)
 
-    def discriminator_step(
-        self, real: Tensor, labels: Tensor, fake_labels: Tensor
-    ) -> dict[str, Tensor]:
-        """One update of the discriminator and the projection on B real and B fake images."""
+    def discriminator_step(self, batch: Batch, fake_labels: Tensor) -> dict[str, Tensor]:
+        """One update of the discriminator and the projections on B real and B fake images."""
         with torch.no_grad():
-            fake = self.generator(self.sample_latents(len(real)), fake_labels)
-        clean = torch.cat([fake, real])
+            fake = self.generator(self.sample_latents(len(batch.labels)), fake_labels)
+        clean = torch.cat([fake, batch.images])
         images = augment(clean, self.settings.augment)
-        scores, features = self.discriminator(images, torch.cat([fake_labels, labels]))
+        scores = self.discriminator(images, torch.cat([fake_labels, batch.labels]))
         fake_score, real_score = scores.chunk(2)
         adversarial = hinge_discriminator(real_score, fake_score)
         losses = {"d_loss": adversarial}
         if self.distillation is not None:
-            losses["distill_loss"] = self.distillation(features, images, clean)
+            features = self.reader.take()
+            losses["distill_loss"] = self.distillation(features, batch, images, clean)
         self.d_optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         self.d_optimizer.step()
@@ -92,7 +153,7 @@ class GAN:
         """One update of the generator and of its average."""
         self.discriminator.requires_grad_(False)
         fake = self.generator(self.sample_latents(len(labels)), labels)
-        scores, _ = self.discriminator(augment(fake, self.settings.augment), labels)
+        scores = self.discriminator(augment(fake, self.settings.augment), labels)
         loss = hinge_generator(scores)
         self.g_optimizer.zero_grad()
         loss.backward()

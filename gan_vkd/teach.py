@@ -57,8 +57,9 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
         data, settings.batch_size, flip=settings.data.flip, seed=settings.seed, device=device
     )
     for number in tqdm(range(settings.iterations), unit="it", desc=f"resnet{settings.depth}"):
-        images, labels = batches(number)
-        loss = F.cross_entropy(network(translation(images)), labels, label_smoothing=0.1)
+        batch = batches(number)
+        logits = network(translation(batch.images))
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

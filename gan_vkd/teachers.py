@@ -1,6 +1,7 @@
 """Frozen networks by name, with their own preprocessing: to distil from and to judge with."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_vkd.checkpoint import load_state
-from gan_vkd.config import NetworkSettings, load_settings
-from gan_vkd.distill import Teacher
+from gan_vkd.config import LayerSettings, NetworkSettings, load_settings
+from gan_vkd.distill import Layer, Teacher
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.models.biggan import Discriminator
 from gan_vkd.models.cifar_resnet import CifarResNet
@@ -32,13 +33,19 @@ CIFAR_RESNET_FILES = {
 }
 
 
-def load_teacher(settings: NetworkSettings, resolution: int, device: str) -> Teacher:
+def load_teacher(
+    settings: NetworkSettings,
+    resolution: int,
+    device: str,
+    layers: Sequence[LayerSettings] | None = None,
+) -> Teacher:
     """The network that the settings name, frozen, on the device.
 
     Args:
-        settings: name, local weights, layer, pooling and input size.
+        settings: name, local weights, input size, and the layer it is usually read at.
         resolution: of the images it will be shown.
         device: where it runs.
+        layers: to read instead of that one.
 
     Raises:
         SettingsError: no such network or layer.
@@ -47,20 +54,24 @@ def load_teacher(settings: NetworkSettings, resolution: int, device: str) -> Tea
     network, own = _build(settings)
     own_size = own.pop("size", None)
     size = settings.size or own_size
-    if settings.layer is not None:
-        own["layer"] = settings.layer
+    usual = own.pop("layer", "")
     try:
         return Teacher(
             network.to(device),
             size=(size, size) if size else None,
-            rule=settings.pool,
-            prefix=settings.prefix_tokens,
+            layers=[as_layer(layer, usual) for layer in layers or [settings]],
             probe=resolution,
             **own,
         )
     except Exception as error:  # networks fail on a size or layer that is not theirs in many ways
         message = " ".join(str(error).split())[:300] or type(error).__name__
         raise SettingsError(f"{settings.name}: cannot be read as asked: {message}") from None
+
+
+def as_layer(settings: LayerSettings, usual: str) -> Layer:
+    """The layer that the settings name, or the network's usual one."""
+    name = usual if settings.layer is None else settings.layer
+    return Layer(name, settings.pool, settings.prefix_tokens, settings.channels_last)
 
 
 def _build(settings: NetworkSettings) -> tuple[nn.Module, dict[str, Any]]:

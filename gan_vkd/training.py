@@ -19,6 +19,7 @@ from gan_vkd.config import Settings, differences
 from gan_vkd.data import Batches, ImageSet, load_training_set
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.evaluation import Evaluator
+from gan_vkd.features import load_bank
 from gan_vkd.gan import GAN
 from gan_vkd.pictures import class_grid, save_png
 from gan_vkd.run import Run, pick_device
@@ -28,6 +29,7 @@ from gan_vkd.teachers import load_teacher
 MAY_CHANGE = (
     "device", "train.iterations", "train.log_every", "train.sample_every",
     "train.checkpoint_every", "evaluate.every", "data.root", "data.download",
+    "distill.cache",
 )  # fmt: skip
 
 
@@ -64,13 +66,18 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
     classes = _count_classes(settings, data)
     shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
     labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
-    teacher = None
+    teacher, bank = None, None
     if settings.distill is not None:
-        teacher = load_teacher(settings.distill.teacher, settings.data.resolution, device)
+        distill = settings.distill
+        layers = [pair.teacher or distill.teacher for pair in distill.pairs]
+        teacher = load_teacher(distill.teacher, settings.data.resolution, device, layers)
+        if distill.needs_bank:
+            kept_in = None if distill.cache is None else Path(distill.cache)
+            bank = load_bank(teacher, data, settings.data.flip, kept_in)
     evaluator = Evaluator(settings, device)
     torch.manual_seed(settings.seed)
     try:
-        gan = GAN(settings, classes, device, teacher)
+        gan = GAN(settings, classes, device, teacher, bank)
     except ValueError as error:
         raise SettingsError(f"distill: {error}") from None
     batches = Batches(
@@ -107,9 +114,9 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
             # One iteration: d_steps updates of the discriminator, one of the generator
             done, now = progress.iteration, progress.iteration + 1
             for number in range(done * settings.train.d_steps, now * settings.train.d_steps):
-                real, labels = batches(number)
-                fake_labels = batches.random_labels(len(labels))
-                meter.add(gan.discriminator_step(real, labels, fake_labels), now)
+                batch = batches(number)
+                fake_labels = batches.random_labels(len(batch.labels))
+                meter.add(gan.discriminator_step(batch, fake_labels), now)
             labels = batches.random_labels(settings.train.batch_size)
             meter.add(gan.generator_step(labels, done), now)
             progress.iteration = now

@@ -1,6 +1,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -36,6 +37,22 @@ def test_the_table_repeats_what_the_runs_recorded(small: MakeSettings, tmp_path:
 
     with Image.open(tmp_path / "out" / "samples.png") as picture:
         assert picture.width > picture.height > 500
+
+
+def test_the_spread_over_seeds(small: MakeSettings, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("none0", "none1", "whitening0")]
+    for folder in folders:
+        arm, seed = folder.name[:-1], folder.name[-1]
+        train(small(f"seed={seed}", arm=arm), folder)
+    text = compare(folders, tmp_path / "out")
+    lines = text.splitlines()
+    none, whitening = lines[4:6]
+    last = [Run(folder).records("metrics")[-1]["FD(classifier)"] for folder in folders]
+    mean, deviation = np.mean(last[:2]), np.std(last[:2], ddof=1)
+    assert none.split("|")[4].strip() == f"{mean:.3f} ± {deviation:.3f}"
+    assert none.split("|")[5].strip() == f"{min(last[:2]):.3f} to {max(last[:2]):.3f}"
+    assert whitening.split("|")[4].strip() == f"{last[2]:.3f}"
+    assert text.count("| none ") == 3  # its spread and its two runs
 
 
 def test_runs_measured_differently_are_not_put_in_one_table(

@@ -202,7 +202,7 @@ def batches(count: int, size: int, *, flip: bool = False, seed: int = 0) -> Batc
 @pytest.mark.parametrize("size", [1, 3, 10, 17, 30, 64])
 def test_every_epoch_is_a_permutation(size):
     draw = batches(30, size)
-    stream = torch.cat([draw(number)[1] for number in range(-(-90 // size))])[:90]
+    stream = torch.cat([draw(number).labels for number in range(-(-90 // size))])[:90]
     for epoch in stream.split(30):
         assert sorted(epoch.tolist()) == list(range(30))
     assert len({tuple(epoch.tolist()) for epoch in stream.split(30)}) == 3
@@ -210,17 +210,19 @@ def test_every_epoch_is_a_permutation(size):
 
 def test_batch_is_a_function_of_seed_and_number():
     once, again = batches(30, 7), batches(30, 7)
-    forwards = [once(number)[1] for number in range(20)]
+    forwards = [once(number).labels for number in range(20)]
     torch.manual_seed(99)
     for number in (19, 0, 7, 8, 3, 12):
-        images, labels = again(number)
+        images, labels, indices, flipped = again(number)
         assert torch.equal(labels, forwards[number])
+        assert torch.equal(labels, indices)  # the numbered set's labels are its indices
+        assert not flipped.any()
         assert torch.equal(images, to_network(numbered_set(30).images[labels]))
 
 
 def test_the_stream_does_not_depend_on_the_batch_size():
     streams = [
-        torch.cat([draw(number)[1] for number in range(60 // size)])
+        torch.cat([draw(number).labels for number in range(60 // size)])
         for size in (4, 10, 60)
         for draw in [batches(30, size)]
     ]
@@ -228,7 +230,7 @@ def test_the_stream_does_not_depend_on_the_batch_size():
 
 
 def test_other_seeds_give_other_orders():
-    orders = {tuple(batches(30, 30, seed=seed)(0)[1].tolist()) for seed in range(10)}
+    orders = {tuple(batches(30, 30, seed=seed)(0).labels.tolist()) for seed in range(10)}
     assert len(orders) == 10
 
 
@@ -236,12 +238,13 @@ def test_flips_mirror_about_half_and_nothing_else():
     torch.manual_seed(0)
     draw, flipped = batches(100, 100, flip=True), 0
     for number in range(20):
-        images, labels = draw(number)
-        straight = to_network(numbered_set(100).images[labels])
+        images, _, indices, told = draw(number)
+        straight = to_network(numbered_set(100).images[indices])
         mirrored = straight.flip(3)
         same = (images == straight).flatten(1).all(1)
         turned = (images == mirrored).flatten(1).all(1)
         assert (same ^ turned).all()
+        assert torch.equal(turned, told)
         flipped += int(turned.sum())
     # 2,000 fair coins: five standard deviations are 112
     assert abs(flipped - 1000) < 112

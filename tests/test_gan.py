@@ -2,6 +2,8 @@ import torch
 import torch.nn.functional as F
 
 from gan_vkd.augment import augment
+from gan_vkd.data import Batch, load_training_set, to_network
+from gan_vkd.features import FeatureBank, load_bank
 from gan_vkd.gan import GAN
 from gan_vkd.teachers import load_teacher
 from tests.conftest import MakeSettings
@@ -14,10 +16,11 @@ def build(make: MakeSettings, *overrides: str, arm: str = "whitening") -> GAN:
     return GAN(settings, 10, "cpu", teacher)
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
+def batch(size: int = 8) -> Batch:
     source = torch.Generator().manual_seed(0)
-    images = torch.rand(8, 3, 32, 32, generator=source) * 2 - 1
-    return images, torch.randint(10, (8,), generator=source)
+    images = torch.rand(size, 3, 32, 32, generator=source) * 2 - 1
+    labels = torch.randint(10, (size,), generator=source)
+    return Batch(images, labels, torch.arange(size), torch.zeros(size, dtype=torch.bool))
 
 
 def copy(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -34,7 +37,7 @@ def test_each_step_trains_its_own_networks(small: MakeSettings) -> None:
     assert gan.distillation is not None
     generator, discriminator = copy(gan.generator), copy(gan.discriminator)
     distillation, teacher = copy(gan.distillation), copy(gan.distillation._teacher[0])
-    gan.discriminator_step(*batch(), batch()[1])
+    gan.discriminator_step(batch(), batch().labels)
     weights = {name for name, _ in gan.discriminator.named_parameters()}
     # fake and real scores share the last bias: its hinge gradients cancel at initialisation
     assert changed(discriminator, gan.discriminator) >= weights - {"linear.bias"}
@@ -42,7 +45,7 @@ def test_each_step_trains_its_own_networks(small: MakeSettings) -> None:
     assert changed(generator, gan.generator) <= {n for n, _ in gan.generator.named_buffers()}
 
     discriminator, distillation = copy(gan.discriminator), copy(gan.distillation)
-    gan.generator_step(batch()[1], iteration=0)
+    gan.generator_step(batch().labels, iteration=0)
     assert changed(generator, gan.generator) >= {n for n, _ in gan.generator.named_parameters()}
     assert not changed(discriminator, gan.discriminator) & weights
     assert not changed(distillation, gan.distillation)
@@ -52,7 +55,7 @@ def test_each_step_trains_its_own_networks(small: MakeSettings) -> None:
 
 def test_the_average_is_a_copy_before_its_start_and_exponential_after(small: MakeSettings) -> None:
     gan = build(small, "train.ema_decay=0.75", "train.ema_start=2")
-    labels = batch()[1]
+    labels = batch().labels
     for iteration in (0, 1):
         gan.generator_step(labels, iteration)
         assert not changed(copy(gan.generator), gan.average)
@@ -67,43 +70,43 @@ def test_the_distillation_is_the_published_formula(small: MakeSettings) -> None:
     """weight * mean (Zs P^T - layernorm(Zt))^2 over fake and real, on what D itself sees."""
     gan = build(small, arm="layernorm")
     assert gan.distillation is not None
-    images, _ = batch()
-    features = torch.randn(8, gan.discriminator.width)
+    images = batch().images
+    features = torch.randn(8, 8)
     teacher = gan.distillation._teacher[0]
-    p = gan.distillation.method.project.matrix()
+    p = gan.distillation.method.methods[0].project.matrix()
     total = 0.0
     for z, image in zip(features, images, strict=True):
         target = teacher(image[None])[0]
         target = (target - target.mean()) / (target.var(unbiased=False) + 1e-5).sqrt()
         total += float((p @ z - target).detach().square().mean()) / len(images)
-    loss = gan.distillation(features, images, clean=torch.zeros_like(images))
+    loss = gan.distillation([features], batch(4), images, clean=torch.zeros_like(images))
     torch.testing.assert_close(float(loss), 10.0 * total, rtol=1e-4, atol=0)
 
 
 def test_which_images_are_distilled_and_in_which_view(small: MakeSettings) -> None:
-    images, _ = batch()
+    images = batch().images
     for part, rows in {"both": range(8), "fake": range(4), "real": range(4, 8)}.items():
         for view in ("augmented", "clean"):
             gan = build(small, f"distill.images={part}", f"distill.view={view}", arm="layernorm")
             assert gan.distillation is not None
-            features = torch.randn(8, gan.discriminator.width, requires_grad=True)
+            features = torch.randn(8, 8, requires_grad=True)
             other = torch.zeros_like(images)
             pair = (images, other) if view == "augmented" else (other, images)
-            loss = gan.distillation(features, *pair)
+            loss = gan.distillation([features], batch(4), *pair)
             loss.backward()
             assert features.grad is not None
             reached = features.grad.abs().sum(1).nonzero().squeeze(1).tolist()
             assert reached == list(rows)
             target = F.layer_norm(gan.distillation._teacher[0](images[list(rows)]), (64,))
-            projected = gan.distillation.method.project(features[list(rows)])
+            projected = gan.distillation.method.methods[0].project(features[list(rows)])
             torch.testing.assert_close(loss, 10 * F.mse_loss(projected, target))
 
 
 def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSettings) -> None:
     gan = build(small, arm="none")
-    images, labels = batch()
+    images, labels = batch().images, batch().labels
     torch.manual_seed(5)
-    gan.discriminator_step(images, labels, labels)
+    gan.discriminator_step(batch(), labels)
     taken = {name: p.grad.clone() for name, p in gan.discriminator.named_parameters()}
 
     again = build(small, arm="none")
@@ -111,7 +114,7 @@ def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSett
     with torch.no_grad():
         fake = again.generator(torch.randn(8, again.generator.z_dim), labels)
     seen = augment(torch.cat([fake, images]), again.settings.augment)
-    scores, _ = again.discriminator(seen, torch.cat([labels, labels]))
+    scores = again.discriminator(seen, torch.cat([labels, labels]))
     loss = sum((1 + s).clamp_min(0) / 8 for s in scores[:8])
     loss = loss + sum((1 - s).clamp_min(0) / 8 for s in scores[8:])
     loss.backward()
@@ -121,12 +124,92 @@ def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSett
 
 def test_state_round_trips(small: MakeSettings) -> None:
     gan, other = build(small), build(small, "seed=1")
-    images, labels = batch()
-    gan.discriminator_step(images, labels, labels)
+    labels = batch().labels
+    gan.discriminator_step(batch(), labels)
     gan.generator_step(labels, 0)
     other.load_state(gan.state())
     torch.manual_seed(7)
-    expected = gan.discriminator_step(images, labels, labels)
+    expected = gan.discriminator_step(batch(), labels)
     torch.manual_seed(7)
-    found = other.discriminator_step(images, labels, labels)
+    found = other.discriminator_step(batch(), labels)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_clean_real_images_are_looked_up_and_not_shown_to_the_teacher(small: MakeSettings) -> None:
+    """The same losses with a bank as without, and the teacher sees the fake images at most."""
+    for part, shown in {"both": 8, "real": 0, "fake": 8}.items():
+        overrides = ("distill.view=clean", f"distill.images={part}")
+        found = []
+        for banked in (False, True):
+            gan = build(small, *overrides)
+            assert gan.distillation is not None
+            teacher = gan.distillation._teacher[0]
+            if banked and part != "fake":
+                known = torch.cat([teacher(batch().images), teacher(batch().images.flip(3))])
+                gan.distillation.bank = FeatureBank(known, 8)
+            seen: list[int] = []
+            teacher.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(len(args[0])))
+            torch.manual_seed(3)
+            losses = [gan.discriminator_step(batch(), batch().labels) for _ in range(3)]
+            found.append(torch.stack([x for step in losses for x in step.values()]))
+            if banked:
+                assert sum(seen) == 3 * shown
+        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -> None:
+    settings = small("distill.statistics=training_set", "distill.whitening.shrinkage=0")
+    assert settings.distill is not None
+    data = load_training_set(settings.data)
+    teacher = load_teacher(settings.distill.teacher, 32, "cpu")
+    gan = GAN(settings, 10, "cpu", teacher, load_bank(teacher, data, False, None))
+    assert gan.distillation is not None
+    normalize = gan.distillation.method.methods[0].normalize
+    features = teacher(to_network(data.images)).double()
+    torch.testing.assert_close(normalize.mean, features.mean(0))
+    torch.testing.assert_close(normalize.second[0], features.T.cov(correction=0))
+    before = copy(normalize)
+    gan.discriminator_step(batch(), batch().labels)
+    assert not changed(before, normalize)
+
+
+def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSettings) -> None:
+    pairs = (
+        "distill.pairs=[{student: {layer: blocks.1.0, pool: sum}, teacher: {layer: layer2}, "
+        "weight: 0.5}, {weight: 2}, {student: {layer: pool}, teacher: {layer: linear}}]"
+    )
+    settings = small(pairs, "distill.weight=3", arm="layernorm")
+    assert settings.distill is not None
+    layers = [pair.teacher or settings.distill.teacher for pair in settings.distill.pairs]
+    teacher = load_teacher(settings.distill.teacher, 32, "cpu", layers)
+    gan = GAN(settings, 10, "cpu", teacher)
+    assert gan.distillation is not None
+    assert teacher.widths == [32, 64, 10]
+    shapes = [m.project.matrix().shape for m in gan.distillation.method.methods]
+    assert shapes == [(32, 8), (64, 8), (10, 8)]
+
+    images, labels = batch().images, batch().labels
+    gan.discriminator.eval()
+    gan.discriminator(images, labels)
+    students = gan.reader.take()
+    h = gan.discriminator.blocks[1][0](gan.discriminator.blocks[0][0](images))
+    torch.testing.assert_close(students[0], h.sum((2, 3)))
+    torch.testing.assert_close(students[1], gan.discriminator.features(images))
+    network = teacher.network
+    x = images  # the classifier's own normalisation undoes itself: mean and std of 0.5
+    x = network.layer2(network.layer1(F.relu(network.bn1(network.conv1(x)))))
+    targets = [x.mean((2, 3)), teacher.network.layer3(x).mean((2, 3)), teacher.network(images)]
+    expected = 0.0
+    for w, s, t, m in zip(
+        (0.5, 2, 1), students, targets, gan.distillation.method.methods, strict=True
+    ):
+        wanted = F.layer_norm(t, t.shape[1:])
+        expected += 3 * w * float(F.mse_loss(s @ m.project.matrix().T, wanted))
+    loss = gan.distillation(students, batch(4), images, images)
+    torch.testing.assert_close(float(loss), expected, rtol=1e-4, atol=0)
+
+    before = copy(gan.distillation)
+    gan.discriminator_step(batch(), labels)
+    gan.discriminator_step(batch(), labels)
+    moved = changed(before, gan.distillation)
+    assert {f"method.methods.{i}.project.base" for i in range(3)} <= moved

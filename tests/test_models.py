@@ -69,9 +69,8 @@ def test_shapes(resolution, classes):
     images = generator(torch.randn(3, 16), labels)
     assert images.shape == (3, 3, resolution, resolution)
     assert images.abs().max() <= 1
-    score, features = discriminator(images, labels)
-    assert score.shape == (3,)
-    assert features.shape == (3, discriminator.width)
+    assert discriminator(images, labels).shape == (3,)
+    assert discriminator.features(images).shape == (3, discriminator.linear.in_features)
 
 
 def test_labels_matter_where_there_are_classes_and_only_there():
@@ -80,10 +79,9 @@ def test_labels_matter_where_there_are_classes_and_only_there():
     generator, discriminator = spread(Generator(32, 4, 16, 2)), spread(Discriminator(32, 4, 2))
     assert not torch.allclose(generator(z, zeros), generator(z, ones))
     discriminator.eval()
-    assert not torch.allclose(discriminator(images, zeros)[0], discriminator(images, ones)[0])
-    assert torch.equal(discriminator(images, zeros)[1], discriminator(images, ones)[1])
+    assert not torch.allclose(discriminator(images, zeros), discriminator(images, ones))
     alone = spread(Discriminator(32, 4, 0)).eval()
-    assert torch.equal(alone(images, zeros)[0], alone(images, ones)[0])
+    assert torch.equal(alone(images, zeros), alone(images, ones))
     assert not hasattr(alone, "embed")
 
 
@@ -223,8 +221,7 @@ def test_discriminator_block_is_the_naive_order(first, downsample, inputs, outpu
 def test_score_is_taken_from_the_features(classes):
     network = spread(Discriminator(32, 4, classes)).eval()
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 2, 1, 0])
-    score, features = network(images, labels)
-    assert torch.equal(features, network.features(images))
+    score, features = network(images, labels), network.features(images)
     assert (features >= 0).all()
     expected = features @ network.linear.normalized_weight()[0] + network.linear.bias
     if classes:
@@ -239,7 +236,7 @@ def test_features_are_summed_over_space():
     h = images
     for stage in network.blocks:
         h = stage[0](h)
-    assert h.shape == (2, network.width, 8, 8)
+    assert h.shape == (2, network.linear.in_features, 8, 8)
     expected = h.relu().mean((2, 3)) * 64
     assert torch.allclose(network.features(images), expected, rtol=1e-5, atol=1e-5)
 

@@ -322,7 +322,7 @@ def test_discriminator_of_a_run_is_a_teacher(run):
     folder, gan = run[0].path, run[1]
     teacher, images = load("discriminator", folder), random_images()
     gan.discriminator.eval()
-    assert teacher.width == gan.discriminator.width
+    assert teacher.width == gan.discriminator.linear.in_features
     assert torch.allclose(teacher(images), gan.discriminator.features(images), atol=1e-5)
 
 

@@ -1,8 +1,9 @@
 """Distillation losses with one call: loss = method(student_features, teacher_features)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -50,3 +51,21 @@ class VkDLoss(nn.Module):
         """(B, ds) and (B, dt) -> a scalar, with a gradient for the student and P only."""
         projected = at_least_float32(self.project(student))
         return self.distance(projected, self.normalize(teacher).to(projected.dtype))
+
+
+class LayerPairs(nn.Module):
+    """The weighted sum of one loss a pair of layers, each with its own projection.
+
+    Args:
+        methods: one for each pair, called with its student and teacher features.
+        weights: of the pairs.
+    """
+
+    def __init__(self, methods: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.methods, self.weights = nn.ModuleList(methods), list(weights)
+
+    def forward(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
+        """Features (B, ds) and (B, dt) of every pair -> a scalar."""
+        pairs = zip(self.weights, self.methods, students, teachers, strict=True)
+        return torch.stack([weight * method(s, t) for weight, method, s, t in pairs]).sum()

@@ -1,6 +1,8 @@
-"""A frozen network, its preprocessing, and the layer it is read at."""
+"""A frozen network, its preprocessing, and the layers that it is read at."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,71 +10,89 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def pool(features: Tensor, rule: str = "mean", prefix: int = 0) -> Tensor:
-    """Features of any layer as one vector a sample.
+@dataclass(frozen=True)
+class Layer:
+    """Where a network is read, and how what comes out there is pooled to one vector a sample.
 
-    Args:
-        features: (B, d), tokens (B, N, d) or a map (B, d, H, W).
-        rule: "mean" over tokens or space, "sum" over the same, "first" for the class token.
-        prefix: tokens in front (class, distillation, registers) that a mean or sum leaves out.
-
-    Returns:
-        (B, d); a vector comes back as it is.
-
-    Raises:
-        ValueError: features of another shape, or a rule that does not fit it.
+    name: in `network.named_modules()`; "" is the network itself.
+    rule: "mean" over tokens or space, "sum" over the same, "first" for the class token.
+    prefix: tokens in front (class, distillation, registers) that a mean or sum leaves out.
+    channels_last: maps are (B, H, W, d), as in Swin.
     """
-    if features.ndim == 2:
-        return features
-    if features.ndim == 3 and rule == "first":
-        return features[:, 0]
-    dims = {3: (1,), 4: (2, 3)}.get(features.ndim)
-    if dims is None or rule not in ("mean", "sum"):
-        raise ValueError(f"cannot pool features of shape {tuple(features.shape)} by {rule!r}")
-    if features.ndim == 3:
-        features = features[:, prefix:]
-    return features.mean(dims) if rule == "mean" else features.sum(dims)
+
+    name: str = ""
+    rule: str = "mean"
+    prefix: int = 0
+    channels_last: bool = False
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Vectors (B, d), tokens (B, N, d) or maps (B, d, H, W) -> (B, d).
+
+        Raises:
+            ValueError: features of another shape, or a rule that does not fit it.
+        """
+        if features.ndim == 2:
+            return features
+        if features.ndim == 3 and self.rule == "first":
+            return features[:, 0]
+        maps = (1, 2) if self.channels_last else (2, 3)
+        dims = {3: (1,), 4: maps}.get(features.ndim)
+        if dims is None or self.rule not in ("mean", "sum"):
+            shape = tuple(features.shape)
+            raise ValueError(f"cannot pool features of shape {shape} by {self.rule!r}")
+        if features.ndim == 3:
+            features = features[:, self.prefix :]
+        return features.mean(dims) if self.rule == "mean" else features.sum(dims)
 
 
-class Tap:
-    """Keeps what a named module of a network put out last.
+class Reader:
+    """Reads a network at one or more layers while it does its forward.
 
     Args:
-        network: any module.
-        layer: a name in `network.named_modules()`; "" is the network itself.
+        network: any module, a student or a teacher.
+        layers: where, in the order of the answer.
 
     Raises:
         ValueError: no module of that name.
     """
 
-    def __init__(self, network: nn.Module, layer: str) -> None:
+    def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
+        self.layers = list(layers)
+        self._outputs: dict[str, Tensor] = {}
         modules = dict(network.named_modules())
-        if layer not in modules:
-            names = ", ".join(name for name in modules if name and name.count(".") < 2)
-            raise ValueError(f"the network has no layer {layer!r}; it has {names}")
-        self.output: Tensor | None = None
-        modules[layer].register_forward_hook(self._keep)
+        for name in dict.fromkeys(layer.name for layer in layers):
+            if name not in modules:
+                known = ", ".join(known for known in modules if known and known.count(".") < 2)
+                raise ValueError(f"the network has no layer {name!r}; it has {known}")
+            modules[name].register_forward_hook(partial(self._keep, name))
 
-    def _keep(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.output = output[0] if isinstance(output, tuple | list) else output
+    def _keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        self._outputs[name] = output[0] if isinstance(output, tuple | list) else output
 
-    def take(self) -> Tensor:
-        """The output of the last forward, given away."""
-        if self.output is None:
-            raise RuntimeError("the layer was not reached by the last forward")
-        output, self.output = self.output, None
-        return output
+    def take(self) -> list[Tensor]:
+        """Features (B, d) of each layer at the last forward, given away.
+
+        Raises:
+            ValueError: the last forward did not reach a layer (a container, say, that is never
+                called itself), or its features cannot be pooled as asked.
+        """
+        outputs, self._outputs = self._outputs, {}
+        missing = [layer.name for layer in self.layers if layer.name not in outputs]
+        if missing:
+            raise ValueError(f"the last forward did not reach the layer {missing[0]!r}")
+        return [layer.pool(outputs[layer.name]) for layer in self.layers]
 
 
 class Teacher(nn.Module):
-    """Images in [-1, 1] to features (B, width) of a frozen network, differentiable in the images.
+    """Images in [-1, 1] to features of a frozen network, differentiable in the images.
+
+    The features of several layers stand side by side in one tensor (B, width); `widths` are theirs.
 
     Args:
         network: any image network; frozen and set to eval mode here.
         mean, std: of the network's normalisation, for images in [0, 1].
         size: (height, width) that images are resized to (bicubic, antialiased), None to leave them.
-        layer: where the features are read; "" is the network's output.
-        rule, prefix: how they are pooled, see `pool`.
+        layers: where the features are read; the network's output by default.
         probe: resolution of the image that the width is measured with when size is None.
     """
 
@@ -86,15 +106,12 @@ class Teacher(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         size: tuple[int, int] | None = None,
-        layer: str = "",
-        rule: str = "mean",
-        prefix: int = 0,
+        layers: Sequence[Layer] = (Layer(),),
         probe: int = 32,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.size, self.rule, self.prefix = size, rule, prefix
-        self.tap = Tap(network, layer)
+        self.size, self.reader = size, Reader(network, layers)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.mean, self.std = self.mean.float(), self.std.float()
@@ -103,15 +120,20 @@ class Teacher(nn.Module):
         if device.type == "cpu":  # the faster layout for oneDNN's convolutions
             network.to(memory_format=torch.channels_last)
         with torch.no_grad():
-            self.width = self(torch.zeros(1, 3, probe, probe, device=device)).shape[1]
+            read = self._read(torch.zeros(1, 3, probe, probe, device=device))
+        self.widths = [features.shape[1] for features in read]
+        self.width = sum(self.widths)
 
     def train(self, mode: bool = True) -> "Teacher":
         """A teacher stays in eval mode."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
+        return torch.cat(self._read(images), dim=1)
+
+    def _read(self, images: Tensor) -> list[Tensor]:
         x = (images.float() + 1) / 2
         if self.size is not None and x.shape[-2:] != self.size:
             x = F.interpolate(x, self.size, mode="bicubic", align_corners=False, antialias=True)
         self.network((x - self.mean) / self.std)
-        return pool(self.tap.take(), self.rule, self.prefix).float()
+        return [features.float() for features in self.reader.take()]

@@ -181,8 +181,15 @@ class DiscriminatorBlock(nn.Module):
         return h + (self.conv_sc(x) if hasattr(self, "conv_sc") else x)
 
 
+class RectifiedSum(nn.Module):
+    """Maps (B, d, H, W) -> (B, d): rectified, summed over space."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.relu(maps).sum((2, 3))
+
+
 class Discriminator(nn.Module):
-    """Images to a score and the pooled features it is taken from.
+    """Images to a score, taken from the features that `pool` puts out.
 
     Args:
         resolution: 32 or 64.
@@ -200,30 +207,25 @@ class Discriminator(nn.Module):
                 zip(pairwise(widths), DOWNSAMPLE[resolution], strict=True)
             )
         )
-        self.width = widths[-1]
-        self.linear = SNLinear(self.width, 1)
+        self.pool = RectifiedSum()
+        self.linear = SNLinear(widths[-1], 1)
         if classes:
-            self.embed = SNEmbedding(classes, self.width)
+            self.embed = SNEmbedding(classes, widths[-1])
         self.apply(_initialize)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, width), summed over space."""
+        """(B, 3, H, W) in [-1, 1] -> (B, 4 * ch), summed over space."""
         h = images
         for stage in self.blocks:
             for block in cast(nn.ModuleList, stage):
                 h = block(h)
-        return F.relu(h).sum((2, 3))
+        return self.pool(h)
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Score (B,), by projection on the class, and features (B, width).
-
-        Miyato and Koyama, ICLR 2018, equation 5.
-        """
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Score (B,), by projection on the class (Miyato and Koyama, ICLR 2018, equation 5)."""
         h = self.features(images)
         score = self.linear(h).squeeze(1)
-        if self.classes:
-            score = score + (self.embed(labels) * h).sum(1)
-        return score, h
+        return score + (self.embed(labels) * h).sum(1) if self.classes else score
 
 
 def _initialize(module: nn.Module) -> None:

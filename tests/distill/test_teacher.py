@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_vkd.distill import Tap, Teacher, pool
+from gan_vkd.distill import Layer, Reader, Teacher
 
 
 class Tokens(nn.Module):
@@ -27,10 +29,17 @@ def build(**options: object) -> Teacher:
     return Teacher(Tokens(), **(settings | options))
 
 
+def pool(features: Tensor, rule: str = "mean", **options: Any) -> Tensor:
+    return Layer("", rule, **options).pool(features)
+
+
 def test_pooling_rules() -> None:
     tokens, maps = torch.randn(2, 5, 3), torch.randn(2, 3, 4, 6)
     assert torch.equal(pool(maps), maps.flatten(2).mean(2))
     assert torch.equal(pool(maps, "sum"), maps.sum((2, 3)))
+    turned = maps.permute(0, 2, 3, 1).contiguous()
+    torch.testing.assert_close(pool(turned, channels_last=True), pool(maps))
+    torch.testing.assert_close(pool(turned, "sum", channels_last=True), pool(maps, "sum"))
     assert torch.equal(pool(tokens), tokens.mean(1))
     assert torch.equal(pool(tokens, prefix=1), tokens[:, 1:].mean(1))
     assert torch.equal(pool(tokens, "sum", prefix=2), tokens[:, 2:].sum(1))
@@ -44,7 +53,7 @@ def test_pooling_rules() -> None:
 @pytest.mark.parametrize("layer", ["patches", "norm", "head", ""])
 def test_read_at_any_layer_after_its_own_preprocessing(layer: str) -> None:
     images = torch.rand(3, 3, 6, 6) * 2 - 1
-    teacher = build(layer=layer, size=(8, 8))
+    teacher = build(layers=[Layer(layer)], size=(8, 8))
     seen: dict[str, Tensor] = {}
     network = teacher.network
     network.get_submodule(layer).register_forward_hook(lambda m, i, o: seen.update(out=o))
@@ -58,7 +67,7 @@ def test_read_at_any_layer_after_its_own_preprocessing(layer: str) -> None:
 
 
 def test_frozen_but_differentiable_in_the_images() -> None:
-    teacher = build(layer="norm", prefix=1).train()
+    teacher = build(layers=[Layer("norm", prefix=1)]).train()
     assert not any(module.training for module in teacher.modules())
     assert not any(p.requires_grad for p in teacher.parameters())
     images = torch.zeros(2, 3, 8, 8, requires_grad=True)
@@ -67,16 +76,27 @@ def test_frozen_but_differentiable_in_the_images() -> None:
     assert images.grad.any()
 
 
-def test_a_tap_gives_each_forward_once() -> None:
+def test_several_layers_in_one_forward() -> None:
+    layers = [Layer("head"), Layer("norm", prefix=1), Layer("norm", "first"), Layer("patches")]
+    teacher, images = build(layers=layers), torch.rand(3, 3, 8, 8) * 2 - 1
+    together = teacher(images)
+    assert teacher.widths == [2, 5, 5, 5]
+    assert together.shape == (3, teacher.width) == (3, 17)
+    apart = [build(layers=[layer])(images) for layer in layers]
+    torch.testing.assert_close(together, torch.cat(apart, dim=1))
+
+
+def test_a_reader_gives_each_forward_once() -> None:
     network = Tokens()
-    tap = Tap(network, "patches")
-    with pytest.raises(RuntimeError, match="not reached"):
-        tap.take()
+    reader = Reader(network, [Layer("patches")])
+    with pytest.raises(ValueError, match="did not reach the layer 'patches'"):
+        reader.take()
     images = torch.randn(2, 3, 8, 8)
+    network(torch.zeros(1, 3, 8, 8))
     network(images)
-    torch.testing.assert_close(tap.take(), network.patches(images))
-    tap.take()
-    with pytest.raises(RuntimeError, match="not reached"):
-        tap.take()
+    torch.testing.assert_close(reader.take(), [network.patches(images).mean((2, 3))])
+    reader.take()
+    with pytest.raises(ValueError, match="did not reach"):
+        reader.take()
     with pytest.raises(ValueError, match="no layer 'patch'; it has patches, norm, head"):
-        Tap(network, "patch")
+        Reader(network, [Layer("patch")])
