@@ -1,10 +1,38 @@
-"""Where the real images and weights lie, and the mark of the tests that need them."""
+"""Where the real images and weights lie, the mark of the tests that need them, their features."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
+
+from gan_vkd.config import DataSettings, NetworkSettings
+from gan_vkd.data import load_heldout_set, load_training_set, to_network
+from gan_vkd.teachers import load_teacher
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason=f"real images and weights are not in {SHARED}"
 )
+RESNETS = {20: "resnet20-12fca82f.th", 56: "resnet56-4bfd9763.th"}
+
+
+@cache
+def resnet_features(depth: int) -> tuple[Tensor, Tensor]:
+    """Features (N, 64) of 1,000 training images and of the held-out ones."""
+    data = SHARED / "data" / "cifar10-subset"
+    settings = DataSettings(
+        source=str(data / "train.zip"), heldout=str(data / "test.zip"), num_images=1000
+    )
+    weights = str(SHARED / "weights" / "cifar_resnet" / RESNETS[depth])
+    network = NetworkSettings(name=f"cifar_resnet{depth}", weights=weights)
+    teacher = load_teacher(network, 32, "cpu")
+    heldout = load_heldout_set(settings)
+    assert heldout is not None
+    with torch.no_grad():
+        features = [
+            torch.cat([teacher(to_network(b)) for b in images.images.split(200)])
+            for images in (load_training_set(settings), heldout)
+        ]
+    return features[0], features[1]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gan_vkd.config import DistillSettings
-from gan_vkd.distill import NORMALIZATIONS, PROJECTIONS, VkDLoss
+from gan_vkd.distill import NORMALIZATIONS, PROJECTIONS, LayerPairs, VkDLoss
 from gan_vkd.distill.losses import DISTANCES
 
 
@@ -66,6 +66,22 @@ def test_a_student_that_is_trained_comes_nearer_to_whitened_features() -> None:
     # of six white directions a student of four can match four: two sixths of the variance stay
     assert losses[0] > 0.9
     assert losses[-1] == pytest.approx(2 / 6, abs=0.03)
+
+
+def test_pairs_of_layers_are_weighted_and_apart() -> None:
+    torch.manual_seed(0)
+    methods = [VkDLoss(3, 5), VkDLoss(4, 2, normalization="l2", distance="l1")]
+    together = LayerPairs(methods, [0.5, 2.0])
+    students = [torch.randn(6, 3, requires_grad=True), torch.randn(6, 4, requires_grad=True)]
+    teachers = [torch.randn(6, 5), torch.randn(6, 2)]
+    loss = together(students, teachers)
+    first, second = (m(s, t) for m, s, t in zip(methods, students, teachers, strict=True))
+    torch.testing.assert_close(loss, 0.5 * first + 2 * second)
+    loss.backward()
+    assert all(s.grad is not None and s.grad.any() for s in students)
+    assert {name.split(".")[1] for name, _ in together.named_parameters()} == {"0", "1"}
+    with pytest.raises(ValueError, match="zip"):
+        together(students[:1], teachers)
 
 
 def test_the_settings_name_what_the_core_has() -> None:

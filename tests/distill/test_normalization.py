@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gan_vkd.distill import NORMALIZATIONS, make_normalization
 from gan_vkd.distill.normalization import Standardize, Whitening
-from tests.real_data import SHARED, needs_shared
+from tests.real_data import needs_shared, resnet_features
 
 WHITENINGS = ["whitening", "whitening_pca", "whitening_cholesky"]
 WITH_STATISTICS = [*WHITENINGS, "standardize"]
@@ -57,27 +57,10 @@ def test_the_fitted_set_gets_identity_covariance_and_a_heldout_one_nearly(
 @needs_shared
 @pytest.mark.parametrize("name", WHITENINGS)
 def test_the_same_on_real_features(name: str) -> None:
-    from gan_vkd.config import DataSettings, NetworkSettings
-    from gan_vkd.data import load_heldout_set, load_training_set, to_network
-    from gan_vkd.teachers import load_teacher
-
-    data = SHARED / "data" / "cifar10-subset"
-    settings = DataSettings(
-        source=str(data / "train.zip"), heldout=str(data / "test.zip"), num_images=1000
-    )
-    weights = str(SHARED / "weights" / "cifar_resnet" / "resnet20-12fca82f.th")
-    teacher = load_teacher(NetworkSettings(name="cifar_resnet20", weights=weights), 32, "cpu")
-    with torch.no_grad():
-        features = torch.cat(
-            [teacher(to_network(b)) for b in load_training_set(settings).images.split(200)]
-        )
+    features, unseen = resnet_features(20)
     module = exact(name, 64)
     module.fit(features.split(100))
     assert distance_to_identity(module(features)) < 1e-4
-    heldout = load_heldout_set(settings)
-    assert heldout is not None
-    with torch.no_grad():
-        unseen = torch.cat([teacher(to_network(b)) for b in heldout.images.split(200)])
     assert distance_to_identity(module(unseen)) < 2 * (
         math.sqrt(64 / len(features)) + math.sqrt(64 / len(unseen))
     )

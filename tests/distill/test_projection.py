@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_vkd.distill import PROJECTIONS, make_projection
+from gan_vkd.distill import PROJECTIONS, VkDLoss, make_projection
 from gan_vkd.distill.projection import (
     FrameProjection,
     OrthogonalProjection,
@@ -14,6 +14,7 @@ from gan_vkd.distill.projection import (
     geodesic,
     random_frame,
 )
+from tests.real_data import needs_shared, resnet_features
 
 FRAMES = ["orthogonal", "orthogonal_static", "orthogonal_full", "cayley", "householder"]
 WIDTHS = [(5, 12), (12, 12), (9, 12), (12, 5), (1, 4), (1, 1)]
@@ -158,6 +159,31 @@ def test_still_orthonormal_after_a_thousand_steps(name: str, dtype: torch.dtype)
     p = projection.matrix().detach()
     assert (p - start).norm() > 1
     assert deviation(p) < BOUND[dtype]
+
+
+@needs_shared
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("dtype", BOUND)
+def test_the_same_on_real_features(name: str, dtype: torch.dtype) -> None:
+    """The first half of a ResNet-20's features towards a ResNet-56's, 1,000 steps of the loss."""
+    student, teacher = (resnet_features(depth)[0].to(dtype) for depth in (20, 56))
+    student = student[:, :32]
+    method = VkDLoss(32, 64, projection=name, normalization="whitening").to(dtype)
+    optimizer = torch.optim.Adam(method.parameters(), 2e-3)
+    losses = []
+    for step in range(1000):
+        rows = torch.arange(50 * step, 50 * (step + 1)) % len(student)
+        loss = method(student[rows], teacher[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    assert torch.stack(losses[-20:]).mean() < torch.stack(losses[10:30]).mean()
+    assert isinstance(method.project, FrameProjection)
+    assert deviation(method.project.matrix().detach()) < BOUND[dtype]
+    z = torch.nn.functional.normalize(student[:200])
+    y = method.project(z).detach()
+    assert (y @ y.T - z @ z.T).abs().max() < BOUND[dtype]
 
 
 @pytest.mark.parametrize(
