@@ -56,6 +56,23 @@ def test_three_arms_to_the_table_and_finished_ones_are_skipped(
     assert rows == [("none", "0"), ("whitening", "0"), ("none", "1"), ("whitening", "1")]
 
 
+def test_the_ablation_goes_on_after_a_failed_run(judged: list[str], tmp_path: Path) -> None:
+    arms = "arms=none,linear+whitening,identity+whitening,orthogonal+l2"
+    call = [f"out={tmp_path}", arms, "data.source=digits", "data.fraction=null", *SMALL, *judged]
+    failing = bash("cifar10_ablation.sh", "seeds=0", *call)
+    assert failing.returncode == 1
+    assert "the identity needs equal widths, got student 8, teacher 32" in failing.stderr
+    assert "some runs failed" in failing.stderr
+    call[1] = "arms=none,linear+whitening,orthogonal+l2"
+    answer = bash("cifar10_ablation.sh", "seeds=0,1", *call)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("finished already") == 3
+    with open(tmp_path / "table.csv") as file:
+        rows = {(row["arm"], row["seed"]) for row in csv.DictReader(file)}
+    assert len(rows) == 6
+    assert ("orthogonal+l2", "1") in rows
+
+
 @pytest.mark.parametrize("script", ["cifar10_10pct.sh", "cifar100_10pct.sh"])
 def test_a_published_experiment_finds_its_configs_and_stops_at_what_is_missing(
     script: str, tmp_path: Path

@@ -70,11 +70,32 @@ def spoil_in(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     monkeypatch.setattr(gan_module, "hinge_discriminator", spoilt)
 
 
-@pytest.mark.parametrize("arm", ["none", "layernorm", "whitening"])
+LOOKED_UP = (
+    "distill.view=clean", "distill.images=real", "distill.statistics=training_set",
+    "data.flip=true",
+)  # fmt: skip
+LAYERS = ("distill.pairs=[{student: {layer: blocks.1.0}, teacher: {layer: layer2}}, {}]",)
+
+
+@pytest.mark.parametrize(
+    ("arm", "overrides"),
+    [
+        ("none", ()),
+        ("layernorm", ()),
+        ("whitening", ()),
+        ("whitening", LOOKED_UP),
+        ("whitening", LAYERS),
+    ],
+    ids=["none", "layernorm", "whitening", "looked_up", "layers"],
+)
 def test_same_seed_same_weights_and_stopped_equals_undisturbed(
-    arm: str, small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arm: str,
+    overrides: tuple[str, ...],
+    small: MakeSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = small(arm=arm)
+    settings = small(*overrides, arm=arm)
     train(settings, tmp_path / "a")
     train(settings, tmp_path / "b")
     assert_identical(tmp_path / "a", tmp_path / "b")
@@ -88,7 +109,7 @@ def test_same_seed_same_weights_and_stopped_equals_undisturbed(
     train(settings, tmp_path / "c", resume=True)
     assert_identical(tmp_path / "a", tmp_path / "c")
 
-    train(small("seed=1", arm=arm), tmp_path / "d")
+    train(small("seed=1", *overrides, arm=arm), tmp_path / "d")
     with pytest.raises(AssertionError):
         assert_identical(tmp_path / "a", tmp_path / "d")
 
@@ -224,6 +245,43 @@ def test_a_finished_run_is_left_alone_and_can_be_made_longer(
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*")}
     train(small("train.iterations=9"), tmp_path / "a", resume=True)
     assert int(Run(tmp_path / "a").checkpoints()[-1].stem) == 9
+
+
+def test_kept_features_change_nothing_and_serve_the_next_run(
+    small: MakeSettings, tmp_path: Path
+) -> None:
+    kept = f"distill.cache={tmp_path / 'cache'}"
+    train(small(*LOOKED_UP), tmp_path / "a")
+    train(small(*LOOKED_UP, kept), tmp_path / "b")
+    (file,) = (tmp_path / "cache").iterdir()
+    written = file.stat().st_mtime_ns
+    train(small(*LOOKED_UP, kept), tmp_path / "c")
+    assert [f.stat().st_mtime_ns for f in (tmp_path / "cache").iterdir()] == [written]
+    assert_identical(tmp_path / "a", tmp_path / "b")
+    assert_identical(tmp_path / "a", tmp_path / "c")
+    train(small(*LOOKED_UP), tmp_path / "c", resume=True)  # where they are kept may change
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (
+            "{student: {layer: blocks}}",
+            "distill: the last forward did not reach the layer 'blocks'",
+        ),
+        ("{student: {layer: blok}}", "distill: the network has no layer 'blok'; it has blocks,"),
+        ("{student: {layer: blocks.1.0, pool: first}}", "distill: cannot pool features of shape"),
+        ("{teacher: {layer: layer4}}", "the network has no layer 'layer4'; it has conv1,"),
+    ],
+)
+def test_a_layer_that_cannot_be_read_is_one_line_before_the_run_begins(
+    pair: str, message: str, small: MakeSettings, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        train(small(f"distill.pairs=[{pair}]"), tmp_path / "run")
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "run" / "settings.yaml").exists()
 
 
 def test_class_labels_are_asked_for_only_where_there_are_classes(
