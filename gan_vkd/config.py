@@ -80,10 +80,20 @@ class WhiteningSettings(Section):
     groups: Positive = 1
 
 
+class TextSettings(Section):
+    """A text tower of open_clip whose embeddings of the classes lie in the teacher's space."""
+
+    model: str = "ViT-B-32-quickgelu"
+    weights: str = "openai"  # a published tag, or a local copy
+    names: list[str] | None = None  # of the classes; null: those of the data
+
+
 class DistillSettings(Section):
     teacher: NetworkSettings
+    method: Literal["vkd", "fitnets", "pkd", "spkd", "kd_dlgm", "rkd", "vicreg"] = "vkd"
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
-    projection: Literal[
+    text: TextSettings | None = None  # kd_dlgm: null takes the rows of the teacher's classifier
+    projection: Literal[  # this and the next three belong to vkd
         "orthogonal",
         "orthogonal_static",
         "orthogonal_full",
@@ -111,10 +121,13 @@ class DistillSettings(Section):
     cache: str | None = None  # a folder for the teacher's features of clean real images
 
     @model_validator(mode="after")
-    def _has_statistics(self) -> "DistillSettings":
-        fitted = self.normalization.startswith(("whitening", "standardize"))
+    def _fits_together(self) -> "DistillSettings":
+        fitted = self.method == "vkd" and self.normalization.startswith(("whitening", "standard"))
         if self.statistics == "training_set" and not fitted:
-            raise ValueError(f"statistics = training_set, but {self.normalization} has none")
+            normalization = self.normalization if self.method == "vkd" else self.method
+            raise ValueError(f"statistics = training_set, but {normalization} has none")
+        if self.method == "kd_dlgm" and self.images != "both":
+            raise ValueError("kd_dlgm compares real with fake images: set images = both")
         return self
 
     @property

@@ -10,7 +10,7 @@ from gan_vkd.adversarial import hinge_discriminator, hinge_generator
 from gan_vkd.augment import augment
 from gan_vkd.config import DistillSettings, Settings
 from gan_vkd.data import Batch
-from gan_vkd.distill import LayerPairs, Reader, Teacher, VkDLoss
+from gan_vkd.distill import METHODS, LayerPairs, Reader, Teacher
 from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.features import FeatureBank
 from gan_vkd.models.biggan import Discriminator, Generator
@@ -25,31 +25,24 @@ class Distillation(nn.Module):
     Args:
         settings: of the distillation.
         teacher: read at one layer a pair.
-        bank: its features of the clean real images, where the settings need them.
         student_widths: of the discriminator's features, one a pair.
+        bank: the teacher's features of the clean real images, where the settings need them.
+        text: (C, dt) embeddings of the classes, where the method needs them.
     """
 
     def __init__(
         self,
         settings: DistillSettings,
         teacher: Teacher,
-        bank: FeatureBank | None,
         student_widths: list[int],
+        bank: FeatureBank | None = None,
+        text: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.bank, self._teacher = settings, bank, [teacher]
-        whitened = settings.normalization.startswith("whitening")
-        methods = [
-            VkDLoss(
-                student,
-                width,
-                projection=settings.projection,
-                normalization=settings.normalization,
-                distance=settings.distance,
-                **(settings.whitening.model_dump() if whitened else {}),
-            )
-            for student, width in zip(student_widths, teacher.widths, strict=True)
-        ]
+        make, options = METHODS[settings.method], method_options(settings, text)
+        widths = zip(student_widths, teacher.widths, strict=True)
+        methods = [make(student, width, **options) for student, width in widths]
         self.method = LayerPairs(methods, [pair.weight for pair in settings.pairs])
         if settings.statistics == "training_set":
             assert bank is not None
@@ -88,6 +81,21 @@ class Distillation(nn.Module):
         return torch.cat([teacher(clean[: len(known)]), known])
 
 
+def method_options(settings: DistillSettings, text: Tensor | None) -> dict[str, Any]:
+    """What the settings say about their method, as its class takes it."""
+    if settings.method == "kd_dlgm":
+        return {"text": text}
+    if settings.method != "vkd":
+        return {}
+    whitened = settings.normalization.startswith("whitening")
+    return {
+        "projection": settings.projection,
+        "normalization": settings.normalization,
+        "distance": settings.distance,
+        **(settings.whitening.model_dump() if whitened else {}),
+    }
+
+
 class GAN:
     """Generator, discriminator, their optimisers, the generator's average and the distillation."""
 
@@ -98,6 +106,7 @@ class GAN:
         device: str,
         teacher: Teacher | None = None,
         bank: FeatureBank | None = None,
+        text: Tensor | None = None,
     ) -> None:
         res, ch, train = settings.data.resolution, settings.model.ch, settings.train
         self.settings, self.classes, self.device = settings, classes, device
@@ -111,7 +120,7 @@ class GAN:
             layers = [as_layer(pair.student, "pool") for pair in settings.distill.pairs]
             self.reader = Reader(self.discriminator, layers)
             self.distillation = Distillation(
-                settings.distill, teacher, bank, self._student_widths()
+                settings.distill, teacher, self._student_widths(), bank, text
             ).to(device)
             learnt += self.distillation.parameters()
         if device == "cpu":  # oneDNN's convolutions are up to 5x faster in this layout

@@ -112,7 +112,10 @@ def _cifar_resnet(name: str, weights: str | None) -> tuple[nn.Module, dict[str, 
     if isinstance(state, dict):
         state = {str(k).removeprefix("module."): v for k, v in state.items()}
     load_weights(network, state, weights or name)
-    return network, {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "layer": "pool"}
+    rows = network.linear.weight.detach()
+    return network, {
+        "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "layer": "pool", "class_rows": rows,
+    }  # fmt: skip
 
 
 def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -134,10 +137,14 @@ def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
             raise _unreachable(f"timm/{name}", "its hub", error) from None
         reason = " ".join(str(error).split())[:200]
         raise VkdError(f"{weights}: not weights of timm/{name} ({reason})") from None
-    if not clip:
-        network.reset_classifier(0)
     cfg = resolve_model_data_config(network)
-    return network, {"mean": cfg["mean"], "std": cfg["std"], "size": cfg["input_size"][-1]}
+    own = {"mean": cfg["mean"], "std": cfg["std"], "size": cfg["input_size"][-1]}
+    if not clip:
+        classifier = network.get_classifier()
+        if isinstance(classifier, nn.Linear):
+            own["class_rows"] = classifier.weight.detach()
+        network.reset_classifier(0)
+    return network, own
 
 
 def _classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -146,7 +153,10 @@ def _classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise VkdError(f"{path}: not a classifier of `vkd teach`")
     network = CifarResNet(state["depth"], state["classes"])
     load_weights(network, state["network"], str(path))
-    return network, {"mean": state["mean"], "std": state["std"], "layer": "pool"}
+    rows = network.linear.weight.detach()
+    return network, {
+        "mean": state["mean"], "std": state["std"], "layer": "pool", "class_rows": rows,
+    }  # fmt: skip
 
 
 class _FeaturesOf(nn.Module):

@@ -24,6 +24,7 @@ from gan_vkd.gan import GAN
 from gan_vkd.pictures import class_grid, save_png
 from gan_vkd.run import Run, pick_device
 from gan_vkd.teachers import load_teacher
+from gan_vkd.text import class_embeddings
 
 # What may change when a run is continued: its length and how often it reports.
 MAY_CHANGE = (
@@ -66,7 +67,7 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
     classes = _count_classes(settings, data)
     shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
     labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
-    teacher, bank = None, None
+    teacher, bank, text = None, None, None
     if settings.distill is not None:
         distill = settings.distill
         layers = [pair.teacher or distill.teacher for pair in distill.pairs]
@@ -74,10 +75,12 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
         if distill.needs_bank:
             kept_in = None if distill.cache is None else Path(distill.cache)
             bank = load_bank(teacher, data, settings.data.flip, kept_in)
+        if distill.method == "kd_dlgm":
+            text = class_embeddings(distill.text, teacher, data.classes)
     evaluator = Evaluator(settings, device)
     torch.manual_seed(settings.seed)
     try:
-        gan = GAN(settings, classes, device, teacher, bank)
+        gan = GAN(settings, classes, device, teacher, bank, text)
     except ValueError as error:
         raise SettingsError(f"distill: {error}") from None
     batches = Batches(

@@ -1,11 +1,12 @@
 """The core: feature distillation by orthogonal projection. Imports torch and nothing above it."""
 
-from gan_vkd.distill.losses import LayerPairs, VkDLoss
+from gan_vkd.distill.losses import METHODS, LayerPairs, VkDLoss
 from gan_vkd.distill.normalization import NORMALIZATIONS, Normalization, make_normalization
 from gan_vkd.distill.projection import PROJECTIONS, Projection, make_projection
 from gan_vkd.distill.teacher import Layer, Reader, Teacher
 
 __all__ = [
+    "METHODS",
     "NORMALIZATIONS",
     "PROJECTIONS",
     "Layer",

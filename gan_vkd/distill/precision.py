@@ -1,7 +1,10 @@
 """Decompositions, exponentials and statistics in float32 or better, whatever the model is in."""
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -20,3 +23,21 @@ class Precise(nn.Module):
             return at_least_float32(x.to(y.device)) if lowered else y
 
         return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+
+
+Loss = Callable[[Any, Tensor, Tensor], Tensor]
+
+
+def full_precision(forward: Loss) -> Loss:
+    """A loss of student and teacher features outside of any autocast, in the student's type.
+
+    Both are float32 at least, and the teacher's have no gradient.
+    """
+
+    @wraps(forward)
+    def precise(self: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        student = at_least_float32(student)
+        with torch.autocast(student.device.type, enabled=False):
+            return forward(self, student, teacher.detach().to(student.dtype))
+
+    return precise

@@ -94,6 +94,7 @@ class Teacher(nn.Module):
         size: (height, width) that images are resized to (bicubic, antialiased), None to leave them.
         layers: where the features are read; the network's output by default.
         probe: resolution of the image that the width is measured with when size is None.
+        class_rows: (C, d), the weights of its classifier, for methods that need a vector a class.
     """
 
     mean: Tensor
@@ -108,10 +109,11 @@ class Teacher(nn.Module):
         size: tuple[int, int] | None = None,
         layers: Sequence[Layer] = (Layer(),),
         probe: int = 32,
+        class_rows: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.size, self.reader = size, Reader(network, layers)
+        self.size, self.reader, self.class_rows = size, Reader(network, layers), class_rows
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.mean, self.std = self.mean.float(), self.std.float()

@@ -1,0 +1,89 @@
+"""One embedding a class in the teacher's space: of a text tower, or of the teacher's classifier."""
+
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_vkd.config import TextSettings
+from gan_vkd.distill import Teacher
+from gan_vkd.errors import SettingsError, VkdError
+
+# The prompts that CLIP's authors use for CIFAR-10 and CIFAR-100 (Radford et al., ICML 2021).
+PROMPTS = [
+    f"{prefix} of {article}{{}}."
+    for article in ("a ", "the ")
+    for prefix in (
+        "a photo",
+        "a blurry photo",
+        "a black and white photo",
+        "a low contrast photo",
+        "a high contrast photo",
+        "a bad photo",
+        "a good photo",
+    )
+] + [f"a photo of {article} {size} {{}}." for article in ("a", "the") for size in ("small", "big")]
+
+
+def class_embeddings(settings: TextSettings | None, teacher: Teacher, classes: list[str]) -> Tensor:
+    """Unit vectors (C, dt), a row a class.
+
+    Args:
+        settings: of the text tower; None takes the rows of the teacher's classifier.
+        teacher: on the device that the embeddings will lie on.
+        classes: names, used where the settings give none; "_" and "-" are read as spaces.
+
+    Raises:
+        SettingsError: no names, no such tower, or a teacher without a classifier.
+        VkdError: open_clip or weights that are not to be had.
+    """
+    if settings is None:
+        if teacher.class_rows is None:
+            raise SettingsError(
+                "distill.method = kd_dlgm: this teacher has no classifier whose rows could stand "
+                "for the classes; set distill.text to a text tower"
+            )
+        return F.normalize(teacher.class_rows.to(teacher.mean.device), dim=1)
+    names = settings.names or [name for name in classes if name]
+    if not names:
+        raise SettingsError("distill.text.names: needed, since the data has no class folders")
+    readable = [name.replace("_", " ").replace("-", " ") for name in names]
+    return _embed(settings, readable).to(teacher.mean.device)
+
+
+@torch.no_grad()
+def _embed(settings: TextSettings, names: list[str]) -> Tensor:
+    """The mean over prompts of each name's unit embedding, made a unit vector again."""
+    try:
+        import open_clip
+    except ImportError:
+        raise VkdError(
+            'distill.text: needs open_clip; install it with pip install "gan-vkd[text]"'
+        ) from None
+    if settings.model not in open_clip.list_models():
+        raise SettingsError(f"distill.text.model = {settings.model}: open_clip has no such model")
+    path = Path(settings.weights).expanduser()
+    local = path.is_file()
+    if not local and settings.weights not in open_clip.list_pretrained_tags_by_model(
+        settings.model
+    ):
+        raise VkdError(f"distill.text.weights = {settings.weights}: no such file or published tag")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            model = open_clip.create_model(
+                settings.model, pretrained=str(path) if local else settings.weights
+            ).eval()
+    except Exception as error:  # hub, file and shape errors of many kinds
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise VkdError(
+            f"distill.text.weights = {settings.weights}: cannot be had ({reason}); set it to a "
+            "local copy"
+        ) from None
+    tokenize = open_clip.get_tokenizer(settings.model)
+    rows = []
+    for name in names:
+        prompts = tokenize([prompt.format(name) for prompt in PROMPTS])
+        rows.append(F.normalize(model.encode_text(prompts), dim=1).mean(0))
+    return F.normalize(torch.stack(rows).float(), dim=1)

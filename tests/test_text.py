@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gan_vkd.config import TextSettings
+from gan_vkd.distill import Teacher
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.text import PROMPTS, class_embeddings
+
+open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
+
+TINY = {
+    "embed_dim": 6,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 8, "head_width": 4, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+}
+
+
+class Network(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :6]
+
+
+def teacher(rows: torch.Tensor | None = None) -> Teacher:
+    return Teacher(Network(), mean=(0.5,) * 3, std=(0.5,) * 3, class_rows=rows)
+
+
+@pytest.fixture
+def tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, TextSettings]:
+    """A real open_clip model, tiny and of random weights, and a local copy of them."""
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**TINY).eval()
+    file = tmp_path / "weights.pt"
+    torch.save(model.state_dict(), file)
+    configs = open_clip.factory._MODEL_CONFIGS | {"tiny": TINY}
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", configs)
+    monkeypatch.setattr(open_clip, "list_models", lambda: ["tiny", "ViT-B-32-quickgelu"])
+    return model, TextSettings(model="tiny", weights=str(file))
+
+
+def test_the_mean_of_the_prompts_embeddings_and_nothing_else(
+    tower: tuple[nn.Module, TextSettings],
+) -> None:
+    model, settings = tower
+    rows = class_embeddings(settings, teacher(), ["airplane", "maple_tree"])
+    assert rows.shape == (2, 6)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(2))
+    for row, name in zip(rows, ["airplane", "maple tree"], strict=True):
+        total = torch.zeros(6)
+        for prompt in PROMPTS:
+            tokens = open_clip.tokenize([prompt.replace("{}", name)])
+            with torch.no_grad():
+                total += F.normalize(model.encode_text(tokens)[0], dim=0)
+        torch.testing.assert_close(row, F.normalize(total, dim=0))
+    assert len(set(PROMPTS)) == 18
+
+
+def test_given_names_go_before_those_of_the_data(tower: tuple[nn.Module, TextSettings]) -> None:
+    _, settings = tower
+    named = settings.model_copy(update={"names": ["cat", "dog", "ship"]})
+    rows = class_embeddings(named, teacher(), [""])
+    assert rows.shape == (3, 6)
+    torch.testing.assert_close(rows[1:2], class_embeddings(settings, teacher(), ["dog"]))
+    with pytest.raises(SettingsError, match=r"distill\.text\.names: needed"):
+        class_embeddings(settings, teacher(), [""])
+
+
+def test_the_classifiers_rows_stand_in_where_there_is_no_text() -> None:
+    rows = torch.randn(4, 6)
+    found = class_embeddings(None, teacher(rows), ["a", "b"])
+    torch.testing.assert_close(found, F.normalize(rows, dim=1))
+    with pytest.raises(SettingsError, match=r"no classifier .* set distill\.text to a text tower"):
+        class_embeddings(None, teacher(), ["a", "b"])
+
+
+def test_towers_and_weights_that_are_not_to_be_had(
+    tower: tuple[nn.Module, TextSettings], tmp_path: Path
+) -> None:
+    _, settings = tower
+    garbage = tmp_path / "garbage.pt"
+    garbage.write_bytes(b"garbage")
+    for change, message in (
+        ({"model": "ViT-B-33"}, "open_clip has no such model"),
+        ({"weights": str(tmp_path / "missing.pt")}, "no such file or published tag"),
+        ({"weights": str(garbage)}, "cannot be had"),
+    ):
+        with pytest.raises(VkdError, match=message) as caught:
+            class_embeddings(settings.model_copy(update=change), teacher(), ["cat"])
+        assert len(str(caught.value).splitlines()) == 1
