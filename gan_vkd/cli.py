@@ -101,11 +101,12 @@ def sample(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     out: Annotated[Path, typer.Option(help="Folder for table.md, table.csv, samples.png.")],
+    baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "none",
 ) -> None:
-    """Put runs side by side: one table, one picture."""
+    """Put runs side by side: tables over runs and over seeds, one picture."""
     from gan_vkd.compare import compare as compare_runs
 
-    print(compare_runs(runs, out))
+    print(compare_runs(runs, out, baseline))
     print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / 'samples.png'}")
     print("runs: " + "  ".join(str(run) for run in runs))
 

@@ -7,23 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy.special import stdtrit
+
 from gan_vkd.checkpoint import write_atomically
 from gan_vkd.config import Settings
 from gan_vkd.errors import VkdError
 from gan_vkd.pictures import class_grid, save_side_by_side
+from gan_vkd.published import published_fid
 from gan_vkd.run import Run
 
 Row = dict[str, str]
+PUBLISHED = "published FID"
 
 
-def compare(folders: list[Path], out: Path) -> str:
-    """Writes table.md, table.csv and samples.png into `out` and returns the table as Markdown.
+def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
+    """Writes table.md, table.csv and samples.png into `out` and returns the tables as Markdown.
 
     A row a run: the Frechet distance at its first, best and last evaluation, the kernel distance
     at the best, and the cost of an iteration. Where an arm was run at several seeds, a table of
-    means, standard deviations (n - 1) and extremes over seeds comes first. Runs that were measured
-    differently (features, reference, number of samples) get tables each: their numbers are never
-    put in one column.
+    means, standard deviations (n - 1) and extremes over seeds comes first, with the mean of the
+    differences to the baseline at the same seeds and its 95% confidence interval (Student's t).
+    Runs that were measured differently (features, reference, number of samples) get tables each:
+    their numbers are never put in one column. The published figure stands in a column of its own,
+    beside runs that have the published settings.
+
+    Args:
+        folders: of the runs.
+        out: where the files go.
+        baseline: the arm that differences are taken to.
 
     Raises:
         VkdError: a folder that is no run, or a run that was never evaluated.
@@ -33,10 +44,10 @@ def compare(folders: list[Path], out: Path) -> str:
     for run in runs:
         measured = Measured.of(run)
         alike.setdefault(measured.caption, []).append(measured)
-    tables = {caption: [m.row() for m in group] for caption, group in alike.items()}
+    tables = {caption: _complete([m.row() for m in group]) for caption, group in alike.items()}
     parts = []
     for caption, group in alike.items():
-        spread = _spread(group)
+        spread = _complete(_spread(group, baseline))
         parts += [caption, *([_markdown(spread)] if spread else []), _markdown(tables[caption])]
     text = "\n\n".join(parts)
     write_atomically(out / "table.md", lambda file: file.write_text(text + "\n"))
@@ -71,6 +82,11 @@ class Measured:
         return min(self.records, key=lambda record: record[self.names[0]])
 
     @property
+    def published(self) -> float | None:
+        """The paper's figure for these settings; None where they are not the published ones."""
+        return published_fid(self.settings)
+
+    @property
     def caption(self) -> str:
         last = self.records[-1]
         return (
@@ -81,7 +97,7 @@ class Measured:
     def row(self) -> Row:
         frechet, kernel = self.names
         first, best, last = self.records[0], self.best, self.records[-1]
-        return {
+        row = {
             "arm": self.settings.arm,
             "seed": str(self.settings.seed),
             f"{frechet}, best": f"{best[frechet]:.3f}",
@@ -91,9 +107,10 @@ class Measured:
             f"{kernel}, best": f"{best[kernel]:.5f}",
             "ms / iteration": f"{1000 * last['seconds'] / last['iteration']:.0f}",
         }
+        return row if self.published is None else row | {PUBLISHED: f"{self.published:.2f}"}
 
 
-def _spread(group: list[Measured]) -> list[Row]:
+def _spread(group: list[Measured], baseline: str) -> list[Row]:
     """A row an arm over its seeds; none where every arm has one."""
     arms: dict[str, list[Measured]] = {}
     for measured in group:
@@ -101,25 +118,50 @@ def _spread(group: list[Measured]) -> list[Row]:
     if all(len(runs) == 1 for runs in arms.values()):
         return []
     frechet, _ = group[0].names
+    to_compare = {run.settings.seed: run.best[frechet] for run in arms.get(baseline, [])}
     rows = []
     for arm, runs in arms.items():
         best = [run.best[frechet] for run in runs]
         last = [run.records[-1][frechet] for run in runs]
-        rows.append(
-            {
-                "arm": arm,
-                "seeds": str(len(runs)),
-                f"{frechet}, best": _mean_and_deviation(best),
-                "last": _mean_and_deviation(last),
-                "least and greatest, last": f"{min(last):.3f} to {max(last):.3f}",
-            }
-        )
+        row = {
+            "arm": arm,
+            "seeds": str(len(runs)),
+            f"{frechet}, best": _mean_and_deviation(best),
+            "last": _mean_and_deviation(last),
+            "least and greatest, last": f"{min(last):.3f} to {max(last):.3f}",
+        }
+        differences = [
+            run.best[frechet] - to_compare[run.settings.seed]
+            for run in runs
+            if run.settings.seed in to_compare and arm != baseline
+        ]
+        if differences:
+            row[f"best, less {baseline} at the same seed"] = _confidence(differences)
+        published = {run.published for run in runs}
+        if len(published) == 1 and None not in published:
+            row[PUBLISHED] = f"{published.pop():.2f}"
+        rows.append(row)
     return rows
 
 
 def _mean_and_deviation(values: list[float]) -> str:
     mean = f"{statistics.fmean(values):.3f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def _confidence(differences: list[float]) -> str:
+    """The mean, and where there are several its 95% interval."""
+    n, mean = len(differences), statistics.fmean(differences)
+    if n == 1:
+        return f"{mean:+.3f}"
+    half = stdtrit(n - 1, 0.975) * statistics.stdev(differences) / n**0.5
+    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+
+
+def _complete(rows: list[Row]) -> list[Row]:
+    """Every row with every column, in the order of the fullest."""
+    columns = dict.fromkeys(c for row in sorted(rows, key=len, reverse=True) for c in row)
+    return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
 def _names(record: dict[str, Any]) -> tuple[str, str]:

@@ -4,7 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import ttest_rel
 
+from gan_vkd import compare as compare_module
 from gan_vkd.compare import compare
 from gan_vkd.errors import VkdError
 from gan_vkd.run import Run
@@ -39,20 +41,53 @@ def test_the_table_repeats_what_the_runs_recorded(small: MakeSettings, tmp_path:
         assert picture.width > picture.height > 500
 
 
-def test_the_spread_over_seeds(small: MakeSettings, tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("none0", "none1", "whitening0")]
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_spread_over_seeds_and_differences_at_the_same_seed(
+    small: MakeSettings, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("none0", "none1", "whitening0", "whitening1")]
     for folder in folders:
         arm, seed = folder.name[:-1], folder.name[-1]
         train(small(f"seed={seed}", arm=arm), folder)
-    text = compare(folders, tmp_path / "out")
-    lines = text.splitlines()
-    none, whitening = lines[4:6]
-    last = [Run(folder).records("metrics")[-1]["FD(classifier)"] for folder in folders]
-    mean, deviation = np.mean(last[:2]), np.std(last[:2], ddof=1)
-    assert none.split("|")[4].strip() == f"{mean:.3f} ± {deviation:.3f}"
-    assert none.split("|")[5].strip() == f"{min(last[:2]):.3f} to {max(last[:2]):.3f}"
-    assert whitening.split("|")[4].strip() == f"{last[2]:.3f}"
-    assert text.count("| none ") == 3  # its spread and its two runs
+    lines = compare(folders, tmp_path / "out").splitlines()
+    none, whitening = cells(lines[4]), cells(lines[5])
+    measured = [
+        [r["FD(classifier)"] for r in Run(folder).records("metrics") if "FD(classifier)" in r]
+        for folder in folders
+    ]
+    last, best = [m[-1] for m in measured], [min(m) for m in measured]
+    assert none[:2] == ["none", "2"]
+    assert none[2] == f"{np.mean(best[:2]):.3f} ± {np.std(best[:2], ddof=1):.3f}"
+    assert none[3] == f"{np.mean(last[:2]):.3f} ± {np.std(last[:2], ddof=1):.3f}"
+    assert none[4] == f"{min(last[:2]):.3f} to {max(last[:2]):.3f}"
+    assert none[5] == ""
+    difference = ttest_rel(best[2:], best[:2])
+    low, high = difference.confidence_interval(0.95)
+    mean = np.mean(best[2:]) - np.mean(best[:2])
+    assert whitening[5] == f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    assert "published" not in "".join(lines)
+
+    text = compare(folders[:3], tmp_path / "out", baseline="whitening")
+    none, whitening = (cells(line) for line in text.splitlines()[4:6])
+    assert none[5] == f"{best[0] - best[2]:+.3f}"
+    assert whitening[2] == f"{best[2]:.3f}"
+
+
+def test_the_published_figure_stands_beside_its_settings_only(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("none", "whitening"):
+        train(small(arm=name), tmp_path / name)
+    monkeypatch.setattr(
+        compare_module, "published_fid", lambda s: 13.16 if s.distill is not None else None
+    )
+    compare([tmp_path / "none", tmp_path / "whitening"], tmp_path / "out")
+    with open(tmp_path / "out" / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["published FID"] for row in rows] == ["", "13.16"]
 
 
 def test_runs_measured_differently_are_not_put_in_one_table(

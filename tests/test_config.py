@@ -39,17 +39,33 @@ def test_every_config_loads_and_survives_its_dump(file, tmp_path):
     assert load_as(schema, tmp_path) == settings
 
 
-@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*_whitening.yaml")), ids=lambda f: f.stem)
-def test_arms_of_an_experiment_differ_in_the_distillation_alone(file):
-    whitening = load_settings(file)
-    base = load_settings(CONFIGS / file.name.replace("_whitening", ""))
-    assert whitening.distill is not None
+ARMS = sorted(file.stem for file in (CONFIGS / "methods").glob("*.yaml"))
+ARMS = [arm for arm in ARMS if arm not in ("clip", "resnet")]
+TABLE = [arm for arm in ARMS if arm not in ("rkd", "vicreg")]
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("level", ["10pct", "10pct_cpu", "20pct", "100pct"])
+def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, level):
+    base = load_settings(CONFIGS / f"{data}_{level}.yaml")
     assert base.distill is None
-    assert base.model_copy(update={"arm": "whitening", "distill": whitening.distill}) == whitening
-    layernorm = file.with_name(file.name.replace("_whitening", "_layernorm"))
-    if layernorm.exists():
-        changed = {line.split(":")[0] for line in differences(whitening, load_settings(layernorm))}
-        assert changed == {"arm", "distill.normalization"}
+    assert base.data.source == data
+    assert (
+        base.data.fraction
+        == {"10": 0.1, "20": 0.2, "10_cpu": 0.1, "100": None}[level.replace("pct", "")]
+    )
+    arms = {}
+    for arm in ARMS if "10pct" in level else TABLE:
+        settings = load_settings(CONFIGS / f"{data}_{level}_{arm}.yaml")
+        assert base.model_copy(update={"arm": arm, "distill": settings.distill}) == settings
+        arms[arm] = settings.distill
+    for arm, distill in arms.items():
+        assert distill is not None
+        expected = "vkd" if arm in ("layernorm", "whitening") else arm
+        assert distill.method == expected
+        assert distill.teacher == arms["whitening"].teacher
+        assert distill.weight == arms["whitening"].weight
+        assert (distill.text is not None) == (arm == "kd_dlgm" and "cpu" not in level)
 
 
 def test_dump_is_read_back_as_it_was(tmp_path):

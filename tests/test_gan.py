@@ -1,11 +1,14 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
 from gan_vkd.augment import augment
 from gan_vkd.data import Batch, load_training_set, to_network
+from gan_vkd.distill import METHODS
 from gan_vkd.features import FeatureBank, load_bank
 from gan_vkd.gan import GAN
 from gan_vkd.teachers import load_teacher
+from gan_vkd.text import class_embeddings
 from tests.conftest import MakeSettings
 
 
@@ -135,6 +138,25 @@ def test_state_round_trips(small: MakeSettings) -> None:
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_the_same_discriminator(method: str, small: MakeSettings) -> None:
+    settings = small(f"distill.method={method}")
+    assert settings.distill is not None
+    teacher = load_teacher(settings.distill.teacher, 32, "cpu")
+    torch.manual_seed(0)
+    text = class_embeddings(None, teacher, []) if method == "kd_dlgm" else None
+    gan, plain = GAN(settings, 10, "cpu", teacher, text=text), build(small, arm="none")
+    shapes = [[p.shape for p in g.discriminator.parameters()] for g in (gan, plain)]
+    assert shapes[0] == shapes[1]
+    assert gan.distillation is not None
+    before, learnt = copy(gan.discriminator), copy(gan.distillation)
+    losses = gan.discriminator_step(batch(), batch().labels)
+    assert all(value.isfinite() for value in losses.values())
+    assert losses["distill_loss"] > 0
+    assert changed(before, gan.discriminator)
+    assert bool(changed(learnt, gan.distillation)) == bool(learnt)
+
+
 def test_clean_real_images_are_looked_up_and_not_shown_to_the_teacher(small: MakeSettings) -> None:
     """The same losses with a bank as without, and the teacher sees the fake images at most."""
     for part, shown in {"both": 8, "real": 0, "fake": 8}.items():
@@ -204,7 +226,7 @@ def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSetting
         (0.5, 2, 1), students, targets, gan.distillation.method.methods, strict=True
     ):
         wanted = F.layer_norm(t, t.shape[1:])
-        expected += 3 * w * float(F.mse_loss(s @ m.project.matrix().T, wanted))
+        expected += 3 * w * float(F.mse_loss(s @ m.project.matrix().T, wanted).detach())
     loss = gan.distillation(students, batch(4), images, images)
     torch.testing.assert_close(float(loss.detach()), expected, rtol=1e-4, atol=0)
 

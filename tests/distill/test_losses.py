@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gan_vkd.config import DistillSettings
-from gan_vkd.distill import NORMALIZATIONS, PROJECTIONS, LayerPairs, VkDLoss
+from gan_vkd.distill import METHODS, NORMALIZATIONS, PROJECTIONS, LayerPairs, VkDLoss
 from gan_vkd.distill.losses import DISTANCES
 
 
@@ -86,6 +86,7 @@ def test_pairs_of_layers_are_weighted_and_apart() -> None:
 
 def test_the_settings_name_what_the_core_has() -> None:
     fields = DistillSettings.model_fields
+    assert set(get_args(fields["method"].annotation)) == set(METHODS)
     assert set(get_args(fields["projection"].annotation)) == set(PROJECTIONS)
     assert set(get_args(fields["normalization"].annotation)) == set(NORMALIZATIONS)
     assert set(get_args(fields["distance"].annotation)) == set(DISTANCES)
