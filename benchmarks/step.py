@@ -64,7 +64,7 @@ def stepper(gan: GAN):
         torch.randint(IMAGES, (size,), device=gan.device),
         torch.rand(size, device=gan.device) < 0.5,
     )
-    return lambda: gan.discriminator_step(batch, batch.labels)
+    return lambda: gan.discriminator_step(batch, batch.labels, 0)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from gan_vkd.errors import SettingsError
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
 
@@ -118,7 +119,6 @@ class DistillSettings(Section):
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
     statistics: Literal["running", "training_set"] = "running"
-    cache: str | None = None  # a folder for the teacher's features of clean real images
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DistillSettings":
@@ -135,6 +135,18 @@ class DistillSettings(Section):
         """Whether the teacher's features of all clean real images are asked for."""
         looked_up = self.view == "clean" and self.images != "fake"
         return looked_up or self.statistics == "training_set"
+
+
+class RegularizeSettings(Section):
+    """Weights of the discriminator's regularisers (gan_vkd/regularization.py); 0 is without."""
+
+    lecam: Weight = 0.0
+    lecam_decay: Fraction = 0.9
+    lecam_start: Annotated[int, Field(ge=0)] = 1000  # in iterations
+    consistency: Weight = 0.0
+    consistency_images: Literal["real", "both"] = "both"  # CR or balanced CR
+    r1: Weight = 0.0
+    r1_every: Positive = 16  # updates of the discriminator
 
 
 class TrainSettings(Section):
@@ -166,12 +178,18 @@ class Settings(Section):
     arm: str  # the row of the table that the run belongs to
     seed: Seed = 0
     device: str = "auto"
+    cache: str | None = None  # a folder for features of real images, computed once
     data: DataSettings
     model: ModelSettings = ModelSettings()
     augment: list[Literal["color", "translation", "cutout"]] = ["translation", "cutout"]
     distill: DistillSettings | None = None
+    regularize: RegularizeSettings = RegularizeSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @property
+    def cache_folder(self) -> Path | None:
+        return None if self.cache is None else Path(self.cache).expanduser()
 
     def dump(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

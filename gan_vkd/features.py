@@ -1,7 +1,9 @@
-"""Teacher features of clean real images, computed once and looked up: a teacher for nothing."""
+"""Features of images that never change, computed once, kept in a file and checked before use."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +14,66 @@ from gan_vkd.data import ImageSet, to_network
 from gan_vkd.distill import Teacher
 from gan_vkd.errors import VkdError
 
-CHECKED = 8  # images whose features are computed anew before a file is believed
+CHECKED = 8  # rows that are computed anew before a file is believed
 TOLERANCE = 1e-2  # of their relative error: other devices and kernels round differently
+BATCH = 200
+
+
+def compute_once(
+    compute: Callable[[Tensor], Tensor],
+    rows: int,
+    folder: Path | None,
+    facts: dict[str, Any],
+    weights: dict[str, Tensor],
+) -> Tensor:
+    """All rows of `compute`, from a file in `folder` or computed now and kept there.
+
+    The file is named by a digest of everything that the rows depend on. Before it is believed, a
+    few are computed anew and compared; a file that is damaged or does not agree is named and
+    replaced.
+
+    Args:
+        compute: indices (n,) to rows (n, d), on any device.
+        rows: how many there are.
+        folder: None keeps nothing.
+        facts: JSON values that the rows depend on (data, layers, sizes, ...).
+        weights: tensors that they depend on.
+    """
+    everything = torch.arange(rows)
+    if folder is None:
+        return compute(everything)
+    state = {name: value.detach().cpu() for name, value in weights.items()}
+    key = digest(json.dumps(facts, sort_keys=True), state)
+    file = folder.expanduser() / f"{key[:32]}.safetensors"
+    if file.exists():
+        try:
+            return _checked(file, key, compute, rows)
+        except VkdError as error:
+            print(f"computed anew: {error}")
+    features = compute(everything)
+    try:
+        save_state(file, {"kind": "features", "key": key, "features": features})
+    except VkdError as error:
+        print(f"not kept: {error}")
+    return features
+
+
+def _checked(file: Path, key: str, compute: Callable[[Tensor], Tensor], rows: int) -> Tensor:
+    state = load_state(file)
+    features = state.get("features")
+    if state.get("key") != key or not isinstance(features, Tensor) or len(features) != rows:
+        raise VkdError(f"{file}: not the features that its name says")
+    chosen = torch.linspace(0, rows - 1, CHECKED).long()
+    anew = compute(chosen)
+    features = features.to(anew.device)
+    error = (features[chosen.to(anew.device)] - anew).norm() / anew.norm()
+    if not error <= TOLERANCE:
+        raise VkdError(f"{file}: differs from what the network says now (by {error:.1%})")
+    return features
 
 
 class FeatureBank:
-    """Features of every image of a set, and of its mirror images where those are trained on.
+    """A teacher's features of every image of a set, and of its mirror images where those train.
 
     Args:
         features: (N, d), or (2N, d) with those of the mirror images behind.
@@ -33,11 +89,7 @@ class FeatureBank:
 
 
 def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None) -> FeatureBank:
-    """The features of a set, from a file in `folder` or computed now and kept there.
-
-    The file is named by a digest of everything that the features depend on: pixels, the teacher's
-    weights, architecture, layers and preprocessing. Before it is believed, a few features are
-    computed anew and compared; a file that is damaged or does not agree is named and replaced.
+    """The features of a set, from `folder` where they are kept.
 
     Args:
         teacher: on the device that the bank will lie on.
@@ -45,65 +97,23 @@ def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None)
         flip: whether mirror images are needed too.
         folder: None keeps the features for this run only.
     """
-    if folder is None:
-        return FeatureBank(_compute(teacher, data, flip), len(data))
-    key = _key(teacher, data, flip)
-    file = folder.expanduser() / f"{key[:32]}.safetensors"
-    if file.exists():
-        try:
-            features = _read(file, key).to(teacher.mean.device)
-            _require_agreement(file, features, teacher, data, flip)
-            return FeatureBank(features, len(data))
-        except VkdError as error:
-            print(f"computed anew: {error}")
-    features = _compute(teacher, data, flip)
-    try:
-        save_state(file, {"kind": "features", "key": key, "features": features})
-    except VkdError as error:
-        print(f"not kept: {error}")
-    return FeatureBank(features, len(data))
+    n, device = len(data), teacher.mean.device
+
+    @torch.no_grad()
+    def compute(rows: Tensor) -> Tensor:
+        found = []
+        for part in tqdm(rows.split(BATCH), "teacher features", leave=False, disable=None):
+            images = to_network(data.images[part % n].to(device))
+            mirrored = (part >= n).to(device)[:, None, None, None]
+            found.append(teacher(torch.where(mirrored, images.flip(3), images)))
+        return torch.cat(found)
+
+    rows = 2 * n if flip else n
+    facts = {"data": data.fingerprint(), "flip": flip, **teacher_facts(teacher)}
+    return FeatureBank(compute_once(compute, rows, folder, facts, teacher.state_dict()), n)
 
 
-def _key(teacher: Teacher, data: ImageSet, flip: bool) -> str:
-    facts = {
-        "data": data.fingerprint(),
-        "flip": flip,
-        "network": str(teacher.network),
-        "layers": [vars(layer) for layer in teacher.reader.layers],
-        "size": teacher.size,
-    }
-    state = {name: value.cpu() for name, value in teacher.state_dict().items()}
-    return digest(json.dumps(facts, sort_keys=True), state)
-
-
-def _read(file: Path, key: str) -> Tensor:
-    state = load_state(file)
-    features = state.get("features")
-    if state.get("key") != key or not isinstance(features, Tensor):
-        raise VkdError(f"{file}: features of another teacher or set")
-    return features
-
-
-def _require_agreement(
-    file: Path, features: Tensor, teacher: Teacher, data: ImageSet, flip: bool
-) -> None:
-    chosen = torch.linspace(0, len(data) - 1, CHECKED).long()
-    anew = _compute(teacher, data.subset(chosen.tolist()), flip)
-    rows = torch.cat([chosen, chosen + len(data)]) if flip else chosen
-    kept = features[rows.to(features.device)]
-    error = (kept - anew).norm() / anew.norm()
-    if not error <= TOLERANCE:
-        raise VkdError(f"{file}: differs from what the teacher says now (by {error:.1%})")
-
-
-@torch.no_grad()
-def _compute(teacher: Teacher, data: ImageSet, flip: bool) -> Tensor:
-    device = teacher.mean.device
-    batches = data.images.split(200)
-    variants: list[Tensor] = []
-    for mirrored in (False, True) if flip else (False,):
-        title = "teacher features" + (", mirrored" if mirrored else "")
-        for images in tqdm(batches, desc=title, unit="batch", leave=False, disable=None):
-            shown = to_network(images.to(device))
-            variants.append(teacher(shown.flip(3) if mirrored else shown))
-    return torch.cat(variants)
+def teacher_facts(teacher: Teacher) -> dict[str, Any]:
+    """What a teacher's features depend on beside its weights."""
+    layers = [vars(layer) for layer in teacher.reader.layers]
+    return {"network": str(teacher.network), "layers": layers, "size": teacher.size}

@@ -14,6 +14,7 @@ from gan_vkd.distill import METHODS, LayerPairs, Reader, Teacher
 from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.features import FeatureBank
 from gan_vkd.models.biggan import Discriminator, Generator
+from gan_vkd.regularization import LeCam, consistency, flip_and_shift, r1_penalty
 from gan_vkd.teachers import as_layer
 
 
@@ -113,6 +114,8 @@ class GAN:
         self.generator = Generator(res, ch, settings.model.z_dim, classes).to(device)
         self.discriminator = Discriminator(res, ch, classes).to(device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        regularize, d_steps = settings.regularize, train.d_steps
+        self.lecam = LeCam(regularize.lecam_decay, regularize.lecam_start * d_steps).to(device)
         self.distillation = None
         learnt = list(self.discriminator.parameters())
         if settings.distill is not None:
@@ -140,23 +143,53 @@ class GAN:
     def sample_latents(self, count: int) -> Tensor:
         return torch.randn(count, self.generator.z_dim, device=self.device)
 
-    def discriminator_step(self, batch: Batch, fake_labels: Tensor) -> dict[str, Tensor]:
-        """One update of the discriminator and the projections on B real and B fake images."""
+    def discriminator_step(
+        self, batch: Batch, fake_labels: Tensor, number: int
+    ) -> dict[str, Tensor]:
+        """Update `number` of the discriminator and the projections on B real and B fake images."""
         with torch.no_grad():
             fake = self.generator(self.sample_latents(len(batch.labels)), fake_labels)
         clean = torch.cat([fake, batch.images])
+        labels = torch.cat([fake_labels, batch.labels])
         images = augment(clean, self.settings.augment)
-        scores = self.discriminator(images, torch.cat([fake_labels, batch.labels]))
-        fake_score, real_score = scores.chunk(2)
-        adversarial = hinge_discriminator(real_score, fake_score)
-        losses = {"d_loss": adversarial}
+        fake_score, real_score = self.discriminator(images, labels).chunk(2)
+        losses = {"d_loss": hinge_discriminator(real_score, fake_score)}
         if self.distillation is not None:
             features = self.reader.take()
             losses["distill_loss"] = self.distillation(features, batch, images, clean)
+        losses |= self._regularize(images, labels, fake_score, real_score, batch, number)
         self.d_optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         self.d_optimizer.step()
         return losses | {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
+
+    def _regularize(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        fake_score: Tensor,
+        real_score: Tensor,
+        batch: Batch,
+        number: int,
+    ) -> dict[str, Tensor]:
+        """What the settings ask of the discriminator beside the game; its forwards come last."""
+        settings, losses, b = self.settings.regularize, {}, len(batch.labels)
+        if settings.lecam:
+            losses["lecam_loss"] = settings.lecam * self.lecam(real_score, fake_score)
+        if settings.consistency:
+            sides = {"fake": fake_score, "real": real_score}
+            if settings.consistency_images == "real":
+                images, labels, sides = images[b:], labels[b:], {"real": real_score}
+            moved = flip_and_shift(images, self.settings.data.flip)
+            again = self.discriminator(moved, labels).split(b)
+            terms = [consistency(a, s) for a, s in zip(again, sides.values(), strict=True)]
+            losses["consistency_loss"] = settings.consistency * torch.stack(terms).sum()
+        if settings.r1 and number % settings.r1_every == 0:
+            # at the clean images, through the augmentation; rarer and as much stronger (StyleGAN2)
+            real = batch.images.detach().clone().requires_grad_()
+            scores = self.discriminator(augment(real, self.settings.augment), batch.labels)
+            losses["r1_loss"] = settings.r1 * settings.r1_every * r1_penalty(scores, real)
+        return losses
 
     def generator_step(self, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """One update of the generator and of its average."""
@@ -187,6 +220,7 @@ class GAN:
             "average": self.average.state_dict(),
             "g_optimizer": self.g_optimizer.state_dict(),
             "d_optimizer": self.d_optimizer.state_dict(),
+            "lecam": self.lecam.state_dict(),
             "distillation": self.distillation.state_dict() if self.distillation else None,
         }
 
@@ -196,5 +230,6 @@ class GAN:
         self.average.load_state_dict(state["average"])
         self.g_optimizer.load_state_dict(state["g_optimizer"])
         self.d_optimizer.load_state_dict(state["d_optimizer"])
+        self.lecam.load_state_dict(state["lecam"])
         if self.distillation is not None:
             self.distillation.load_state_dict(state["distillation"])

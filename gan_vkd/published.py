@@ -20,6 +20,7 @@ PROTOCOL: dict[str, Any] = {
     "data": {"fraction": 0.1, "num_images": None, "resolution": 32, "conditional": None},
     "model": {"ch": 64, "z_dim": 128},
     "augment": ["translation", "cutout"],
+    "regularize": {"lecam": 0.0, "consistency": 0.0, "r1": 0.0},
     "train": {
         "iterations": 125_000,
         "batch_size": 50,

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 import gan_vkd
 from gan_vkd.config import Settings, differences
-from gan_vkd.data import Batches, ImageSet, load_training_set
+from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.evaluation import Evaluator
 from gan_vkd.features import load_bank
 from gan_vkd.gan import GAN
 from gan_vkd.pictures import class_grid, save_png
 from gan_vkd.run import Run, pick_device
+from gan_vkd.scores import Scores, save_histogram, summary
 from gan_vkd.teachers import load_teacher
 from gan_vkd.text import class_embeddings
 
@@ -30,7 +31,7 @@ from gan_vkd.text import class_embeddings
 MAY_CHANGE = (
     "device", "train.iterations", "train.log_every", "train.sample_every",
     "train.checkpoint_every", "evaluate.every", "data.root", "data.download",
-    "distill.cache",
+    "cache",
 )  # fmt: skip
 
 
@@ -73,11 +74,11 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
         layers = [pair.teacher or distill.teacher for pair in distill.pairs]
         teacher = load_teacher(distill.teacher, settings.data.resolution, device, layers)
         if distill.needs_bank:
-            kept_in = None if distill.cache is None else Path(distill.cache)
-            bank = load_bank(teacher, data, settings.data.flip, kept_in)
+            bank = load_bank(teacher, data, settings.data.flip, settings.cache_folder)
         if distill.method == "kd_dlgm":
             text = class_embeddings(distill.text, teacher, data.classes)
     evaluator = Evaluator(settings, device)
+    probe = Scores(labelled, load_heldout_set(settings.data), settings.evaluate.seed)
     torch.manual_seed(settings.seed)
     try:
         gan = GAN(settings, classes, device, teacher, bank, text)
@@ -119,7 +120,7 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
             for number in range(done * settings.train.d_steps, now * settings.train.d_steps):
                 batch = batches(number)
                 fake_labels = batches.random_labels(len(batch.labels))
-                meter.add(gan.discriminator_step(batch, fake_labels), now)
+                meter.add(gan.discriminator_step(batch, fake_labels, number), now)
             labels = batches.random_labels(settings.train.batch_size)
             meter.add(gan.generator_step(labels, done), now)
             progress.iteration = now
@@ -147,7 +148,7 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
                     save_png(picture, run.path / "samples" / f"{now:08d}.png")
                     writer.add_image("samples", picture, now)
                 if evaluating:
-                    _evaluate(run, gan, evaluator, shares, progress, writer)
+                    _evaluate(run, gan, evaluator, probe, shares, progress, writer)
                 if due["checkpoint"] or evaluating or stopping:
                     run.save(now, _state(gan, progress, settings))
                 if stopping and not last:
@@ -221,17 +222,23 @@ def _evaluate(
     run: Run,
     gan: GAN,
     evaluator: Evaluator,
+    probe: Scores,
     shares: list[float],
     progress: Progress,
     writer: SummaryWriter,
 ) -> None:
-    """Measures the averaged generator and exports it where it is the best so far."""
-    result = evaluator(gan.average, shares)
-    distance = result[evaluator.extractor.frechet_name]
+    """Measures the averaged generator, exports it where it is the best, looks at D's scores."""
+    result, scores = evaluator(gan.average, shares), probe(gan)
+    result |= summary(scores)
     record = {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)} | result
     run.append("metrics", record)
-    for name in (evaluator.extractor.frechet_name, evaluator.extractor.kernel_name):
-        writer.add_scalar(f"evaluate/{name}", result[name], progress.iteration)
+    for name, value in result.items():
+        if isinstance(value, float):
+            writer.add_scalar(f"evaluate/{name}", value, progress.iteration)
+    for kind, values in scores.items():
+        writer.add_histogram(f"scores/{kind}", values, progress.iteration)
+    save_histogram(scores, run.path / "scores" / f"{progress.iteration:08d}.png")
+    distance = result[evaluator.extractor.frechet_name]
     tqdm.write(f"iteration {progress.iteration}: {evaluator.extractor.frechet_name} {distance:.3f}")
     if distance < progress.best:
         progress.best, progress.best_iteration = distance, progress.iteration

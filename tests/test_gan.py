@@ -7,6 +7,7 @@ from gan_vkd.data import Batch, load_training_set, to_network
 from gan_vkd.distill import METHODS
 from gan_vkd.features import FeatureBank, load_bank
 from gan_vkd.gan import GAN
+from gan_vkd.regularization import flip_and_shift
 from gan_vkd.teachers import load_teacher
 from gan_vkd.text import class_embeddings
 from tests.conftest import MakeSettings
@@ -40,7 +41,7 @@ def test_each_step_trains_its_own_networks(small: MakeSettings) -> None:
     assert gan.distillation is not None
     generator, discriminator = copy(gan.generator), copy(gan.discriminator)
     distillation, teacher = copy(gan.distillation), copy(gan.distillation._teacher[0])
-    gan.discriminator_step(batch(), batch().labels)
+    gan.discriminator_step(batch(), batch().labels, 0)
     weights = {name for name, _ in gan.discriminator.named_parameters()}
     # fake and real scores share the last bias: its hinge gradients cancel at initialisation
     assert changed(discriminator, gan.discriminator) >= weights - {"linear.bias"}
@@ -109,7 +110,7 @@ def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSett
     gan = build(small, arm="none")
     images, labels = batch().images, batch().labels
     torch.manual_seed(5)
-    gan.discriminator_step(batch(), labels)
+    gan.discriminator_step(batch(), labels, 0)
     taken = {name: p.grad.clone() for name, p in gan.discriminator.named_parameters()}
 
     again = build(small, arm="none")
@@ -128,13 +129,13 @@ def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSett
 def test_state_round_trips(small: MakeSettings) -> None:
     gan, other = build(small), build(small, "seed=1")
     labels = batch().labels
-    gan.discriminator_step(batch(), labels)
+    gan.discriminator_step(batch(), labels, 0)
     gan.generator_step(labels, 0)
     other.load_state(gan.state())
     torch.manual_seed(7)
-    expected = gan.discriminator_step(batch(), labels)
+    expected = gan.discriminator_step(batch(), labels, 0)
     torch.manual_seed(7)
-    found = other.discriminator_step(batch(), labels)
+    found = other.discriminator_step(batch(), labels, 0)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
@@ -150,7 +151,7 @@ def test_every_method_trains_the_same_discriminator(method: str, small: MakeSett
     assert shapes[0] == shapes[1]
     assert gan.distillation is not None
     before, learnt = copy(gan.discriminator), copy(gan.distillation)
-    losses = gan.discriminator_step(batch(), batch().labels)
+    losses = gan.discriminator_step(batch(), batch().labels, 0)
     assert all(value.isfinite() for value in losses.values())
     assert losses["distill_loss"] > 0
     assert changed(before, gan.discriminator)
@@ -172,7 +173,7 @@ def test_clean_real_images_are_looked_up_and_not_shown_to_the_teacher(small: Mak
             seen: list[int] = []
             teacher.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(len(args[0])))
             torch.manual_seed(3)
-            losses = [gan.discriminator_step(batch(), batch().labels) for _ in range(3)]
+            losses = [gan.discriminator_step(batch(), batch().labels, 0) for _ in range(3)]
             found.append(torch.stack([x for step in losses for x in step.values()]))
             if banked:
                 assert sum(seen) == 3 * shown
@@ -191,7 +192,7 @@ def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -
     torch.testing.assert_close(normalize.mean, features.mean(0))
     torch.testing.assert_close(normalize.second[0], features.T.cov(correction=0))
     before = copy(normalize)
-    gan.discriminator_step(batch(), batch().labels)
+    gan.discriminator_step(batch(), batch().labels, 0)
     assert not changed(before, normalize)
 
 
@@ -231,7 +232,64 @@ def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSetting
     torch.testing.assert_close(float(loss.detach()), expected, rtol=1e-4, atol=0)
 
     before = copy(gan.distillation)
-    gan.discriminator_step(batch(), labels)
-    gan.discriminator_step(batch(), labels)
+    gan.discriminator_step(batch(), labels, 0)
+    gan.discriminator_step(batch(), labels, 0)
     moved = changed(before, gan.distillation)
     assert {f"method.methods.{i}.project.base" for i in range(3)} <= moved
+
+
+def written_regularisers(gan: GAN, seed: int) -> dict[str, torch.Tensor]:
+    """What a step at `seed` adds to the hinge loss, from the same draws, written out."""
+    torch.manual_seed(seed)
+    real, labels = batch().images, batch().labels
+    with torch.no_grad():
+        fake = gan.generator(torch.randn(8, gan.generator.z_dim), labels)
+    images, twice = torch.cat([fake, real]), torch.cat([labels, labels])
+    scores = gan.discriminator(images, twice)
+    again = gan.discriminator(flip_and_shift(images, False), twice)
+    asked = real.clone().requires_grad_()
+    own = gan.discriminator(asked, labels)
+    (gradient,) = torch.autograd.grad(own.sum(), asked, create_graph=True)
+    apart = (scores - again).square()
+    return {
+        "lecam_loss": 0.3 * (
+            (scores[8:] - scores[:8].mean()).relu().square().mean()
+            + (scores[8:].mean() - scores[:8]).relu().square().mean()
+        ),
+        "consistency_loss": 2.0 * (apart[:8].mean() + apart[8:].mean()),
+        "r1_loss": 0.5 * 4 * gradient.flatten(1).square().sum(1).mean() / 2,
+    }  # fmt: skip
+
+
+def test_regularisers_add_to_the_step_as_written(small: MakeSettings) -> None:
+    overrides = (
+        "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",
+        "augment=[]",
+    )
+    gan, other = build(small, *overrides), build(small, *overrides)
+    expected = written_regularisers(other, seed=5)
+    torch.manual_seed(5)
+    found = gan.discriminator_step(batch(), batch().labels, 0)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+    assert "distill_loss" in found
+    assert "r1_loss" not in gan.discriminator_step(batch(), batch().labels, 3)
+    assert "r1_loss" in gan.discriminator_step(batch(), batch().labels, 4)
+
+
+def test_consistency_of_real_images_alone_and_nothing_by_default(small: MakeSettings) -> None:
+    gan = build(small, "regularize={consistency: 1, consistency_images: real}", arm="none")
+    seen: list[int] = []
+    gan.discriminator.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
+    assert "consistency_loss" in gan.discriminator_step(batch(), batch().labels, 0)
+    assert seen == [16, 8]
+    plain = build(small, arm="none").discriminator_step(batch(), batch().labels, 0)
+    assert plain.keys() == {"d_loss", "real_score", "fake_score"}
+
+
+def test_the_averages_of_lecam_are_saved(small: MakeSettings) -> None:
+    gan, other = (build(small, "regularize={lecam: 1}", arm="none") for _ in range(2))
+    gan.discriminator_step(batch(), batch().labels, 0)
+    other.load_state(gan.state())
+    assert not changed(copy(gan.lecam), other.lecam)
+    assert int(other.lecam.updates) == 1

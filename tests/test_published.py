@@ -45,6 +45,7 @@ def test_figures_of_the_paper() -> None:
         "distill.normalization=l2",
         "distill.view=clean",
         "distill.method=rkd",
+        "regularize.lecam=0.3",
     ],
 )
 def test_other_settings_have_none(change: str) -> None:
