@@ -22,7 +22,7 @@ KEPT_CHECKPOINTS = 2
 class Run:
     """The files of a run and nothing else.
 
-    settings.yaml, metrics.jsonl, evaluations.jsonl, samples/*.png, tensorboard/,
+    settings.yaml, metrics.jsonl, evaluations.jsonl, samples/*.png, scores/*.png, tensorboard/,
     checkpoints/*.safetensors, generator.safetensors (the best by the run's measure).
     """
 

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gan_vkd.data import ImageSet, load_heldout_set, load_training_set, to_network
+from gan_vkd.gan import GAN
+from gan_vkd.run import Run
+from gan_vkd.scores import Scores, save_histogram, summary
+from gan_vkd.training import train
+from tests.conftest import MakeSettings
+
+
+def build(small: MakeSettings) -> tuple[GAN, ImageSet, ImageSet]:
+    settings = small(arm="none")
+    torch.manual_seed(0)
+    heldout = load_heldout_set(settings.data)
+    assert heldout is not None
+    return GAN(settings, 10, "cpu"), load_training_set(settings.data), heldout
+
+
+def test_scores_are_the_discriminators_on_clean_images(small: MakeSettings) -> None:
+    gan, data, heldout = build(small)
+    scores = Scores(data, heldout, seed=0)(gan)
+    gan.discriminator.eval()
+    with torch.no_grad():
+        training = gan.discriminator(to_network(data.images), data.labels)
+        unseen = gan.discriminator(to_network(heldout.images), heldout.labels)
+    torch.testing.assert_close(scores["training"].sort().values, training.sort().values)
+    torch.testing.assert_close(scores["heldout"], unseen)
+    assert len(scores["fake"]) == len(data)
+
+
+def test_looking_changes_nothing_and_is_the_same_again(small: MakeSettings) -> None:
+    gan, data, heldout = build(small)
+    probe = Scores(data, heldout, seed=0)
+    before = {k: v.clone() for k, v in gan.discriminator.state_dict().items()}
+    random = torch.get_rng_state()
+    first, again = probe(gan), probe(gan)
+    assert all(torch.equal(first[kind], again[kind]) for kind in first)
+    assert torch.equal(random, torch.get_rng_state())
+    assert gan.discriminator.training
+    assert all(torch.equal(v, before[k]) for k, v in gan.discriminator.state_dict().items())
+
+
+def test_held_out_labels_are_those_of_the_training_sets_classes(small: MakeSettings) -> None:
+    gan, data, _ = build(small)
+    chosen = data.subset(list(range(20)))
+    classes = ["new", *reversed(chosen.classes)]
+    renamed = ImageSet(chosen.images, 10 - chosen.labels, classes, chosen.names)
+    foreign = ImageSet(chosen.images[:3], torch.zeros(3).long(), classes, chosen.names[:3])
+    both = ImageSet(
+        torch.cat([foreign.images, renamed.images]),
+        torch.cat([foreign.labels, renamed.labels]),
+        classes,
+        [str(i) for i in range(23)],
+    )
+    expected = Scores(data, chosen, seed=0)(gan)["heldout"]
+    torch.testing.assert_close(Scores(data, both, seed=0)(gan)["heldout"], expected)
+    assert "heldout" not in Scores(data, foreign, seed=0)(gan)
+    assert "heldout" not in Scores(data, None, seed=0)(gan)
+
+
+def test_the_summary_is_zero_without_and_one_with_full_overfitting() -> None:
+    scores = {"training": torch.tensor([2.0, 4.0]), "fake": torch.tensor([-1.0, -1.0])}
+    assert summary(scores) == {"score_training": 3.0, "score_fake": -1.0}
+    for heldout, r_v in ((3.0, 0.0), (-1.0, 1.0), (1.0, 0.5)):
+        found = summary(scores | {"heldout": torch.tensor([heldout])})
+        assert found["r_v"] == pytest.approx(r_v)
+    same = {kind: torch.ones(2) for kind in ("training", "heldout", "fake")}
+    assert "r_v" not in summary(same)
+
+
+def test_a_picture(tmp_path: Path) -> None:
+    scores = {"training": torch.randn(50) + 1, "fake": torch.randn(50)}
+    save_histogram(scores, tmp_path / "a" / "scores.png")
+    save_histogram({"training": torch.ones(3), "fake": torch.ones(3)}, tmp_path / "flat.png")
+    with Image.open(tmp_path / "a" / "scores.png") as image:
+        assert image.width > 300
+
+
+def test_a_run_logs_them(small: MakeSettings, tmp_path: Path) -> None:
+    train(small(arm="none"), tmp_path / "run")
+    records = [r for r in Run(tmp_path / "run").records("metrics") if "features" in r]
+    assert all(
+        {"score_training", "score_heldout", "score_fake", "r_v"} <= r.keys() for r in records
+    )
+    files = sorted(f.name for f in (tmp_path / "run" / "scores").iterdir())
+    assert files == ["00000003.png", "00000006.png"]
