@@ -1,4 +1,4 @@
-"""vkd train | evaluate | sample | compare | export | import | teach"""
+"""vkd train | sweep | evaluate | sample | compare | export | import | teach"""
 
 import sys
 from pathlib import Path
@@ -45,6 +45,50 @@ def train(
     from gan_vkd.training import train as run_training
 
     run_training(settings, out, resume)
+
+
+@app.command()
+def sweep(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG... [KEY.SUB=VALUE]...",
+            help="Settings files, one an arm; key.sub=value for all of them.",
+            show_default=False,
+        ),
+    ],
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")] = Path(
+        "runs/sweep"
+    ),
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="A SLURM job a run: timeout_min=240,partition=gpu,gpus_per_node=1",
+        ),
+    ] = None,
+) -> None:
+    """Train every arm at every seed, then compare. Call again to continue."""
+    from gan_vkd.sweep import read_arguments
+    from gan_vkd.sweep import sweep as run_sweep
+
+    configs, numbers, overrides = read_arguments(arguments, seeds)
+    if slurm is not None:
+        from gan_vkd.slurm import submit
+
+        submit(configs, numbers, out, overrides, slurm)
+        return
+    finished = run_sweep(configs, numbers, out, overrides, jobs)
+    if finished:
+        compare(finished, out)
+    failed = len(configs) * len(numbers) - len(finished)
+    if failed:
+        raise VkdError(f"{out}: {failed} runs failed, see above; call again to go on with them")
 
 
 @app.command()

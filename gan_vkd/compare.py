@@ -18,12 +18,13 @@ from gan_vkd.run import Run
 
 Row = dict[str, str]
 PUBLISHED = "published FID"
+BESIDE = ("precision", "recall", "density", "coverage", "memorised", "memorised_by_chance")
 
 
 def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     """Writes table.md, table.csv and samples.png into `out` and returns the tables as Markdown.
 
-    A row a run: the Frechet distance at its first, best and last evaluation, the kernel distance
+    A row a run: the Frechet distance at its first, best and last evaluation, the other measures
     at the best, and the cost of an iteration. Where an arm was run at several seeds, a table of
     means, standard deviations (n - 1) and extremes over seeds comes first, with the mean of the
     differences to the baseline at the same seeds and its 95% confidence interval (Student's t).
@@ -105,6 +106,7 @@ class Measured:
             "last": f"{last[frechet]:.3f}",
             "first": f"{first[frechet]:.3f} ({first['iteration']})",
             f"{kernel}, best": f"{best[kernel]:.5f}",
+            **{name: f"{best[name]:.3f}" for name in BESIDE if name in best},
             "ms / iteration": f"{1000 * last['seconds'] / last['iteration']:.0f}",
         }
         return row if self.published is None else row | {PUBLISHED: f"{self.published:.2f}"}

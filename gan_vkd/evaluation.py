@@ -1,4 +1,4 @@
-"""Samples to clean-fid's distances (Parmar, Zhang and Zhu, CVPR 2022).
+"""Samples to clean-fid's distances (Parmar, Zhang and Zhu, CVPR 2022) and what FID does not show.
 
 The features are Inception's, and the distances are called FID and KID, only where Inception's
 weights are at hand. On any other network's features the same Frechet and kernel distances are
@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cleanfid import fid as cleanfid
-from cleanfid.features import feature_extractor
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from torch import Tensor
@@ -24,9 +24,18 @@ from torch.utils.data import DataLoader, Dataset
 from gan_vkd.config import DataSettings, NetworkSettings, Settings
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set, to_uint8
 from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.features import compute_once, teacher_facts
+from gan_vkd.measures import (
+    density_coverage,
+    inception_score,
+    memorisation_rate,
+    nearest,
+    precision_recall,
+)
 from gan_vkd.models.biggan import Generator
 from gan_vkd.teachers import load_teacher
 
+NEIGHBOURS = 5  # of density and coverage, the most that a measure needs
 INCEPTION_FILE = "inception-2015-12-05.pt"
 
 
@@ -34,13 +43,18 @@ INCEPTION_FILE = "inception-2015-12-05.pt"
 class Extractor:
     """A feature network in clean-fid's convention: (B, 3, H, W) in [0, 255] -> (B, d).
 
-    `resize` maps one (H, W, 3) array to the network's input; None: images go in as they are.
+    resize: maps one (H, W, 3) array to the network's input; None: images go in as they are.
+    classify: features (N, d) to class probabilities (N, C), where the Inception score is to be had.
+    facts, weights: what its features depend on, the key under which they are kept.
     """
 
     name: str
     model: Callable[[Tensor], Tensor]
     device: str
     resize: Callable[[np.ndarray], np.ndarray] | None
+    facts: dict[str, Any]
+    weights: dict[str, Tensor]
+    classify: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def frechet_name(self) -> str:
@@ -56,6 +70,15 @@ class Extractor:
         loader = DataLoader(_Resized(images, self.resize), batch_size, num_workers=workers)
         batches = [cleanfid.get_batch_features(b, self.model, self.device) for b in loader]
         return np.concatenate(batches)
+
+    def features_once(self, data: ImageSet, batch_size: int, folder: Path | None) -> np.ndarray:
+        """The features of a whole set, from `folder` where they are kept."""
+        facts = {"data": data.fingerprint(), "judge": self.name, **self.facts}
+
+        def compute(rows: Tensor) -> Tensor:
+            return torch.from_numpy(self.features(data.images[rows], batch_size))
+
+        return compute_once(compute, len(data), folder, facts, self.weights).numpy()
 
 
 class _Resized(Dataset[Tensor]):
@@ -79,21 +102,30 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
         VkdError: weights that are not to be had, with what to do.
     """
     if settings.name == "inception":
+        inception = _inception(settings.weights, device)
         return Extractor(
-            "inception", _inception(settings.weights, device), device, build_resizer("clean")
+            "inception",
+            inception,
+            device,
+            build_resizer("clean"),
+            {"resize": "clean"},
+            inception.state_dict(),
+            partial(_classify, inception) if hasattr(inception.base, "output") else None,
         )
     teacher = load_teacher(settings, resolution, device)
 
     def model(images: Tensor) -> Tensor:
         return teacher(images / 127.5 - 1)
 
-    return Extractor(settings.name, model, device, None)
+    return Extractor(
+        settings.name, model, device, None, teacher_facts(teacher), teacher.state_dict()
+    )
 
 
-def _inception(weights: str | None, device: str) -> Callable[[Tensor], Tensor]:
+def _inception(weights: str | None, device: str) -> InceptionV3W:
     if weights is None:
         try:
-            model = feature_extractor(device=torch.device(device), use_dataparallel=False)
+            return InceptionV3W(tempfile.gettempdir(), download=True).to(device).eval()
         except Exception as error:  # requests, urllib, torch: all mean no weights
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise VkdError(
@@ -101,7 +133,6 @@ def _inception(weights: str | None, device: str) -> Callable[[Tensor], Tensor]:
                 f"{INCEPTION_FILE} (--inception PATH or evaluate.features.weights), or evaluate on "
                 "another network's features, e.g. evaluate.features.name=cifar_resnet20"
             ) from None
-        return model
     path = Path(weights).expanduser()
     path = path / INCEPTION_FILE if path.is_dir() else path
     if not path.is_file():
@@ -109,10 +140,18 @@ def _inception(weights: str | None, device: str) -> Callable[[Tensor], Tensor]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / INCEPTION_FILE).symlink_to(path.resolve())
-            return InceptionV3W(folder, download=False).to(device)
+            return InceptionV3W(folder, download=False).to(device).eval()
     except (RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise VkdError(f"{path}: not the TorchScript Inception of clean-fid ({reason})") from None
+
+
+@torch.no_grad()
+def _classify(inception: InceptionV3W, features: np.ndarray) -> np.ndarray:
+    """Features (N, 2048) -> Inception's probabilities (N, 1008), by its own last layer."""
+    device = next(inception.parameters()).device
+    logits = inception.base.output(torch.from_numpy(features).float().to(device))
+    return logits.softmax(1).double().cpu().numpy()
 
 
 def load_reference(name: str, data: DataSettings) -> ImageSet:
@@ -155,26 +194,52 @@ def draw_samples(
 
 
 class Evaluator:
-    """Distances of a generator's samples to one reference set, whose features are computed once."""
+    """Measures of a generator's samples against one reference set and the training set.
 
-    def __init__(self, settings: Settings, device: str, reference: ImageSet | None = None) -> None:
-        self.settings = settings.evaluate
-        self.extractor = make_extractor(self.settings.features, settings.data.resolution, device)
-        reference = reference or load_reference(self.settings.reference, settings.data)
+    The features of both sets are computed once (and kept, where the settings name a folder).
+
+    Args:
+        settings: of the run.
+        device: where the judge runs.
+        reference: what samples are compared with; None: as the settings say.
+        training: what samples may be copies of; None: as the settings say.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: str,
+        reference: ImageSet | None = None,
+        training: ImageSet | None = None,
+    ) -> None:
+        self.settings = s = settings.evaluate
+        self.extractor = make_extractor(s.features, settings.data.resolution, device)
+        reference = reference or load_reference(s.reference, settings.data)
         if len(reference) < 2:
-            raise VkdError(f"evaluate.reference = {self.settings.reference}: needs two images")
-        with isolated_randomness(self.settings.seed):
-            self.reference = self.extractor.features(reference.images, self.settings.batch_size)
+            raise VkdError(f"evaluate.reference = {s.reference}: needs two images")
+        self.training = training or _training_set(settings.data)
+        self.known, self.by_chance = None, None
+        with isolated_randomness(s.seed):
+            once = partial(
+                self.extractor.features_once, batch_size=s.batch_size, folder=settings.cache_folder
+            )
+            self.reference = once(reference)
+            if self.training is not None and len(self.training) > 1:
+                self.known = once(self.training)
+                if s.reference != "train":
+                    self.by_chance = memorisation_rate(self.reference, self.known)
 
     def __call__(self, generator: Generator, shares: list[float]) -> dict[str, Any]:
-        """Frechet and kernel distance of `num_samples` samples, with how they were measured."""
+        """Measures of `num_samples` samples, with how they were taken.
+
+        Frechet and kernel distance, improved precision and recall, density and coverage, the
+        Inception score (mean and standard deviation) on Inception, the share of memorised samples
+        and, beside it, that of the reference images, which nobody has copied.
+        """
         s = self.settings
         with isolated_randomness(s.seed):
-            images = draw_samples(generator, shares, s.num_samples, s.batch_size, s.seed)
-            features = self.extractor.features(images, s.batch_size)
-            if not np.isfinite(features).all():
-                raise VkdError("evaluation: the samples' features are not finite")
-            return {
+            features = self._features(generator, shares, s.num_samples)
+            result: dict[str, Any] = {
                 "features": s.features.name,
                 "reference": s.reference,
                 "reference_images": len(self.reference),
@@ -183,6 +248,50 @@ class Evaluator:
                 self.extractor.frechet_name: frechet_distance(features, self.reference),
                 self.extractor.kernel_name: cleanfid.kernel_distance(self.reference, features),
             }
+        if self.extractor.classify is not None and len(features) >= 10:
+            score = inception_score(self.extractor.classify(features))
+            result |= dict(zip(("IS", "IS_deviation"), score, strict=True))
+        if min(len(features), len(self.reference)) > NEIGHBOURS:
+            result |= precision_recall(self.reference, features)
+            result |= density_coverage(self.reference, features)
+        if self.known is not None:
+            result["memorised"] = memorisation_rate(features, self.known)
+        if self.by_chance is not None:
+            result["memorised_by_chance"] = self.by_chance
+        return result
+
+    def neighbours(
+        self, generator: Generator, shares: list[float], count: int = 10
+    ) -> Tensor | None:
+        """uint8 images (count * 6, 3, R, R): each sample, then its five nearest training images.
+
+        None where there are not that many.
+        """
+        if self.training is None or self.known is None or len(self.known) < NEIGHBOURS:
+            return None
+        with isolated_randomness(self.settings.seed):
+            images = draw_samples(generator, shares, count, count, self.settings.seed)
+            features = self.extractor.features(images, count)
+        rows, _ = nearest(features, self.known, NEIGHBOURS)
+        pairs = zip(images, rows, strict=True)
+        return torch.cat([torch.cat([x[None], self.training.images[r]]) for x, r in pairs])
+
+    def _features(self, generator: Generator, shares: list[float], count: int) -> np.ndarray:
+        s = self.settings
+        images = draw_samples(generator, shares, count, s.batch_size, s.seed)
+        features = self.extractor.features(images, s.batch_size)
+        if not np.isfinite(features).all():
+            raise VkdError("evaluation: the samples' features are not finite")
+        return features
+
+
+def _training_set(data: DataSettings) -> ImageSet | None:
+    """The training set, or a word that nothing can be said of copies: others' runs come without."""
+    try:
+        return load_training_set(data)
+    except VkdError as error:
+        print(f"no memorisation rate, since the training set is missing: {error}")
+        return None
 
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:

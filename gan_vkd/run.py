@@ -23,7 +23,8 @@ class Run:
     """The files of a run and nothing else.
 
     settings.yaml, metrics.jsonl, evaluations.jsonl, samples/*.png, scores/*.png, tensorboard/,
-    checkpoints/*.safetensors, generator.safetensors (the best by the run's measure).
+    checkpoints/*.safetensors; of the best by the run's measure: generator.safetensors, and
+    neighbours.png, samples with the five training images nearest to each.
     """
 
     def __init__(self, path: Path) -> None:

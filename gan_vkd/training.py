@@ -21,7 +21,7 @@ from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.evaluation import Evaluator
 from gan_vkd.features import load_bank
 from gan_vkd.gan import GAN
-from gan_vkd.pictures import class_grid, save_png
+from gan_vkd.pictures import class_grid, grid, save_png
 from gan_vkd.run import Run, pick_device
 from gan_vkd.scores import Scores, save_histogram, summary
 from gan_vkd.teachers import load_teacher
@@ -58,7 +58,7 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
     """
     run = Run(folder)
     total = settings.train.iterations
-    if _is_finished(run, settings, resume):
+    if is_finished(run, settings, resume):
         print(f"{run.path}: finished already ({total} iterations)")
         return
 
@@ -77,7 +77,7 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
             bank = load_bank(teacher, data, settings.data.flip, settings.cache_folder)
         if distill.method == "kd_dlgm":
             text = class_embeddings(distill.text, teacher, data.classes)
-    evaluator = Evaluator(settings, device)
+    evaluator = Evaluator(settings, device, training=data)
     probe = Scores(labelled, load_heldout_set(settings.data), settings.evaluate.seed)
     torch.manual_seed(settings.seed)
     try:
@@ -243,6 +243,9 @@ def _evaluate(
     if distance < progress.best:
         progress.best, progress.best_iteration = distance, progress.iteration
         run.export(gan.average, {"iteration": progress.iteration, "shares": shares})
+        neighbours = evaluator.neighbours(gan.average, shares)
+        if neighbours is not None:
+            save_png(grid(neighbours, 6), run.path / "neighbours.png")
 
 
 def _state(gan: GAN, progress: Progress, settings: Settings) -> dict[str, Any]:
@@ -271,7 +274,7 @@ def _set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _is_finished(run: Run, settings: Settings, resume: bool) -> bool:
+def is_finished(run: Run, settings: Settings, resume: bool) -> bool:
     """Whether nothing is left to do; refuses a folder that is another run's."""
     if not (run.path / "settings.yaml").exists():
         return False

@@ -89,7 +89,16 @@ def test_module_and_bad_settings_without_torch(tmp_path):
 
 def test_no_arguments_show_the_commands(vkd):
     _, out, err = vkd()
-    for command in ("train", "evaluate", "sample", "compare", "export", "import", "teach"):
+    for command in (
+        "train",
+        "sweep",
+        "evaluate",
+        "sample",
+        "compare",
+        "export",
+        "import",
+        "teach",
+    ):
         assert command in out + err
 
 

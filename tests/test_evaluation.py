@@ -4,19 +4,27 @@ import numpy as np
 import pytest
 import torch
 from cleanfid import fid as cleanfid
+from cleanfid.resize import build_resizer
 from scipy import linalg
 
 from gan_vkd.config import NetworkSettings
-from gan_vkd.data import ImageSet, load_heldout_set, to_uint8
+from gan_vkd.data import ImageSet, load_heldout_set, to_network, to_uint8
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.evaluation import (
     INCEPTION_FILE,
     Evaluator,
+    Extractor,
     draw_samples,
     frechet_distance,
     isolated_randomness,
     load_reference,
     make_extractor,
+)
+from gan_vkd.measures import (
+    density_coverage,
+    inception_score,
+    memorisation_rate,
+    precision_recall,
 )
 from gan_vkd.models.biggan import Generator
 from gan_vkd.pictures import class_grid, save_png
@@ -47,9 +55,10 @@ class FakeInception(torch.nn.Module):
         self.layers = torch.nn.Sequential(
             torch.nn.AvgPool2d(29, 10), torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 28, 2048)
         )
+        self.output = torch.nn.Linear(2048, 1008)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
+        return self.output(self.layers(x)).softmax(1)
 
 
 @pytest.fixture
@@ -145,10 +154,10 @@ def test_missing_or_wrong_inception_is_one_line(content: bytes | None, tmp_path:
 
 
 def test_unreachable_inception_says_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(**options: object) -> None:
+    def unreachable(*args: object, **options: object) -> None:
         raise OSError("no route to host\nsecond line")
 
-    monkeypatch.setattr("gan_vkd.evaluation.feature_extractor", unreachable)
+    monkeypatch.setattr("gan_vkd.evaluation.InceptionV3W", unreachable)
     with pytest.raises(VkdError, match=r"--inception PATH") as error:
         make_extractor(NetworkSettings(name="inception"), 32, "cpu")
     assert len(str(error.value).splitlines()) == 1
@@ -211,3 +220,97 @@ def test_the_grid_shows_a_row_a_class(generator: Generator) -> None:
     assert picture.shape == (3, 10 * 33 + 1, 10 * 33 + 1)
     some = class_grid(generator, [0.5, 0, 0, 0.5, 0, 0, 0, 0, 0, 0])
     assert some.shape == (3, 2 * 33 + 1, 10 * 33 + 1)
+
+
+def test_fidelity_diversity_and_copying_beside_the_distance(
+    small: MakeSettings, generator: Generator
+) -> None:
+    settings = small("evaluate.num_samples=60", arm="none")
+    evaluator = Evaluator(settings, "cpu")
+    found = evaluator(generator, SHARES)
+    images = draw_samples(generator, SHARES, 60, 100, 0)
+    samples, training, heldout = (
+        evaluator.extractor.features(x, 100)
+        for x in (
+            images,
+            load_reference("train", settings.data).images,
+            load_reference("heldout", settings.data).images,
+        )
+    )
+    expected = precision_recall(heldout, samples) | density_coverage(heldout, samples)
+    assert {name: found[name] for name in expected} == expected
+    assert found["memorised"] == memorisation_rate(samples, training)
+    assert found["memorised_by_chance"] == memorisation_rate(heldout, training)
+    assert "IS" not in found
+    against = Evaluator(small("evaluate.reference=train", arm="none"), "cpu")(generator, SHARES)
+    assert "memorised_by_chance" not in against
+
+
+def test_copies_are_found_and_shown(small: MakeSettings) -> None:
+    """A generator that has learnt its training images by heart."""
+    settings = small(arm="none")
+    evaluator = Evaluator(settings, "cpu")
+    data = load_reference("train", settings.data)
+
+    class ByHeart(Generator):
+        def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return to_network(data.images[(z[:, 0].abs() * 1000).long() % len(data)])
+
+    copies = ByHeart(32, 2, 8, 10).eval()
+    assert evaluator(copies, SHARES)["memorised"] == 1
+    shown = evaluator.neighbours(copies, SHARES, 4)
+    assert shown is not None
+    assert shown.shape == (24, 3, 32, 32)
+    assert torch.equal(shown[::6], shown[1::6]), "the nearest training image is the sample itself"
+    assert not torch.equal(shown[1::6], shown[2::6])
+
+
+def test_inception_score_by_inceptions_own_classifier(
+    inception: Path, generator: Generator, small: MakeSettings
+) -> None:
+    settings = small(f"evaluate.features={{name: inception, weights: {inception}}}", arm="none")
+    evaluator = Evaluator(settings, "cpu", training=load_reference("train", settings.data))
+    found = evaluator(generator, SHARES)
+    assert found["features"] == "inception"
+    network, resize = torch.jit.load(str(inception)), build_resizer("clean")
+    images = draw_samples(generator, SHARES, 20, 100, 0).permute(0, 2, 3, 1).numpy()
+    resized = torch.from_numpy(np.stack([resize(x) for x in images])).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        probabilities = network((resized.float() - 128) / 128)
+    mean, deviation = inception_score(probabilities.numpy())
+    assert found["IS"] == pytest.approx(mean, rel=1e-5)
+    assert found["IS_deviation"] == pytest.approx(deviation, rel=1e-3, abs=1e-7)
+
+
+def test_a_run_without_its_training_set_is_measured_all_the_same(
+    small: MakeSettings, generator: Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_pngs(torch.randint(256, (9, 3, 32, 32), dtype=torch.uint8), tmp_path / "own")
+    missing = f"data.source={tmp_path / 'missing'}"
+    settings = small(missing, "data.num_images=null", f"evaluate.reference={own}", arm="none")
+    reference = load_reference(own, settings.data)
+    evaluator = Evaluator(settings, "cpu", reference)
+    assert "no memorisation rate, since the training set is missing" in capsys.readouterr().out
+    found = evaluator(generator, SHARES)
+    assert "precision" in found
+    assert "memorised" not in found
+    assert evaluator.neighbours(generator, SHARES) is None
+
+
+def test_features_of_the_sets_are_kept(
+    small: MakeSettings, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(f"cache={tmp_path / 'cache'}", arm="none")
+    first = Evaluator(settings, "cpu")(generator, SHARES)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    shown: list[int] = []
+    features = Extractor.features
+
+    def counting(self: Extractor, images: torch.Tensor, batch_size: int) -> np.ndarray:
+        shown.append(len(images))
+        return features(self, images, batch_size)
+
+    monkeypatch.setattr(Extractor, "features", counting)
+    again = Evaluator(settings, "cpu")
+    assert shown == [8, 8]
+    assert again(generator, SHARES) == first

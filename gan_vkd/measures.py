@@ -1,0 +1,143 @@
+"""Measures of samples beside the Frechet distance: fidelity, diversity and copying.
+
+All are functions of features (N, d), whatever network they come from, and of nothing else.
+Distances are computed in float64, a block of rows at a time.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK = 2048  # rows of a block of distances
+
+
+def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> dict[str, float]:
+    """Improved precision and recall (Kynkaanniemi et al., NeurIPS 2019, equations 1 and 2).
+
+    A sample is covered by a set where it lies within the distance from some member to its k-th
+    nearest neighbour in the set. Precision is the share of fake samples covered by the real set,
+    recall the share of real ones covered by the fake set.
+
+    Args:
+        real, fake: features (N, d) and (M, d).
+        k: the paper's is 3.
+
+    Raises:
+        ValueError: a set of k samples or fewer.
+    """
+    x, y = _double(real), _double(fake)
+    return {
+        "precision": float((_memberships(y, x, _radii(x, k)) > 0).double().mean()),
+        "recall": float((_memberships(x, y, _radii(y, k)) > 0).double().mean()),
+    }
+
+
+def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
+    """Density and coverage (Naeem et al., ICML 2020, equations 3 and 4).
+
+    Density is the mean number of real neighbourhoods that a fake sample lies in, over k; coverage
+    the share of real samples with a fake one in their neighbourhood.
+
+    Args:
+        real, fake: features (N, d) and (M, d).
+        k: the paper's is 5.
+
+    Raises:
+        ValueError: a real set of k samples or fewer.
+    """
+    x, y = _double(real), _double(fake)
+    radii = _radii(x, k)
+    closest = torch.cat([block.amin(1) for block in _distances(x, y)])
+    return {
+        "density": float(_memberships(y, x, radii).double().mean() / k),
+        "coverage": float((closest <= radii).double().mean()),
+    }
+
+
+def inception_score(probabilities: np.ndarray, splits: int = 10) -> tuple[float, float]:
+    """Mean and standard deviation over splits of exp E KL(p(y|x) || p(y)).
+
+    Salimans et al., NeurIPS 2016, section 4. It is the Inception score only where the
+    probabilities are Inception's.
+
+    Args:
+        probabilities: (N, C), rows that sum to one.
+        splits: equal parts of the samples in their order.
+
+    Raises:
+        ValueError: fewer samples than splits.
+    """
+    if len(probabilities) < splits:
+        raise ValueError(f"{len(probabilities)} samples cannot be split into {splits} parts")
+    scores = []
+    for part in np.array_split(probabilities.astype(np.float64), splits):
+        logs = np.log(np.maximum(part, 1e-300)) - np.log(np.maximum(part.mean(0), 1e-300))
+        scores.append(np.exp((part * logs).sum(1).mean()))
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+def nearest(
+    samples: np.ndarray, training: np.ndarray, count: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest training images of each sample, nearest first.
+
+    Args:
+        samples, training: features (M, d) and (N, d).
+        count: how many, at most N.
+
+    Returns:
+        Indices (M, count) into the training set and Euclidean distances (M, count).
+    """
+    blocks = _distances(_double(samples), _double(training))
+    found = [block.topk(count, dim=1, largest=False) for block in blocks]
+    indices, distances = (torch.cat([f[i] for f in found]).cpu().numpy() for i in (1, 0))
+    return indices, distances
+
+
+def memorisation_rate(samples: np.ndarray, training: np.ndarray) -> float:
+    """Share of samples that are nearer to a training image than that one is to any other.
+
+    Such samples are unauthentic (Alaa et al., ICML 2022, section 4.3): this is one minus their
+    authenticity. Images never seen have a rate of their own, about one half where sample and
+    training set are of one distribution, so a rate is to be read beside that of held-out images.
+
+    Args:
+        samples, training: features (M, d) and (N, d).
+
+    Raises:
+        ValueError: a training set of one image.
+    """
+    radii = _radii(_double(training), 1).cpu().numpy()
+    indices, distances = nearest(samples, training)
+    return float((distances <= radii[indices]).mean())
+
+
+def _double(features: np.ndarray) -> Tensor:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.as_tensor(features, dtype=torch.float64, device=device)
+
+
+def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Euclidean distances (n, M) of every block of rows of x (N, d) to y (M, d)."""
+    centre = y.mean(0)
+    x, y = x - centre, y - centre
+    rounding = 1e-6 * y.square().sum(1).mean().sqrt()  # of products; equal samples come out equal
+    for rows in x.split(BLOCK):
+        block = torch.cdist(rows, y, compute_mode="use_mm_for_euclid_dist")
+        yield block.masked_fill_(block < rounding, 0.0)
+
+
+def _radii(x: Tensor, k: int) -> Tensor:
+    """Distances (N,) of each sample to its k-th nearest other one."""
+    if len(x) <= k:
+        raise ValueError(f"{len(x)} samples have no {k}-th nearest neighbour")
+    # the sample itself is the first of its neighbours, at distance zero; balls are closed
+    radii = [block.kthvalue(k + 1, dim=1).values for block in _distances(x, x)]
+    return torch.cat(radii) * (1 + 1e-9)
+
+
+def _memberships(samples: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
+    """In how many balls (centre, radius) each sample (M, d) lies: (M,)."""
+    return torch.cat([(block <= radii).sum(1) for block in _distances(samples, centres)])

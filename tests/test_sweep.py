@@ -1,0 +1,519 @@
+"""Sweeps: the order, what is checked first, what survives what, signals, logs, SLURM."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_vkd import sweep as module
+from gan_vkd.config import load_settings
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.run import Run
+from gan_vkd.slurm import run_job, submit
+from gan_vkd.sweep import Job, Stopped, plan, read_arguments, sweep
+from tests.conftest import CONFIGS
+
+ROOT = CONFIGS.parent
+ARMS = [CONFIGS / f"quickstart{arm}.yaml" for arm in ("", "_layernorm", "_whitening")]
+# A run that takes no time. It writes into OUT/events what happens to it, and does what a file of
+# its name says: `fail`, `wait` (until a signal, which it answers like a run) or `stubborn`.
+FAKE = """
+import os, signal, sys, time
+folder = sys.argv[sys.argv.index("--out") + 1]
+out, name = os.path.split(folder)
+asked = os.path.join(out, name + ".does")
+does = open(asked).read() if os.path.exists(asked) else ""
+events = os.open(os.path.join(out, "events"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def say(what):
+    os.write(events, f"{name} {what} {os.getpid()}\\n".encode())
+received = []
+def handle(number, frame):
+    received.append(number)
+    say(signal.Signals(number).name)
+signal.signal(signal.SIGINT, handle)
+signal.signal(signal.SIGTERM, handle)
+os.makedirs(folder, exist_ok=True)
+print("threads", os.environ.get("OMP_NUM_THREADS"))
+print("name", name, "\\rhalf way\\r", end="", file=sys.stderr)
+say("start")
+if does == "fail":
+    print("vkd: it cannot go on", file=sys.stderr)
+    sys.exit(3)
+while does == "stubborn" or (does == "wait" and not received):
+    time.sleep(0.02)
+time.sleep(0.3)
+say("end")
+if received:
+    sys.exit(128 + received[0])
+print("done well")
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program that the sweep starts, in the place of `python -m gan_vkd`."""
+    file = tmp_path / "fake.py"
+    file.write_text(FAKE)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    monkeypatch.setattr(module, "PROGRAM", [sys.executable, "-S", str(file)])
+    return file
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def events(out: Path) -> list[list[str]]:
+    """Of each event: the run, what happened, its process."""
+    file = out / "events"
+    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def until(true: Callable[[], Any], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+# the command line
+
+
+@pytest.mark.parametrize(
+    ("positional", "option", "seeds"),
+    [(["1", "2"], ["0"], [0, 1, 2]), ([], ["0,1,2"], [0, 1, 2]), ([], ["0 4"], [0, 4]),
+     ([], ["7", "5"], [7, 5]), ([], None, [0])],
+)  # fmt: skip
+def test_seeds_as_they_may_be_typed(positional, option, seeds):
+    arguments = ["a.yaml", *positional, "b.yaml", "train.iterations=5"]
+    expected = [Path("a.yaml"), Path("b.yaml")], seeds, ["train.iterations=5"]
+    assert read_arguments(arguments, option) == expected
+
+
+def test_a_settings_file_may_have_an_equals_sign(tmp_path):
+    (tmp_path / "a=b.yaml").write_text("")
+    assert read_arguments([str(tmp_path / "a=b.yaml")], ["0"])[0] == [tmp_path / "a=b.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "fault"),
+    [(["a.yaml", "1"], None, "seeds follow --seeds"), (["a.yaml"], ["one"], "--seeds one"),
+     (["a.yaml"], ["0,"], "whole numbers")],
+)  # fmt: skip
+def test_what_is_no_seed(arguments, option, fault):
+    with pytest.raises(SettingsError, match=fault):
+        read_arguments(arguments, option)
+
+
+# the plan
+
+
+def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(fake, out):
+    jobs = plan(ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4", "distill.view=clean"])
+    arms = ["quickstart", "quickstart_layernorm", "quickstart_whitening"]
+    assert [job.folder for job in jobs] == [
+        out / f"{arm}_seed{seed}" for seed in (3, 1) for arm in arms
+    ]
+    both = ["distill.weight=2", "model.ch=4", "distill.view=clean"]
+    for job, config, own in zip(jobs, ARMS * 2, [["model.ch=4"], both, both] * 2, strict=True):
+        seed = job.folder.name[-1]
+        assert job.command == [
+            *module.PROGRAM, "train", str(config), *own, f"seed={seed}",
+            "--out", str(job.folder), "--resume",
+        ]  # fmt: skip
+    assert not any(job.finished for job in jobs)
+
+
+def test_the_program_is_this_package():
+    assert [sys.executable, "-m", "gan_vkd"] == module.PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("configs", "seeds", "overrides", "fault"),
+    [
+        ([*ARMS, CONFIGS / "nowhere.yaml"], [0], [], "no such settings file"),
+        (ARMS, [0], ["distill.wieght=1"], "did you mean distill.weight"),
+        (ARMS, [0], ["model.ch=0"], "model.ch"),
+        (ARMS, [0, 2**32], [], "seed = 4294967296"),
+        (ARMS, [0], ["seed=4"], "set by --seeds"),
+        (ARMS, [0, 1, 0], [], "seed 0 is given twice"),
+        ([*ARMS, Path("elsewhere/quickstart.yaml")], [0], [], "quickstart is given twice"),
+        ([], [0], [], "no settings file"),
+        (ARMS, [], [], "no seed"),
+    ],
+)
+def test_a_mistake_anywhere_is_told_before_the_first_run(
+    fake, out, configs, seeds, overrides, fault
+):
+    with pytest.raises(SettingsError, match=fault) as caught:
+        sweep(configs, seeds, out, overrides)
+    assert len(str(caught.value).splitlines()) == 1
+    assert list(out.iterdir()) == []
+
+
+def test_other_things_that_are_told_first(fake, out, tmp_path):
+    with pytest.raises(SettingsError, match="jobs = 0"):
+        sweep(ARMS, [0], out, [], jobs=0)
+    Run(out / "quickstart_whitening_seed0").write_settings(load_settings(ARMS[0], ["model.ch=4"]))
+    with pytest.raises(SettingsError, match="is a run with other settings"):
+        sweep(ARMS, [0], out, [])
+    with pytest.raises(VkdError, match="cannot be written"):
+        sweep(ARMS, [0], fake / "out", [])
+    assert events(out) == []
+
+
+# runs
+
+
+def test_order_logs_terminal_and_threads(fake, out, capsys, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    folders = sweep(ARMS[:2], [0, 1], out, ["model.ch=4"])
+    names = [f"quickstart{arm}_seed{seed}" for seed in (0, 1) for arm in ("", "_layernorm")]
+    assert folders == [out / name for name in names]
+    expected = [[name, what] for name in names for what in ("start", "end")]
+    assert [event[:2] for event in events(out)] == expected, "one at a time, in order"
+
+    printed = capsys.readouterr().out
+    log = (out / f"{names[1]}.log").read_text()
+    assert "threads 12\n" in log
+    assert f"name {names[1]}" in log, "stdout and stderr"
+    assert "seed=0 --out" in log.splitlines()[0], "the command"
+    assert "threads" not in printed
+    lines = printed.splitlines()
+    assert lines[0] == f"quickstart seed 0 started, {out / names[0]}.log"
+    assert lines[1].startswith("1/4 quickstart seed 0 finished in ")
+    assert lines[1].endswith(" left")
+    assert "left" not in lines[7]
+    assert lines[8] == f"quickstart seed 0: finished; done well; {out / names[0]}.log"
+    assert len(lines) == 4 + 4 + 4
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    sweep(ARMS[:2], [0, 1], out, ["model.ch=4"], jobs=4)
+    log = (out / f"{names[1]}.log").read_text()
+    assert log.count("done well") == 2, "appended to"
+    assert "threads 5\n" in log, "the user's own number"
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_as_many_at_once_as_asked_and_never_more(fake, out, jobs):
+    sweep(ARMS, [0, 1], out, [], jobs=jobs)
+    at_once = [0]
+    for _, what, _ in events(out):
+        at_once.append(at_once[-1] + (1 if what == "start" else -1))
+    assert max(at_once) == jobs
+    assert at_once[-1] == 0
+
+
+def test_a_failing_and_a_killed_run_stop_no_other_and_are_finished_by_the_next_call(
+    fake, out, capfd
+):
+    (out / "quickstart_seed0.does").write_text("fail")
+    (out / "quickstart_layernorm_seed0.does").write_text("wait")
+    killer = (
+        "import os, signal, sys, time\n"
+        "while True:\n"
+        "    time.sleep(0.05)\n"
+        "    for line in open(sys.argv[1]) if os.path.exists(sys.argv[1]) else []:\n"
+        "        name, what, pid = line.split()\n"
+        "        if name == 'quickstart_layernorm_seed0':\n"
+        "            sys.exit(os.kill(int(pid), signal.SIGKILL))\n"
+    )
+    with subprocess.Popen([sys.executable, "-S", "-c", killer, str(out / "events")]):
+        folders = sweep(ARMS, [0, 1], out, [], jobs=2)
+    assert [folder.name for folder in folders] == [
+        "quickstart_whitening_seed0",
+        *(f"quickstart{arm}_seed1" for arm in ("", "_layernorm", "_whitening")),
+    ]
+    printed, err = capfd.readouterr()
+    summary = printed.splitlines()[-6:]
+    failed = "quickstart seed 0: failed (exit code 3); vkd: it cannot go on; "
+    assert summary[0] == f"{failed}{out / 'quickstart_seed0.log'}"
+    assert summary[1].startswith("quickstart_layernorm seed 0: failed (SIGKILL); half way; ")
+    assert all(": finished; done well; " in line for line in summary[2:])
+    assert err == ""
+
+    for file in out.glob("*.does"):
+        file.unlink()
+    assert len(sweep(ARMS, [0, 1], out, [], jobs=3)) == 6
+
+
+def test_a_program_that_cannot_be_started_leaves_no_process_behind(fake, out, monkeypatch):
+    (out / "quickstart_seed0.does").write_text("wait")
+    (out / "quickstart_layernorm_seed0.log").mkdir()
+    with pytest.raises(VkdError, match=r"layernorm_seed0\.log: the run cannot be started"):
+        sweep(ARMS, [0], out, [], jobs=2)
+    for _, what, pid in events(out):
+        assert what in ("start", "SIGTERM", "end")
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
+def test_the_time_left_is_that_of_the_runs_to_come(fake, out, capsys, monkeypatch):
+    def ended(waiting, jobs, *_):
+        while waiting:
+            yield waiting.pop(0), 0, 3600.0
+
+    monkeypatch.setattr(module, "_ended", ended)
+    sweep(ARMS[:1], list(range(4)), out, [])
+    lines = capsys.readouterr().out.splitlines()
+    lefts = [line.partition("; about ")[2] for line in lines[:4]]
+    assert lefts == ["3h00m left", "2h00m left", "1h00m left", ""]
+    sweep(ARMS[:1], list(range(4)), out, [], jobs=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1/4 quickstart seed 0 finished in 1h00m; about 1h15m left"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.4, "7s"), (59.6, "1m00s"), (200, "3m20s"),
+                                               (3599.9, "1h00m"), (3725, "1h02m")])  # fmt: skip
+def test_durations(seconds, text):
+    assert module._duration(seconds) == text
+
+
+# signals
+
+
+@pytest.fixture
+def started(fake, out):
+    """A sweep in a process group of its own, as a terminal starts it; killed after the test."""
+    code = (
+        "import signal\nfrom pathlib import Path\nfrom gan_vkd import cli, sweep\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # whatever the tests run under
+        f"sweep.PROGRAM = {module.PROGRAM}\n"
+        f"cli.app = lambda: sweep.sweep([Path(p) for p in {[str(a) for a in ARMS]}], [0, 1], "
+        f"Path({str(out)!r}), [], 2)\n"
+        "cli.main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+    for _, _, pid in events(out):
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("number", "forwarded"),
+    [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGTERM")],
+)
+def test_a_signal_is_handed_on_once_and_nothing_more_is_started(
+    fake, out, request, number, forwarded
+):
+    for arm in ("", "_layernorm"):
+        (out / f"quickstart{arm}_seed0.does").write_text("wait")
+    process = request.getfixturevalue("started")
+    until(lambda: len(events(out)) == 2)
+    os.killpg(process.pid, number)  # to the whole group, as a terminal does
+    printed, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert err == f"vkd: {out}: stopped by {number.name}; call again to go on\n"
+    seen = [what for _, what, _ in events(out)]
+    assert sorted(seen) == sorted(["start", forwarded, "end"] * 2)
+    summary = printed.splitlines()[-6:]
+    code = 128 + getattr(signal, forwarded)
+    assert summary[0].startswith(f"quickstart seed 0: stopped (exit code {code}); ")
+    assert all(": not started; " in line for line in summary[2:])
+
+
+def test_the_second_sigint_kills(fake, out, request):
+    for arm in ("", "_layernorm"):
+        (out / f"quickstart{arm}_seed0.does").write_text("stubborn")
+    process = request.getfixturevalue("started")
+    until(lambda: len(events(out)) == 2)
+    os.killpg(process.pid, signal.SIGINT)
+    until(lambda: len(events(out)) == 4)
+    time.sleep(0.3)
+    assert process.poll() is None, "it waits for its runs"
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [what for _, what, _ in events(out)] == ["start", "start", "SIGINT", "SIGINT"]
+    assert "stopped (SIGKILL)" in printed
+
+
+def test_the_handlers_are_put_back(fake, out):
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in handled]
+    sweep(ARMS[:1], [0], out, [])
+    assert [signal.getsignal(number) for number in handled] == before
+    assert issubclass(Stopped, VkdError)
+
+
+def test_under_nohup_a_hang_up_is_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with module._stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# SLURM
+
+
+class Recorder:
+    """A submitit executor that writes down what it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.parameters, self.jobs = folder, [], []
+        self.job_id = "17"
+
+    def update_parameters(self, **parameters: Any) -> None:
+        self.parameters.append(parameters)
+
+    def submit(self, function: Callable[[Job], None], job: Job) -> "Recorder":
+        assert function is run_job
+        self.jobs.append(job)
+        return self
+
+
+def test_submitting_hands_over_every_run_and_starts_none(fake, out, capsys):
+    recorders: list[Recorder] = []
+
+    def make(folder: Path) -> Recorder:
+        recorders.append(Recorder(folder))
+        return recorders[-1]
+
+    text = "timeout_min=240,slurm_partition=gpu, gpus_per_node=1,time=24:00:00,nodelist=a[1,2]"
+    assert submit(ARMS, [0, 1], out, ["distill.weight=2"], text, make) == ["17"] * 6
+    (recorder,) = recorders
+    assert recorder.folder == out / "slurm"
+    assert recorder.jobs == plan(ARMS, [0, 1], out, ["distill.weight=2"])
+    assert recorder.parameters[1] == {
+        "name": "quickstart_layernorm_seed0", "timeout_min": 240, "slurm_partition": "gpu",
+        "gpus_per_node": 1, "slurm_time": "24:00:00", "slurm_nodelist": "a[1,2]",
+    }  # fmt: skip
+    assert events(out) == []
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"quickstart seed 0: job 17, {out / 'quickstart_seed0.log'}"
+    assert str(out / "slurm") in lines[-1]
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "=1", "a b=1", "timeout_min=", "timeout_min=1,,x=2"])
+def test_parameters_that_are_none(fake, out, text):
+    with pytest.raises(SettingsError, match=r"--slurm .*: expected key=value"):
+        submit(ARMS, [0], out, [], text, Recorder)
+
+
+def test_without_submitit_or_slurm(fake, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(VkdError, match=r'pip install "gan-vkd\[slurm\]"'):
+        submit(ARMS, [0], out, [], "timeout_min=5")
+    monkeypatch.undo()
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(out))  # without srun
+    with pytest.raises(VkdError, match='"srun"'):
+        submit(ARMS, [0], out, [], "timeout_min=5")
+
+
+def test_slurm_is_asked_in_its_own_words(fake, out, monkeypatch):
+    """With stand-ins for SLURM's commands; submitit itself is real."""
+    pytest.importorskip("submitit")
+    commands = out.parent / "bin"
+    commands.mkdir()
+    for name in ("srun", "sbatch"):
+        (commands / name).write_text('#!/bin/sh\necho "Submitted batch job 4$(date +%N)"\n')
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    ids = submit(ARMS[:2], [0], out, [], "timeout_min=240,partition=gpu,gpus_per_node=1")
+    text = (out / "slurm" / f"{ids[1]}_submission.sh").read_text()
+    for line in ("partition=gpu", "time=240", "gpus-per-node=1",
+                 "job-name=quickstart_layernorm_seed0"):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in text
+    with pytest.raises(SettingsError, match="--slurm: Unknown argument 'partitoin'"):
+        submit(ARMS[:1], [0], out, [], "partitoin=gpu")
+    with pytest.raises(SettingsError, match='--slurm: Parameter "timeout_min" expected'):
+        submit(ARMS[:1], [0], out, [], "timeout_min=4h")
+    (commands / "sbatch").write_text("#!/bin/sh\necho no such partition >&2\nexit 1\n")
+    with pytest.raises(
+        VkdError, match=r"quickstart seed 0: not submitted .*no such partition"
+    ) as e:
+        submit(ARMS[:1], [0], out, [], "partition=gpu")
+    assert len(str(e.value).splitlines()) == 1
+
+
+def test_jobs_of_submitit_run_fail_and_continue_after_a_time_limit(fake, out):
+    """On submitit's own local executor, which takes the signals that SLURM sends."""
+    submitit = pytest.importorskip("submitit")
+    (out / "quickstart_seed0.does").write_text("fail")
+    (out / "quickstart_whitening_seed0.does").write_text("wait")
+    jobs: list[Any] = []
+
+    class Local(submitit.LocalExecutor):
+        def submit(self, *arguments: Any) -> Any:
+            jobs.append(super().submit(*arguments))
+            return jobs[-1]
+
+    environment = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{ROOT}:{environment}"
+    try:
+        ids = submit(ARMS, [0], out, [], "timeout_min=5", Local)
+    finally:
+        os.environ["PYTHONPATH"] = environment
+    assert ids == [job.job_id for job in jobs]
+
+    until(lambda: ["quickstart_whitening_seed0", "start"] in [e[:2] for e in events(out)])
+    (out / "quickstart_whitening_seed0.does").unlink()
+    (child,) = [int(pid) for name, _, pid in events(out) if name == "quickstart_whitening_seed0"]
+    status = Path(f"/proc/{child}/status")
+    if not status.exists():
+        pytest.skip("the parent of a process is looked up in /proc")
+    parent = next(line for line in status.read_text().splitlines() if line.startswith("PPid"))
+    for process in (child, int(parent.split()[1])):  # SLURM sends it to all processes of a job
+        os.kill(process, signal.SIGUSR2)
+
+    with pytest.raises(submitit.core.utils.FailedJobError, match="vkd: it cannot go on"):
+        jobs[0].result()
+    assert jobs[1].result() is None
+    until(jobs[2].done)
+    assert jobs[2].result() is None
+    seen = [what for name, what, _ in events(out) if name == "quickstart_whitening_seed0"]
+    assert seen == ["start", "SIGTERM", "end", "start", "end"]
+    assert "done well" in (out / "quickstart_whitening_seed0.log").read_text()
+
+
+# the real thing
+
+
+def test_two_arms_are_trained_then_skipped(classifier, out, capsys):
+    overrides = [
+        f"evaluate.features.weights={classifier}", f"distill.teacher.weights={classifier}",
+        "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",
+        "train.d_steps=1", "train.iterations=2", "evaluate.every=2", "evaluate.num_samples=20",
+        "device=cpu",
+    ]  # fmt: skip
+    arms = [ARMS[0], ARMS[2]]
+    folders = sweep(arms, [0], out, overrides, jobs=2)
+    assert folders == [out / "quickstart_seed0", out / "quickstart_whitening_seed0"], (
+        capsys.readouterr().out
+    )
+    for folder in folders:
+        records = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+        assert records[-1]["iteration"] == 2
+    assert capsys.readouterr().out.count("finished, ") == 2, "the last line of each"
+    logs = [file.read_text() for file in sorted(out.glob("*.log"))]
+    assert sweep(arms, [0], out, overrides) == folders
+    assert [file.read_text() for file in sorted(out.glob("*.log"))] == logs, "nothing was started"
+    assert capsys.readouterr().out.startswith("2/2 finished already\n")
+    assert not any(job.finished for job in plan(arms, [0], out, [*overrides, "train.iterations=3"]))
