@@ -37,14 +37,16 @@ def save_png(image: Tensor, path: Path) -> None:
 
 
 def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Path) -> None:
-    """Grids beside each other, each under its title."""
+    """Grids beside each other, at most five in a row, each under its title."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * len(images), 4.0), dpi=150, layout="constrained")
-    for axis, image, title in zip(
-        figure.subplots(1, len(images), squeeze=False)[0], images, titles, strict=True
-    ):
+    columns = min(5, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(3.6 * columns, 4.0 * rows), dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
+        axis.axis("off")
+    for axis, image, title in zip(axes[: len(images)], images, titles, strict=True):
         axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axis.set_title(title, fontsize=9)
-        axis.axis("off")
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
