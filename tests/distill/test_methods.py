@@ -36,7 +36,7 @@ def huber(x: float) -> float:
 
 
 def fitnets(method: nn.Module, student: Tensor, teacher: Tensor) -> float:
-    w, bias, total = method.regress.weight, method.regress.bias, 0.0
+    w, bias, total = method.regress.weight.detach(), method.regress.bias.detach(), 0.0
     for z, t in zip(student, teacher, strict=True):
         for j in range(DT):
             total += float(w[j] @ z + bias[j] - t[j]) ** 2
