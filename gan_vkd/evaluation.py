@@ -73,7 +73,9 @@ class Extractor:
 
     def features_once(self, data: ImageSet, batch_size: int, folder: Path | None) -> np.ndarray:
         """The features of a whole set, from `folder` where they are kept."""
-        facts = {"data": data.fingerprint(), "judge": self.name, **self.facts}
+
+        def facts() -> dict[str, Any]:
+            return {"data": data.fingerprint(), "judge": self.name, **self.facts}
 
         def compute(rows: Tensor) -> Tensor:
             return torch.from_numpy(self.features(data.images[rows], batch_size))

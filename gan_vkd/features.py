@@ -23,7 +23,7 @@ def compute_once(
     compute: Callable[[Tensor], Tensor],
     rows: int,
     folder: Path | None,
-    facts: dict[str, Any],
+    facts: Callable[[], dict[str, Any]],
     weights: dict[str, Tensor],
 ) -> Tensor:
     """All rows of `compute`, from a file in `folder` or computed now and kept there.
@@ -36,14 +36,14 @@ def compute_once(
         compute: indices (n,) to rows (n, d), on any device.
         rows: how many there are.
         folder: None keeps nothing.
-        facts: JSON values that the rows depend on (data, layers, sizes, ...).
+        facts: gives the JSON values that the rows depend on (data, layers, sizes, ...).
         weights: tensors that they depend on.
     """
     everything = torch.arange(rows)
     if folder is None:
         return compute(everything)
     state = {name: value.detach().cpu() for name, value in weights.items()}
-    key = digest(json.dumps(facts, sort_keys=True), state)
+    key = digest(json.dumps(facts(), sort_keys=True), state)
     file = folder.expanduser() / f"{key[:32]}.safetensors"
     if file.exists():
         try:
@@ -108,8 +108,10 @@ def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None)
             found.append(teacher(torch.where(mirrored, images.flip(3), images)))
         return torch.cat(found)
 
+    def facts() -> dict[str, Any]:
+        return {"data": data.fingerprint(), "flip": flip, **teacher_facts(teacher)}
+
     rows = 2 * n if flip else n
-    facts = {"data": data.fingerprint(), "flip": flip, **teacher_facts(teacher)}
     return FeatureBank(compute_once(compute, rows, folder, facts, teacher.state_dict()), n)
 
 
