@@ -3,6 +3,7 @@
 import csv
 import io
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     at the best, and the cost of an iteration. Where an arm was run at several seeds, a table of
     means, standard deviations (n - 1) and extremes over seeds comes first, with the mean of the
     differences to the baseline at the same seeds and its 95% confidence interval (Student's t).
-    Runs that were measured differently (features, reference, number of samples) get tables each:
+    Runs on other data or measured otherwise (features, reference, samples) get tables each:
     their numbers are never put in one column. The published figure stands in a column of its own,
     beside runs that have the published settings.
 
@@ -38,13 +39,19 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
         baseline: the arm that differences are taken to.
 
     Raises:
-        VkdError: a folder that is no run, or a run that was never evaluated.
+        VkdError: a folder that is no run, a run that was never evaluated, or two of one arm and
+            seed.
     """
     runs = [Run(folder) for folder in folders]
     alike: dict[str, list[Measured]] = {}
     for run in runs:
         measured = Measured.of(run)
         alike.setdefault(measured.caption, []).append(measured)
+    for caption, group in alike.items():
+        pairs = Counter((m.settings.arm, m.settings.seed) for m in group)
+        arm, seed = max(pairs, key=pairs.__getitem__)
+        if pairs[arm, seed] > 1:
+            raise VkdError(f"two runs of arm {arm} at seed {seed} ({caption}): set another arm")
     tables = {caption: _complete([m.row() for m in group]) for caption, group in alike.items()}
     parts = []
     for caption, group in alike.items():
@@ -84,15 +91,18 @@ class Measured:
 
     @property
     def published(self) -> float | None:
-        """The paper's figure for these settings; None where they are not the published ones."""
-        return published_fid(self.settings)
+        """The paper's figure; None for other settings than the published ones, or half a run."""
+        whole = self.records[-1]["iteration"] >= self.settings.train.iterations
+        return published_fid(self.settings) if whole else None
 
     @property
     def caption(self) -> str:
-        last = self.records[-1]
+        last, data = self.records[-1], self.settings.data
+        share = f", {data.fraction:.0%}" if data.fraction is not None else ""
+        share = f", {data.num_images:,} images" if data.num_images is not None else share
         return (
             f"{self.names[0]} of {last['num_samples']:,} samples to {last['reference']} "
-            f"({last['reference_images']:,} images)"
+            f"({last['reference_images']:,} images); trained on {data.source}{share}"
         )
 
     def row(self) -> Row:

@@ -47,6 +47,7 @@ class Distillation(nn.Module):
         self.method = LayerPairs(methods, [pair.weight for pair in settings.pairs])
         if settings.statistics == "training_set":
             assert bank is not None
+            self.to(bank.features.device)
             known = bank.features.split(teacher.widths, dim=1)
             for method, features in zip(methods, known, strict=True):
                 assert isinstance(method.normalize, RunningStatistics)
@@ -74,7 +75,7 @@ class Distillation(nn.Module):
         teacher, settings = self._teacher[0], self.settings
         if settings.view == "augmented":
             return teacher(augmented[part])
-        if self.bank is None:
+        if self.bank is None or settings.images == "fake":
             return teacher(clean[part])
         known = self.bank(batch.indices, batch.flipped)
         if settings.images == "real":

@@ -102,7 +102,7 @@ def nearest(
         raise ValueError(f"{len(samples)} samples, {len(training)} images: no {count} neighbours")
     blocks = _distances(_double(samples), _double(training))
     found = [block.topk(count, dim=1, largest=False) for block in blocks]
-    indices, distances = (torch.cat([f[i] for f in found]).cpu().numpy() for i in (1, 0))
+    indices, distances = (torch.cat([f[i] for f in found]).numpy() for i in (1, 0))
     return indices, distances
 
 
@@ -119,7 +119,7 @@ def memorisation_rate(samples: np.ndarray, training: np.ndarray) -> float:
     Raises:
         ValueError: a training set of one image.
     """
-    radii = _radii(_double(training), 1).cpu().numpy()
+    radii = _radii(_double(training), 1).numpy()
     indices, distances = nearest(samples, training)
     return float((distances <= radii[indices] * (1 + ROUNDING)).mean())
 
@@ -127,8 +127,7 @@ def memorisation_rate(samples: np.ndarray, training: np.ndarray) -> float:
 def _double(features: np.ndarray) -> Tensor:
     if not len(features) or not np.isfinite(features).all():
         raise ValueError("features are missing or not finite")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.as_tensor(features, dtype=torch.float64, device=device)
+    return torch.as_tensor(features, dtype=torch.float64)
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gan_vkd.config import Settings
+from gan_vkd.config import PairSettings, Settings, TextSettings, WhiteningSettings
 
 # FID at 10% of the training set (Miles, Elezi and Deng, CVPR 2024), CIFAR-10 and CIFAR-100.
 PUBLISHED_FID = {
@@ -17,7 +17,14 @@ PUBLISHED_FID = {
 
 # What is known of how it was made; the rest is this project's choice.
 PROTOCOL: dict[str, Any] = {
-    "data": {"fraction": 0.1, "num_images": None, "resolution": 32, "conditional": None},
+    "data": {
+        "fraction": 0.1,
+        "num_images": None,
+        "resolution": 32,
+        "conditional": None,
+        "flip": True,
+        "heldout": "test",
+    },
     "model": {"ch": 64, "z_dim": 128},
     "augment": ["translation", "cutout"],
     "regularize": {"lecam": 0.0, "consistency": 0.0, "r1": 0.0},
@@ -31,10 +38,22 @@ PROTOCOL: dict[str, Any] = {
         "ema_decay": 0.9999,
         "ema_start": 1000,
     },
-    "evaluate": {"features": {"name": "inception"}, "reference": "heldout", "num_samples": 10_000},
+    "evaluate": {
+        "features": {"name": "inception", "layer": None},
+        "reference": "heldout",
+        "num_samples": 10_000,
+    },
 }
 DISTILLATION: dict[str, Any] = {
-    "teacher": {"name": "timm/vit_base_patch32_clip_quickgelu_224.openai", "layer": None},
+    "teacher": {
+        "name": "timm/vit_base_patch32_clip_quickgelu_224.openai",
+        "layer": None,
+        "pool": "mean",
+        "size": None,
+    },
+    "pairs": [PairSettings().model_dump()],
+    "statistics": "running",
+    "whitening": WhiteningSettings().model_dump(),
     "weight": 10.0,
     "images": "both",
     "view": "augmented",
@@ -45,7 +64,7 @@ ARMS: dict[str, Any] = {
     "fitnets": DISTILLATION | {"method": "fitnets"},
     "pkd": DISTILLATION | {"method": "pkd"},
     "spkd": DISTILLATION | {"method": "spkd"},
-    "kd_dlgm": DISTILLATION | {"method": "kd_dlgm", "text": {"model": "ViT-B-32-quickgelu"}},
+    "kd_dlgm": DISTILLATION | {"method": "kd_dlgm", "text": TextSettings().model_dump()},
     "layernorm": VKD | {"normalization": "layer_norm"},
     "whitening": VKD | {"normalization": "whitening"},
 }

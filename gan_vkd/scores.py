@@ -18,7 +18,7 @@ class Scores:
     """Scores of the same images whenever it is called, in eval mode and without augmentation.
 
     Args:
-        data: the training set; its first COUNT images in an order drawn by `seed`.
+        data: the training set; of each set, the first COUNT images in an order drawn by `seed`.
         heldout: real images that training never sees, or None. Those of classes that the training
             set does not have are left out.
         seed: of the order, the latents and the labels of the fake images.
@@ -26,12 +26,11 @@ class Scores:
 
     def __init__(self, data: ImageSet, heldout: ImageSet | None, seed: int) -> None:
         self.seed = seed
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-        self.real = {"training": data.subset(order[:COUNT].tolist())}
+        self.real = {"training": _draw(data, seed)}
         if heldout is not None:
             known = _in_classes_of(data, heldout)
             if len(known):
-                self.real["heldout"] = known.subset(list(range(min(COUNT, len(known)))))
+                self.real["heldout"] = _draw(known, seed)
 
     @torch.no_grad()
     def __call__(self, gan: GAN) -> dict[str, Tensor]:
@@ -82,6 +81,11 @@ def save_histogram(scores: dict[str, Tensor], path: Path) -> None:
     axes.set(xlabel="score of the discriminator", ylabel="density")
     axes.legend()
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _draw(data: ImageSet, seed: int) -> ImageSet:
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return data.subset(order[:COUNT].tolist())
 
 
 def _in_classes_of(data: ImageSet, heldout: ImageSet) -> ImageSet:

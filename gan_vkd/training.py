@@ -96,7 +96,14 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
     progress = Progress()
     saved = run.latest_state() if resume else None
     if saved is not None:
-        gan.load_state(saved["gan"])
+        try:
+            gan.load_state(saved["gan"])
+        except (KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise VkdError(
+                f"{run.path}: its checkpoint is of another version of this project ({reason}); "
+                "continue it with that version, or train anew elsewhere"
+            ) from None
         progress = Progress(**saved["progress"])
         _set_random_state(saved["random"])
     run.write_settings(settings)

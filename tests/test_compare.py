@@ -101,6 +101,19 @@ def test_runs_measured_differently_are_not_put_in_one_table(
     assert text.count("| arm") == 2
 
 
+def test_other_data_gets_another_table_and_no_run_counts_twice(
+    small: MakeSettings, tmp_path: Path
+) -> None:
+    train(small(arm="none"), tmp_path / "a")
+    train(small("data.num_images=90", "seed=1", arm="none"), tmp_path / "b")
+    text = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert "trained on digits, 100 images" in text
+    assert "trained on digits, 90 images" in text
+    assert "±" not in text
+    with pytest.raises(VkdError, match="two runs of arm none at seed 0"):
+        compare([tmp_path / "a", tmp_path / "a"], tmp_path / "out")
+
+
 def test_folders_that_are_no_runs(small: MakeSettings, tmp_path: Path) -> None:
     with pytest.raises(VkdError, match="not a run folder"):
         compare([tmp_path], tmp_path / "out")

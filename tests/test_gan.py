@@ -196,6 +196,23 @@ def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -
     assert not changed(before, normalize)
 
 
+@pytest.mark.parametrize("part", ["both", "real", "fake"])
+@pytest.mark.parametrize("view", ["augmented", "clean"])
+@pytest.mark.parametrize("statistics", ["running", "training_set"])
+def test_every_choice_of_images_view_and_statistics_goes_together(
+    part: str, view: str, statistics: str, small: MakeSettings
+) -> None:
+    settings = small(
+        f"distill.images={part}", f"distill.view={view}", f"distill.statistics={statistics}"
+    )
+    assert settings.distill is not None
+    data = load_training_set(settings.data)
+    teacher = load_teacher(settings.distill.teacher, 32, "cpu")
+    bank = load_bank(teacher, data, False, None) if settings.distill.needs_bank else None
+    gan = GAN(settings, 10, "cpu", teacher, bank)
+    assert gan.discriminator_step(batch(), batch().labels, 0)["distill_loss"].isfinite()
+
+
 def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSettings) -> None:
     pairs = (
         "distill.pairs=[{student: {layer: blocks.1.0, pool: sum}, teacher: {layer: layer2}, "

@@ -46,6 +46,13 @@ def test_figures_of_the_paper() -> None:
         "distill.view=clean",
         "distill.method=rkd",
         "regularize.lecam=0.3",
+        "data.flip=false",
+        "data.heldout=/x",
+        "distill.statistics=training_set",
+        "distill.whitening.groups=8",
+        "distill.teacher.size=64",
+        "distill.pairs=[{}, {student: {layer: blocks.1.0}}]",
+        "evaluate.features.layer=foo",
     ],
 )
 def test_other_settings_have_none(change: str) -> None:

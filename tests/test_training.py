@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan_vkd import gan as gan_module
 from gan_vkd import training
-from gan_vkd.checkpoint import load_state
+from gan_vkd.checkpoint import load_state, save_state
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.gan import GAN
 from gan_vkd.run import Run
@@ -125,6 +125,17 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
             train(small(), tmp_path / "killed")
     train(small(), tmp_path / "killed", resume=True)
     assert_identical(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_checkpoint_of_another_version_is_one_line(small: MakeSettings, tmp_path: Path) -> None:
+    train(small(), tmp_path / "run")
+    for file in Run(tmp_path / "run").checkpoints():
+        state = load_state(file)
+        del state["gan"]["lecam"]
+        save_state(file, state)
+    with pytest.raises(VkdError, match="checkpoint is of another version") as caught:
+        train(small("train.iterations=9"), tmp_path / "run", resume=True)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def _dies_at(iteration: int) -> Any:

@@ -199,7 +199,7 @@ class KDDLGM(Precise):
         hidden: width between the head's two linear layers.
 
     Raises:
-        ValueError: texts of another width.
+        ValueError: texts of another width, or fewer than two.
     """
 
     text: Tensor
@@ -208,10 +208,10 @@ class KDDLGM(Precise):
         self, student_width: int, teacher_width: int, *, text: Tensor, hidden: int = 1024
     ) -> None:
         super().__init__()
-        if text.ndim != 2 or text.shape[1] != teacher_width:
+        if text.ndim != 2 or text.shape[1] != teacher_width or len(text) < 2:
             raise ValueError(
-                f"text embeddings of shape {tuple(text.shape)} do not fit teacher features of "
-                f"width {teacher_width}"
+                f"text embeddings of shape {tuple(text.shape)} do not fit: needed are two or more "
+                f"of the teacher's width {teacher_width}"
             )
         self.head = nn.Sequential(
             nn.Linear(student_width, hidden), nn.Linear(hidden, teacher_width)

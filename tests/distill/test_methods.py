@@ -236,6 +236,8 @@ def test_a_descent_lowers_it(name: str) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_texts_of_another_space_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(5, 6\) do not fit teacher features of width 7"):
+def test_texts_of_another_space_or_one_alone_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(5, 6\) do not fit: .* width 7"):
         METHODS["kd_dlgm"](DS, 7, text=TEXT)
+    with pytest.raises(ValueError, match="two or more"):
+        METHODS["kd_dlgm"](DS, DT, text=TEXT[:1])
