@@ -141,7 +141,6 @@ class RegularizeSettings(Section):
     """Weights of the discriminator's regularisers (gan_vkd/regularization.py); 0 is without."""
 
     lecam: Weight = 0.0
-    lecam_decay: Fraction = 0.9
     lecam_start: Annotated[int, Field(ge=0)] = 1000  # in iterations
     consistency: Weight = 0.0
     consistency_images: Literal["real", "both"] = "both"  # CR or balanced CR

@@ -227,8 +227,9 @@ class Evaluator:
             )
             self.reference = once(reference)
             if self.training is not None and len(self.training) > 1:
-                self.known = once(self.training)
-                if s.reference != "train":
+                same = s.reference == "train"
+                self.known = self.reference if same else once(self.training)
+                if s.reference == "heldout":
                     self.by_chance = memorisation_rate(self.reference, self.known)
 
     def __call__(self, generator: Generator, shares: list[float]) -> dict[str, Any]:
@@ -236,7 +237,7 @@ class Evaluator:
 
         Frechet and kernel distance, improved precision and recall, density and coverage, the
         Inception score (mean and standard deviation) on Inception, the share of memorised samples
-        and, beside it, that of the reference images, which nobody has copied.
+        and, beside it, that of the held-out images, which nobody has copied.
         """
         s = self.settings
         with isolated_randomness(s.seed):

@@ -115,8 +115,8 @@ class GAN:
         self.generator = Generator(res, ch, settings.model.z_dim, classes).to(device)
         self.discriminator = Discriminator(res, ch, classes).to(device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        regularize, d_steps = settings.regularize, train.d_steps
-        self.lecam = LeCam(regularize.lecam_decay, regularize.lecam_start * d_steps).to(device)
+        lecam_start = settings.regularize.lecam_start * train.d_steps
+        self.lecam = LeCam(start=lecam_start).to(device)
         self.distillation = None
         learnt = list(self.discriminator.parameters())
         if settings.distill is not None:

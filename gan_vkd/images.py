@@ -204,7 +204,9 @@ def _open(path: Path, stack: ExitStack) -> Source:
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
-        raise VkdError(f"{path}: no such folder or zip (data.source)")
+        raise VkdError(
+            f"{path}: no such folder or zip; set data.source, data.heldout or evaluate.reference"
+        )
     try:
         return ZipSource(stack.enter_context(zipfile.ZipFile(path)))
     except (zipfile.BadZipFile, OSError) as error:

@@ -96,7 +96,7 @@ def _slurm(folder: Path) -> Any:
     try:
         import submitit
     except ImportError:
-        raise VkdError('--slurm needs submitit: pip install "gan-vkd[slurm]"') from None
+        raise VkdError("--slurm needs submitit: pip install submitit") from None
     try:
         # Without `cluster` submitit would start all jobs at once on a machine that has no SLURM
         return submitit.AutoExecutor(folder, cluster="slurm")

@@ -59,9 +59,7 @@ def _embed(settings: TextSettings, names: list[str]) -> Tensor:
     try:
         import open_clip
     except ImportError:
-        raise VkdError(
-            'distill.text: needs open_clip; install it with pip install "gan-vkd[text]"'
-        ) from None
+        raise VkdError("distill.text: needs open_clip: pip install open_clip_torch") from None
     if settings.model not in open_clip.list_models():
         raise SettingsError(f"distill.text.model = {settings.model}: open_clip has no such model")
     path = Path(settings.weights).expanduser()

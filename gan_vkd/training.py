@@ -64,7 +64,7 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
 
     # Set up: everything that can fail for want of a file fails here
     device = pick_device(settings.device)
-    data = load_training_set(settings.data)
+    data, heldout = load_training_set(settings.data), load_heldout_set(settings.data)
     classes = _count_classes(settings, data)
     shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
     labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
@@ -77,8 +77,9 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
             bank = load_bank(teacher, data, settings.data.flip, settings.cache_folder)
         if distill.method == "kd_dlgm":
             text = class_embeddings(distill.text, teacher, data.classes)
-    evaluator = Evaluator(settings, device, training=data)
-    probe = Scores(labelled, load_heldout_set(settings.data), settings.evaluate.seed)
+    at_hand = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
+    evaluator = Evaluator(settings, device, reference=at_hand, training=data)
+    probe = Scores(labelled, heldout, settings.evaluate.seed)
     torch.manual_seed(settings.seed)
     try:
         gan = GAN(settings, classes, device, teacher, bank, text)
@@ -220,8 +221,8 @@ def _require_finite(meter: Meter, run: Run) -> None:
         kept = run.checkpoints()
         good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         raise VkdError(
-            f"{run.path}: a loss is not finite at iteration {bad}; {good}; resume with a smaller "
-            "train.d_lr, train.g_lr or distill.weight"
+            f"{run.path}: a loss is not finite at iteration {bad}; {good}; train anew elsewhere "
+            "with a smaller train.d_lr, train.g_lr or distill.weight"
         )
 
 

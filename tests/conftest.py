@@ -1,16 +1,21 @@
-"""A run small enough for a test: eight-pixel-wide networks on a hundred digits."""
+"""Runs for tests: small ones (tiny networks on a hundred digits), and fake ones for sweeps."""
 
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from gan_vkd import sweep
 from gan_vkd.config import DataSettings, Settings, load_settings
 from gan_vkd.teach import TeachSettings, teach
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
+QUICKSTART = [CONFIGS / f"quickstart{arm}.yaml" for arm in ("", "_layernorm", "_whitening")]
 MakeSettings = Callable[..., Settings]
 
 
@@ -51,3 +56,26 @@ def small(classifier: Path) -> MakeSettings:
         return load_settings(CONFIGS / name, [*settings, *overrides])
 
     return make
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program that sweeps start, in the place of `python -m gan_vkd`."""
+    file = Path(__file__).with_name("fake_run.py")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    monkeypatch.setattr(sweep, "PROGRAM", [sys.executable, "-S", str(file)])
+    return file
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def until(true: Callable[[], Any], seconds: float = 30) -> None:
+    """Waits for what must come true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)

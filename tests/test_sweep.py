@@ -1,4 +1,4 @@
-"""Sweeps: the order, what is checked first, what survives what, signals, logs, SLURM."""
+"""Sweeps: the order, what is checked first, what survives what, signals, logs."""
 
 import json
 import os
@@ -6,9 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,73 +14,12 @@ from gan_vkd import sweep as module
 from gan_vkd.config import load_settings
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.run import Run
-from gan_vkd.slurm import run_job, submit
-from gan_vkd.sweep import Job, Stopped, plan, read_arguments, sweep
-from tests.conftest import CONFIGS
+from gan_vkd.sweep import Stopped, plan, read_arguments, sweep
+from tests.conftest import CONFIGS, until
+from tests.conftest import QUICKSTART as ARMS
+from tests.fake_run import events
 
 ROOT = CONFIGS.parent
-ARMS = [CONFIGS / f"quickstart{arm}.yaml" for arm in ("", "_layernorm", "_whitening")]
-# A run that takes no time. It writes into OUT/events what happens to it, and does what a file of
-# its name says: `fail`, `wait` (until a signal, which it answers like a run) or `stubborn`.
-FAKE = """
-import os, signal, sys, time
-folder = sys.argv[sys.argv.index("--out") + 1]
-out, name = os.path.split(folder)
-asked = os.path.join(out, name + ".does")
-does = open(asked).read() if os.path.exists(asked) else ""
-events = os.open(os.path.join(out, "events"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-def say(what):
-    os.write(events, f"{name} {what} {os.getpid()}\\n".encode())
-received = []
-def handle(number, frame):
-    received.append(number)
-    say(signal.Signals(number).name)
-signal.signal(signal.SIGINT, handle)
-signal.signal(signal.SIGTERM, handle)
-os.makedirs(folder, exist_ok=True)
-print("threads", os.environ.get("OMP_NUM_THREADS"))
-print("name", name, "\\rhalf way\\r", end="", file=sys.stderr)
-say("start")
-if does == "fail":
-    print("vkd: it cannot go on", file=sys.stderr)
-    sys.exit(3)
-while does == "stubborn" or (does == "wait" and not received):
-    time.sleep(0.02)
-time.sleep(0.3)
-say("end")
-if received:
-    sys.exit(128 + received[0])
-print("done well")
-"""
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The program that the sweep starts, in the place of `python -m gan_vkd`."""
-    file = tmp_path / "fake.py"
-    file.write_text(FAKE)
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    monkeypatch.setattr(module, "PROGRAM", [sys.executable, "-S", str(file)])
-    return file
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
-
-
-def events(out: Path) -> list[list[str]]:
-    """Of each event: the run, what happened, its process."""
-    file = out / "events"
-    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def until(true: Callable[[], Any], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 # the command line
@@ -367,130 +304,6 @@ def test_under_nohup_a_hang_up_is_ignored():
         assert received == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-# SLURM
-
-
-class Recorder:
-    """A submitit executor that writes down what it is given."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.parameters, self.jobs = folder, [], []
-        self.job_id = "17"
-
-    def update_parameters(self, **parameters: Any) -> None:
-        self.parameters.append(parameters)
-
-    def submit(self, function: Callable[[Job], None], job: Job) -> "Recorder":
-        assert function is run_job
-        self.jobs.append(job)
-        return self
-
-
-def test_submitting_hands_over_every_run_and_starts_none(fake, out, capsys):
-    recorders: list[Recorder] = []
-
-    def make(folder: Path) -> Recorder:
-        recorders.append(Recorder(folder))
-        return recorders[-1]
-
-    text = "timeout_min=240,slurm_partition=gpu, gpus_per_node=1,time=24:00:00,nodelist=a[1,2]"
-    assert submit(ARMS, [0, 1], out, ["distill.weight=2"], text, make) == ["17"] * 6
-    (recorder,) = recorders
-    assert recorder.folder == out / "slurm"
-    assert recorder.jobs == plan(ARMS, [0, 1], out, ["distill.weight=2"])
-    assert recorder.parameters[1] == {
-        "name": "quickstart_layernorm_seed0", "timeout_min": 240, "slurm_partition": "gpu",
-        "gpus_per_node": 1, "slurm_time": "24:00:00", "slurm_nodelist": "a[1,2]",
-    }  # fmt: skip
-    assert events(out) == []
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"quickstart seed 0: job 17, {out / 'quickstart_seed0.log'}"
-    assert str(out / "slurm") in lines[-1]
-
-
-@pytest.mark.parametrize("text", ["", "gpu", "=1", "a b=1", "timeout_min=", "timeout_min=1,,x=2"])
-def test_parameters_that_are_none(fake, out, text):
-    with pytest.raises(SettingsError, match=r"--slurm .*: expected key=value"):
-        submit(ARMS, [0], out, [], text, Recorder)
-
-
-def test_without_submitit_or_slurm(fake, out, monkeypatch):
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(VkdError, match=r'pip install "gan-vkd\[slurm\]"'):
-        submit(ARMS, [0], out, [], "timeout_min=5")
-    monkeypatch.undo()
-    pytest.importorskip("submitit")
-    monkeypatch.setenv("PATH", str(out))  # without srun
-    with pytest.raises(VkdError, match='"srun"'):
-        submit(ARMS, [0], out, [], "timeout_min=5")
-
-
-def test_slurm_is_asked_in_its_own_words(fake, out, monkeypatch):
-    """With stand-ins for SLURM's commands; submitit itself is real."""
-    pytest.importorskip("submitit")
-    commands = out.parent / "bin"
-    commands.mkdir()
-    for name in ("srun", "sbatch"):
-        (commands / name).write_text('#!/bin/sh\necho "Submitted batch job 4$(date +%N)"\n')
-        (commands / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    ids = submit(ARMS[:2], [0], out, [], "timeout_min=240,partition=gpu,gpus_per_node=1")
-    text = (out / "slurm" / f"{ids[1]}_submission.sh").read_text()
-    for line in ("partition=gpu", "time=240", "gpus-per-node=1",
-                 "job-name=quickstart_layernorm_seed0"):  # fmt: skip
-        assert f"#SBATCH --{line}\n" in text
-    with pytest.raises(SettingsError, match="--slurm: Unknown argument 'partitoin'"):
-        submit(ARMS[:1], [0], out, [], "partitoin=gpu")
-    with pytest.raises(SettingsError, match='--slurm: Parameter "timeout_min" expected'):
-        submit(ARMS[:1], [0], out, [], "timeout_min=4h")
-    (commands / "sbatch").write_text("#!/bin/sh\necho no such partition >&2\nexit 1\n")
-    with pytest.raises(
-        VkdError, match=r"quickstart seed 0: not submitted .*no such partition"
-    ) as e:
-        submit(ARMS[:1], [0], out, [], "partition=gpu")
-    assert len(str(e.value).splitlines()) == 1
-
-
-def test_jobs_of_submitit_run_fail_and_continue_after_a_time_limit(fake, out):
-    """On submitit's own local executor, which takes the signals that SLURM sends."""
-    submitit = pytest.importorskip("submitit")
-    (out / "quickstart_seed0.does").write_text("fail")
-    (out / "quickstart_whitening_seed0.does").write_text("wait")
-    jobs: list[Any] = []
-
-    class Local(submitit.LocalExecutor):
-        def submit(self, *arguments: Any) -> Any:
-            jobs.append(super().submit(*arguments))
-            return jobs[-1]
-
-    environment = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{ROOT}:{environment}"
-    try:
-        ids = submit(ARMS, [0], out, [], "timeout_min=5", Local)
-    finally:
-        os.environ["PYTHONPATH"] = environment
-    assert ids == [job.job_id for job in jobs]
-
-    until(lambda: ["quickstart_whitening_seed0", "start"] in [e[:2] for e in events(out)])
-    (out / "quickstart_whitening_seed0.does").unlink()
-    (child,) = [int(pid) for name, _, pid in events(out) if name == "quickstart_whitening_seed0"]
-    status = Path(f"/proc/{child}/status")
-    if not status.exists():
-        pytest.skip("the parent of a process is looked up in /proc")
-    parent = next(line for line in status.read_text().splitlines() if line.startswith("PPid"))
-    for process in (child, int(parent.split()[1])):  # SLURM sends it to all processes of a job
-        os.kill(process, signal.SIGUSR2)
-
-    with pytest.raises(submitit.core.utils.FailedJobError, match="vkd: it cannot go on"):
-        jobs[0].result()
-    assert jobs[1].result() is None
-    until(jobs[2].done)
-    assert jobs[2].result() is None
-    seen = [what for name, what, _ in events(out) if name == "quickstart_whitening_seed0"]
-    assert seen == ["start", "SIGTERM", "end", "start", "end"]
-    assert "done well" in (out / "quickstart_whitening_seed0.log").read_text()
 
 
 # the real thing

@@ -1,0 +1,140 @@
+"""Runs handed to SLURM: a recording executor, stand-in commands, submitit's own executor."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.slurm import run_job, submit
+from gan_vkd.sweep import Job, plan
+from tests.conftest import CONFIGS, until
+from tests.conftest import QUICKSTART as ARMS
+from tests.fake_run import events
+
+ROOT = CONFIGS.parent
+
+
+class Recorder:
+    """A submitit executor that writes down what it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.parameters, self.jobs = folder, [], []
+        self.job_id = "17"
+
+    def update_parameters(self, **parameters: Any) -> None:
+        self.parameters.append(parameters)
+
+    def submit(self, function: Callable[[Job], None], job: Job) -> "Recorder":
+        assert function is run_job
+        self.jobs.append(job)
+        return self
+
+
+def test_submitting_hands_over_every_run_and_starts_none(fake, out, capsys):
+    recorders: list[Recorder] = []
+
+    def make(folder: Path) -> Recorder:
+        recorders.append(Recorder(folder))
+        return recorders[-1]
+
+    text = "timeout_min=240,slurm_partition=gpu, gpus_per_node=1,time=24:00:00,nodelist=a[1,2]"
+    assert submit(ARMS, [0, 1], out, ["distill.weight=2"], text, make) == ["17"] * 6
+    (recorder,) = recorders
+    assert recorder.folder == out / "slurm"
+    assert recorder.jobs == plan(ARMS, [0, 1], out, ["distill.weight=2"])
+    assert recorder.parameters[1] == {
+        "name": "quickstart_layernorm_seed0", "timeout_min": 240, "slurm_partition": "gpu",
+        "gpus_per_node": 1, "slurm_time": "24:00:00", "slurm_nodelist": "a[1,2]",
+    }  # fmt: skip
+    assert events(out) == []
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"quickstart seed 0: job 17, {out / 'quickstart_seed0.log'}"
+    assert str(out / "slurm") in lines[-1]
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "=1", "a b=1", "timeout_min=", "timeout_min=1,,x=2"])
+def test_parameters_that_are_none(fake, out, text):
+    with pytest.raises(SettingsError, match=r"--slurm .*: expected key=value"):
+        submit(ARMS, [0], out, [], text, Recorder)
+
+
+def test_without_submitit_or_slurm(fake, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(VkdError, match="pip install submitit"):
+        submit(ARMS, [0], out, [], "timeout_min=5")
+    monkeypatch.undo()
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(out))  # without srun
+    with pytest.raises(VkdError, match='"srun"'):
+        submit(ARMS, [0], out, [], "timeout_min=5")
+
+
+def test_slurm_is_asked_in_its_own_words(fake, out, monkeypatch):
+    """With stand-ins for SLURM's commands; submitit itself is real."""
+    pytest.importorskip("submitit")
+    commands = out.parent / "bin"
+    commands.mkdir()
+    for name in ("srun", "sbatch"):
+        (commands / name).write_text('#!/bin/sh\necho "Submitted batch job 4$(date +%N)"\n')
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    ids = submit(ARMS[:2], [0], out, [], "timeout_min=240,partition=gpu,gpus_per_node=1")
+    text = (out / "slurm" / f"{ids[1]}_submission.sh").read_text()
+    for line in ("partition=gpu", "time=240", "gpus-per-node=1",
+                 "job-name=quickstart_layernorm_seed0"):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in text
+    with pytest.raises(SettingsError, match="--slurm: Unknown argument 'partitoin'"):
+        submit(ARMS[:1], [0], out, [], "partitoin=gpu")
+    with pytest.raises(SettingsError, match='--slurm: Parameter "timeout_min" expected'):
+        submit(ARMS[:1], [0], out, [], "timeout_min=4h")
+    (commands / "sbatch").write_text("#!/bin/sh\necho no such partition >&2\nexit 1\n")
+    with pytest.raises(
+        VkdError, match=r"quickstart seed 0: not submitted .*no such partition"
+    ) as e:
+        submit(ARMS[:1], [0], out, [], "partition=gpu")
+    assert len(str(e.value).splitlines()) == 1
+
+
+def test_jobs_of_submitit_run_fail_and_continue_after_a_time_limit(fake, out):
+    """On submitit's own local executor, which takes the signals that SLURM sends."""
+    submitit = pytest.importorskip("submitit")
+    (out / "quickstart_seed0.does").write_text("fail")
+    (out / "quickstart_whitening_seed0.does").write_text("wait")
+    jobs: list[Any] = []
+
+    class Local(submitit.LocalExecutor):
+        def submit(self, *arguments: Any) -> Any:
+            jobs.append(super().submit(*arguments))
+            return jobs[-1]
+
+    environment = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{ROOT}:{environment}"
+    try:
+        ids = submit(ARMS, [0], out, [], "timeout_min=5", Local)
+    finally:
+        os.environ["PYTHONPATH"] = environment
+    assert ids == [job.job_id for job in jobs]
+
+    until(lambda: ["quickstart_whitening_seed0", "start"] in [e[:2] for e in events(out)])
+    (out / "quickstart_whitening_seed0.does").unlink()
+    (child,) = [int(pid) for name, _, pid in events(out) if name == "quickstart_whitening_seed0"]
+    status = Path(f"/proc/{child}/status")
+    if not status.exists():
+        pytest.skip("the parent of a process is looked up in /proc")
+    parent = next(line for line in status.read_text().splitlines() if line.startswith("PPid"))
+    for process in (child, int(parent.split()[1])):  # SLURM sends it to all processes of a job
+        os.kill(process, signal.SIGUSR2)
+
+    with pytest.raises(submitit.core.utils.FailedJobError, match="vkd: it cannot go on"):
+        jobs[0].result()
+    assert jobs[1].result() is None
+    until(jobs[2].done)
+    assert jobs[2].result() is None
+    seen = [what for name, what, _ in events(out) if name == "quickstart_whitening_seed0"]
+    assert seen == ["start", "SIGTERM", "end", "start", "end"]
+    assert "done well" in (out / "quickstart_whitening_seed0.log").read_text()
