@@ -231,7 +231,8 @@ def _fault(error: Any, schema: type[Section]) -> str:
         return f"{key}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
     if error["type"] == "missing":
         return f"{key}: missing"
-    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
+    value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
+    return f"{key}{value}: {error['msg'].removeprefix('Value error, ').lower()}"
 
 
 def _known_keys(path: list[str], schema: type[Section]) -> list[str]:

@@ -236,6 +236,13 @@ def test_bad_value_is_named_with_its_key(item, tmp_path):
     assert f"{path}: {item.split('=')[0]}" in fault(path, item)
 
 
+def test_options_that_contradict_each_other_are_told_without_the_whole_section(tmp_path):
+    path = write(tmp_path, text=MINIMAL + "distill: {teacher: {name: classifier}}\n")
+    message = fault(path, "distill={teacher: {name: x}, method: kd_dlgm, images: real}")
+    expected = "distill: kd_dlgm compares real with fake images: set images = both"
+    assert message == f"{path}: {expected}"
+
+
 def test_missing_key_is_named(tmp_path):
     assert "arm: missing" in fault(write(tmp_path, text="data: {source: digits}"))
     assert "data.source: missing" in fault(write(tmp_path, text="arm: x\ndata: {}"))
