@@ -1,8 +1,10 @@
 """Runs for tests: small ones (tiny networks on a hundred digits), and fake ones for sweeps."""
 
+import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Path:
 def out(tmp_path: Path) -> Path:
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """A limit on the size of files stands in for a full disk. Only around the call that is tested:
+    pytest's own output may be a longer file."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 def until(true: Callable[[], Any], seconds: float = 30) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 
 from gan_vkd.checkpoint import load_state, save_state, write_atomically
 from gan_vkd.errors import VkdError
+from tests.conftest import small_disk
 
 
 def assert_same(a, b) -> None:
@@ -248,19 +248,10 @@ def test_target_that_cannot_be_is_one_line(index, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.fixture
-def small_disk():
-    """A limit on the size of files stands in for a full disk."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-
-
-def test_full_disk_leaves_the_old_checkpoint(tmp_path, small_disk):
+def test_full_disk_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "s.safetensors"
     save_state(path, SMALL)
-    with pytest.raises(VkdError, match="cannot be written"):
+    with small_disk(20_000), pytest.raises(VkdError, match="cannot be written"):
         save_state(path, {"large": torch.zeros(100_000)})
     assert_same(SMALL, load_state(path))
     assert os.listdir(tmp_path) == ["s.safetensors"]

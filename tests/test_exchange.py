@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from gan_vkd.exchange import export_generator, import_generator
 from gan_vkd.models.biggan import Generator
 from gan_vkd.pictures import save_png
 from gan_vkd.run import Run
+from tests.conftest import small_disk
 from tests.real_data import SHARED, needs_shared
 
 
@@ -156,12 +156,8 @@ def test_full_disk_leaves_the_old_export(suffix, settings, tmp_path):
     out = tmp_path / "out" / f"G{suffix}"
     export_generator(tmp_path / "run", out)
     before = out.read_bytes()
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
-    try:
+    with small_disk(1000):
         message = refusal(lambda: export_generator(tmp_path / "run", out))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert "cannot be written" in message
     assert out.read_bytes() == before
     assert os.listdir(out.parent) == [out.name]
