@@ -14,6 +14,7 @@ from gan_vkd.checkpoint import write_atomically
 from gan_vkd.config import Settings
 from gan_vkd.errors import VkdError
 from gan_vkd.pictures import class_grid, save_side_by_side
+from gan_vkd.provenance import relation
 from gan_vkd.published import published_fid
 from gan_vkd.run import Run
 
@@ -30,7 +31,8 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     means, standard deviations (n - 1) and extremes over seeds comes first, with the mean of the
     differences to the baseline at the same seeds and its 95% confidence interval (Student's t).
     Runs on other data or measured otherwise (features, reference, samples) get tables each:
-    their numbers are never put in one column. The published figure stands in a column of its own,
+    their numbers are never put in one column. A table's caption says of its teachers whether they
+    have seen the judge's training images. The published figure stands in a column of its own,
     beside runs that have the published settings.
 
     Args:
@@ -43,10 +45,7 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
             seed.
     """
     runs = [Run(folder) for folder in folders]
-    alike: dict[str, list[Measured]] = {}
-    for run in runs:
-        measured = Measured.of(run)
-        alike.setdefault(measured.caption, []).append(measured)
+    alike = _alike([Measured.of(run) for run in runs])
     for caption, group in alike.items():
         pairs = Counter((m.settings.arm, m.settings.seed) for m in group)
         arm, seed = max(pairs, key=pairs.__getitem__)
@@ -62,6 +61,21 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     write_atomically(out / "table.csv", lambda file: file.write_text(_csv(tables)))
     _picture(runs, out / "samples.png")
     return text
+
+
+def _alike(everything: list["Measured"]) -> dict[str, list["Measured"]]:
+    """Runs whose numbers can be compared, under the caption of their table."""
+    groups: dict[tuple[str, str], list[Measured]] = {}
+    for measured in everything:
+        judge = measured.records[-1].get("judge", "")
+        groups.setdefault((measured.caption, judge), []).append(measured)
+    several = Counter(caption for caption, _ in groups)
+    captioned = {}
+    for (caption, judge), group in groups.items():
+        which = f"; judge {judge}" if several[caption] > 1 else ""
+        teachers = [m.teacher for m in group if m.teacher is not None]
+        captioned["; ".join([caption + which, *dict.fromkeys(teachers)])] = group
+    return captioned
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,14 @@ class Measured:
             f"{self.names[0]} of {last['num_samples']:,} samples to {last['reference']} "
             f"({last['reference_images']:,} images); trained on {data.source}{share}"
         )
+
+    @property
+    def teacher(self) -> str | None:
+        """What has to be known of its teacher; None without one."""
+        distill = self.settings.distill
+        if distill is None:
+            return None
+        return relation(distill.teacher, self.settings.evaluate.features)
 
     def row(self) -> Row:
         frechet, kernel = self.names

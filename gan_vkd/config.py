@@ -89,12 +89,18 @@ class TextSettings(Section):
     names: list[str] | None = None  # of the classes; null: those of the data
 
 
+OPTIONS_OF = {
+    "projection": "vkd", "normalization": "vkd", "whitening": "vkd", "distance": "vkd",
+    "text": "kd_dlgm",
+}  # fmt: skip
+
+
 class DistillSettings(Section):
     teacher: NetworkSettings
     method: Literal["vkd", "fitnets", "pkd", "spkd", "kd_dlgm", "rkd", "vicreg"] = "vkd"
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
-    text: TextSettings | None = None  # kd_dlgm: null takes the rows of the teacher's classifier
-    projection: Literal[  # this and the next three belong to vkd
+    text: TextSettings | None = None  # null: the rows of the teacher's classifier
+    projection: Literal[
         "orthogonal",
         "orthogonal_static",
         "orthogonal_full",
@@ -126,6 +132,10 @@ class DistillSettings(Section):
         if self.statistics == "training_set" and not fitted:
             normalization = self.normalization if self.method == "vkd" else self.method
             raise ValueError(f"statistics = training_set, but {normalization} has none")
+        for name, owner in OPTIONS_OF.items():
+            given, default = getattr(self, name), DistillSettings.model_fields[name].default
+            if self.method != owner and given != default:
+                raise ValueError(f"{name} belongs to method = {owner}, but method = {self.method}")
         if self.method == "kd_dlgm" and self.images != "both":
             raise ValueError("kd_dlgm compares real with fake images: set images = both")
         return self

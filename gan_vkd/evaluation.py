@@ -5,11 +5,12 @@ weights are at hand. On any other network's features the same Frechet and kernel
 computed by the same code of clean-fid, and are called FD(network) and KD(network).
 """
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cleanfid.resize import build_resizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gan_vkd.checkpoint import digest
 from gan_vkd.config import DataSettings, NetworkSettings, Settings
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set, to_uint8
 from gan_vkd.errors import SettingsError, VkdError
@@ -55,6 +57,12 @@ class Extractor:
     facts: dict[str, Any]
     weights: dict[str, Tensor]
     classify: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """The first digits of a digest of its weights and of how it is read."""
+        state = {name: value.detach().cpu() for name, value in self.weights.items()}
+        return digest(json.dumps(self.facts, sort_keys=True), state)[:12]
 
     @property
     def frechet_name(self) -> str:
@@ -215,13 +223,13 @@ class Evaluator:
         training: ImageSet | None = None,
     ) -> None:
         self.settings = s = settings.evaluate
-        self.extractor = make_extractor(s.features, settings.data.resolution, device)
         reference = reference or load_reference(s.reference, settings.data)
         if len(reference) < 2:
             raise VkdError(f"evaluate.reference = {s.reference}: needs two images")
         self.training = training or _training_set(settings.data)
         self.known, self.by_chance = None, None
         with isolated_randomness(s.seed):
+            self.extractor = make_extractor(s.features, settings.data.resolution, device)
             once = partial(
                 self.extractor.features_once, batch_size=s.batch_size, folder=settings.cache_folder
             )
@@ -244,6 +252,7 @@ class Evaluator:
             features = self._features(generator, shares, s.num_samples)
             result: dict[str, Any] = {
                 "features": s.features.name,
+                "judge": self.extractor.identity,
                 "reference": s.reference,
                 "reference_images": len(self.reference),
                 "num_samples": s.num_samples,

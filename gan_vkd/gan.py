@@ -1,6 +1,7 @@
 """The adversarial game with distillation in the discriminator: two steps, as in the paper."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +28,6 @@ class Distillation(nn.Module):
         settings: of the distillation.
         teacher: read at one layer a pair.
         student_widths: of the discriminator's features, one a pair.
-        bank: the teacher's features of the clean real images, where the settings need them.
         text: (C, dt) embeddings of the classes, where the method needs them.
     """
 
@@ -36,20 +36,26 @@ class Distillation(nn.Module):
         settings: DistillSettings,
         teacher: Teacher,
         student_widths: list[int],
-        bank: FeatureBank | None = None,
         text: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.settings, self.bank, self._teacher = settings, bank, [teacher]
+        self.settings, self._teacher = settings, [teacher]
+        self.bank: FeatureBank | None = None
         make, options = METHODS[settings.method], method_options(settings, text)
         widths = zip(student_widths, teacher.widths, strict=True)
         methods = [make(student, width, **options) for student, width in widths]
         self.method = LayerPairs(methods, [pair.weight for pair in settings.pairs])
-        if settings.statistics == "training_set":
-            assert bank is not None
+
+    def use(self, bank: FeatureBank) -> None:
+        """Looks the teacher's features of clean real images up from here on, on the bank's device.
+
+        Where the settings ask for the training set's statistics, they are taken from it.
+        """
+        self.bank = bank
+        if self.settings.statistics == "training_set":
             self.to(bank.features.device)
-            known = bank.features.split(teacher.widths, dim=1)
-            for method, features in zip(methods, known, strict=True):
+            known = bank.features.split(self._teacher[0].widths, dim=1)
+            for method, features in zip(self.method.methods, known, strict=True):
                 assert isinstance(method.normalize, RunningStatistics)
                 method.normalize.fit(features.split(1000))
 
@@ -99,7 +105,19 @@ def method_options(settings: DistillSettings, text: Tensor | None) -> dict[str, 
 
 
 class GAN:
-    """Generator, discriminator, their optimisers, the generator's average and the distillation."""
+    """Generator, discriminator, their optimisers, the generator's average and the distillation.
+
+    Args:
+        settings: of the run.
+        classes: 0 for none.
+        device: where everything lies.
+        teacher, text: of the distillation.
+        load_bank: gives the teacher's features of the clean real images; called where the settings
+            need them, when all else is known to fit.
+
+    Raises:
+        ValueError: a layer, width or batch that does not fit the method.
+    """
 
     def __init__(
         self,
@@ -107,7 +125,7 @@ class GAN:
         classes: int,
         device: str,
         teacher: Teacher | None = None,
-        bank: FeatureBank | None = None,
+        load_bank: Callable[[], FeatureBank] | None = None,
         text: Tensor | None = None,
     ) -> None:
         res, ch, train = settings.data.resolution, settings.model.ch, settings.train
@@ -124,14 +142,26 @@ class GAN:
             layers = [as_layer(pair.student, "pool") for pair in settings.distill.pairs]
             self.reader = Reader(self.discriminator, layers)
             self.distillation = Distillation(
-                settings.distill, teacher, self._student_widths(), bank, text
+                settings.distill, teacher, self._student_widths(), text
             ).to(device)
+            self._require_batch(self.distillation)
+            if load_bank is not None and settings.distill.needs_bank:
+                self.distillation.use(load_bank())
             learnt += self.distillation.parameters()
         if device == "cpu":  # oneDNN's convolutions are up to 5x faster in this layout
             for network in (self.generator, self.discriminator, self.average):
                 network.to(memory_format=torch.channels_last)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), train.g_lr, train.betas)
         self.d_optimizer = torch.optim.Adam(learnt, train.d_lr, train.betas)
+
+    def _require_batch(self, distillation: Distillation) -> None:
+        least, batch = distillation.method.least_batch, self.settings.train.batch_size
+        given = 2 * batch if distillation.settings.images == "both" else batch
+        if given < least:
+            raise ValueError(
+                f"method = {distillation.settings.method} relates {least} images or more to each "
+                f"other, and train.batch_size = {batch} gives it {given}"
+            )
 
     @torch.no_grad()
     def _student_widths(self) -> list[int]:

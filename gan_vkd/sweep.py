@@ -16,6 +16,7 @@ from gan_vkd.config import load_settings
 from gan_vkd.errors import SettingsError, VkdError
 
 PROGRAM = [sys.executable, "-m", "gan_vkd"]
+REPORT_EVERY = 30  # seconds
 
 
 class Stopped(VkdError):
@@ -157,7 +158,7 @@ def _ended(
 ) -> Generator[tuple[Job, int, float], None, None]:
     """Starts the jobs one after the other and yields each as it ends: its code and its seconds."""
     running: dict[str, tuple[Job, subprocess.Popen[bytes], float]] = {}
-    told = False
+    told, reported = False, time.monotonic()
     try:
         while running or (waiting and not asked):
             while waiting and not asked and len(running) < jobs:
@@ -176,6 +177,10 @@ def _ended(
                 if process.poll() is not None:
                     del running[name]
                     yield job, process.returncode, time.monotonic() - since
+            if time.monotonic() - reported > REPORT_EVERY:
+                reported = time.monotonic()
+                for job, _, _ in running.values():
+                    print(f"{job.name}: {last_line(job.log)}", flush=True)
             time.sleep(0.2)
     finally:  # left early: the terminal is gone, or a process cannot be started
         for _, process, _ in running.values():

@@ -2,9 +2,11 @@
 
 import platform
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +70,22 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
     classes = _count_classes(settings, data)
     shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
     labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
-    teacher, bank, text = None, None, None
+    teacher, text, bank = None, None, None
     if settings.distill is not None:
         distill = settings.distill
         layers = [pair.teacher or distill.teacher for pair in distill.pairs]
         teacher = load_teacher(distill.teacher, settings.data.resolution, device, layers)
-        if distill.needs_bank:
-            bank = load_bank(teacher, data, settings.data.flip, settings.cache_folder)
         if distill.method == "kd_dlgm":
             text = class_embeddings(distill.text, teacher, data.classes)
-    at_hand = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
-    evaluator = Evaluator(settings, device, reference=at_hand, training=data)
-    probe = Scores(labelled, heldout, settings.evaluate.seed)
+        bank = partial(load_bank, teacher, data, settings.data.flip, settings.cache_folder)
     torch.manual_seed(settings.seed)
     try:
         gan = GAN(settings, classes, device, teacher, bank, text)
     except ValueError as error:
         raise SettingsError(f"distill: {error}") from None
+    at_hand = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
+    evaluator = Evaluator(settings, device, reference=at_hand, training=data)
+    probe = Scores(labelled, heldout, settings.evaluate.seed)
     batches = Batches(
         labelled,
         settings.train.batch_size,
@@ -118,7 +119,7 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
     meter = Meter(device)
     bar = tqdm(
         total=total, initial=progress.iteration, unit="it", desc=settings.arm, dynamic_ncols=True,
-        mininterval=0.5,
+        mininterval=0.5 if sys.stderr.isatty() else 5,
     )  # fmt: skip
     with _stop_signals() as stop, _out_of_memory(settings), writer, bar:
         tick = time.perf_counter()
@@ -150,7 +151,8 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
                     run.append("metrics", record)
                     for name, value in means.items():
                         writer.add_scalar(f"train/{name}", value, now)
-                    bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if "loss" in k})
+                    losses = {k: f"{v:.3g}" for k, v in means.items() if "loss" in k}
+                    bar.set_postfix(losses, refresh=False)
                 if due["sample"]:
                     picture = class_grid(gan.average, shares)
                     save_png(picture, run.path / "samples" / f"{now:08d}.png")

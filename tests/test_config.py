@@ -1,11 +1,12 @@
 """Settings are inherited, overridden and checked before any work, and faults name their key."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from gan_vkd.config import Settings, differences, load_as, load_settings
+from gan_vkd.config import DistillSettings, Settings, differences, load_as, load_settings
 from gan_vkd.errors import SettingsError
 from gan_vkd.teach import TeachSettings
 
@@ -31,7 +32,10 @@ def fault(path: Path, *overrides: str) -> str:
 # the files of the project
 
 
-@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+RUNS = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("ablation/*.yaml")])
+
+
+@pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
 def test_every_config_loads_and_survives_its_dump(file, tmp_path):
     schema = TeachSettings if file.name in TAUGHT else Settings
     settings = load_as(schema, file)
@@ -42,6 +46,39 @@ def test_every_config_loads_and_survives_its_dump(file, tmp_path):
 ARMS = sorted(file.stem for file in (CONFIGS / "methods").glob("*.yaml"))
 ARMS = [arm for arm in ARMS if arm not in ("clip", "resnet")]
 TABLE = [arm for arm in ARMS if arm not in ("rkd", "vicreg")]
+
+
+def test_the_ablation_has_every_projection_and_every_normalisation():
+    """Each beside the other's default, in the same run, under an arm named by them."""
+    base = load_settings(CONFIGS / "ablation" / "orthogonal+whitening.yaml")
+    choices = set()
+    for file in (CONFIGS / "ablation").glob("*.yaml"):
+        settings = load_settings(file)
+        assert settings.arm == file.stem
+        assert settings.model_copy(update={"arm": base.arm, "distill": base.distill}) == base
+        if settings.distill is not None:
+            assert file.stem == f"{settings.distill.projection}+{settings.distill.normalization}"
+            choices.add((settings.distill.projection, settings.distill.normalization))
+    fields = DistillSettings.model_fields
+    projections = get_args(fields["projection"].annotation)
+    normalizations = get_args(fields["normalization"].annotation)
+    assert choices == {
+        *((projection, "whitening") for projection in projections),
+        *(("orthogonal", normalization) for normalization in normalizations),
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "owner"),
+    [("projection=linear", "vkd"), ("normalization=l2", "vkd"), ("distance=l1", "vkd"),
+     ("whitening.every=1", "vkd"), ("text.weights=x", "kd_dlgm")],
+)  # fmt: skip
+def test_an_option_of_another_method_is_refused(option, owner):
+    other = "spkd" if owner == "vkd" else "whitening"
+    message = fault(CONFIGS / f"cifar10_10pct_cpu_{other}.yaml", f"distill.{option}")
+    method = "spkd" if owner == "vkd" else "vkd"
+    name = option.partition("=")[0].partition(".")[0]
+    assert f"{name} belongs to method = {owner}, but method = {method}" in message
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])

@@ -185,7 +185,7 @@ def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -
     assert settings.distill is not None
     data = load_training_set(settings.data)
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
-    gan = GAN(settings, 10, "cpu", teacher, load_bank(teacher, data, False, None))
+    gan = GAN(settings, 10, "cpu", teacher, lambda: load_bank(teacher, data, False, None))
     assert gan.distillation is not None
     normalize = gan.distillation.method.methods[0].normalize
     features = teacher(to_network(data.images)).double()
@@ -209,8 +209,53 @@ def test_every_choice_of_images_view_and_statistics_goes_together(
     data = load_training_set(settings.data)
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
     bank = load_bank(teacher, data, False, None) if settings.distill.needs_bank else None
-    gan = GAN(settings, 10, "cpu", teacher, bank)
+    gan = GAN(settings, 10, "cpu", teacher, lambda: bank)
     assert gan.discriminator_step(batch(), batch().labels, 0)["distill_loss"].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("distill.pairs=[{student: {layer: nowhere}}]", "no layer 'nowhere'"),
+        ("distill.projection=identity", "equal widths"),
+    ],
+)
+def test_what_cannot_fit_is_told_before_features_are_computed(
+    fault: str, message: str, small: MakeSettings
+) -> None:
+    settings = small(fault, "distill.view=clean")
+    assert settings.distill is not None
+    teacher = load_teacher(settings.distill.teacher, 32, "cpu")
+    never = lambda: pytest.fail("the bank was computed")  # noqa: E731
+    with pytest.raises(ValueError, match=message):
+        GAN(settings, 10, "cpu", teacher, never)
+
+
+@pytest.mark.parametrize(
+    ("method", "images", "least"),
+    [("pkd", "both", 1), ("pkd", "real", 2), ("spkd", "fake", 2), ("rkd", "both", 2),
+     ("rkd", "real", 3), ("vicreg", "real", 2), ("kd_dlgm", "both", 2), ("fitnets", "real", 1)],
+)  # fmt: skip
+def test_a_batch_too_small_for_relations_is_refused(
+    method: str, images: str, least: int, small: MakeSettings
+) -> None:
+    """One below the least is refused; the least gives a finite loss and a gradient."""
+    chosen = [f"distill.method={method}", f"distill.images={images}"]
+    if method == "kd_dlgm":
+        chosen.append("distill.normalization=whitening")
+
+    def make(size: int) -> GAN:
+        settings = small(*chosen, f"train.batch_size={size}")
+        assert settings.distill is not None
+        teacher = load_teacher(settings.distill.teacher, 32, "cpu")
+        return GAN(settings, 10, "cpu", teacher, text=torch.eye(10, 64))
+
+    if least > 1:
+        with pytest.raises(ValueError, match=f"method = {method} relates"):
+            make(least - 1)
+    one = Batch(*(value[:least] for value in batch()))
+    result = make(least).discriminator_step(one, one.labels, 0)
+    assert result["distill_loss"].isfinite()
 
 
 def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSettings) -> None:

@@ -141,6 +141,12 @@ def test_order_logs_terminal_and_threads(fake, out, capsys, monkeypatch):
     assert "threads 5\n" in log, "the user's own number"
 
 
+def test_what_the_runs_say_is_repeated_while_they_go_on(fake, out, capsys, monkeypatch):
+    monkeypatch.setattr(module, "REPORT_EVERY", 0)
+    sweep(ARMS[:1], [0], out, [])
+    assert "quickstart seed 0: half way\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("jobs", [2, 3])
 def test_as_many_at_once_as_asked_and_never_more(fake, out, jobs):
     sweep(ARMS, [0, 1], out, [], jobs=jobs)

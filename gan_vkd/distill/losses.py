@@ -80,6 +80,8 @@ class PKD(nn.Module):
     mean of the terms over all pairs; here it is the mean over j of the divergences.
     """
 
+    least_batch = 2
+
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__()
 
@@ -105,6 +107,8 @@ class SPKD(nn.Module):
     Similarity-preserving distillation (Tung and Mori, ICCV 2019, equations 1 to 4).
     """
 
+    least_batch = 2
+
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__()
 
@@ -121,6 +125,8 @@ class RKD(nn.Module):
     Park et al., CVPR 2019, equations 4 to 9, with the weights of their distillation on
     classification: 25 for distances, 50 for angles.
     """
+
+    least_batch = 3
 
     def __init__(
         self,
@@ -161,6 +167,8 @@ class VICReg(Precise):
     Bardes, Ponce and LeCun, ICLR 2022, equations 1 to 6, with their weights 25, 25 and 1; the
     second branch is a frozen teacher, so only the student's is held from collapsing.
     """
+
+    least_batch = 2
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__()
@@ -203,6 +211,7 @@ class KDDLGM(Precise):
     """
 
     text: Tensor
+    least_batch = 4
 
     def __init__(
         self, student_width: int, teacher_width: int, *, text: Tensor, hidden: int = 1024
@@ -261,6 +270,11 @@ class LayerPairs(nn.Module):
     def __init__(self, methods: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
         self.methods, self.weights = nn.ModuleList(methods), list(weights)
+
+    @property
+    def least_batch(self) -> int:
+        """Samples that the losses need, those that relate samples to each other more than one."""
+        return max(getattr(method, "least_batch", 1) for method in self.methods)
 
     def forward(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
         """Features (B, ds) and (B, dt) of every pair -> a scalar."""

@@ -1,0 +1,62 @@
+"""What frozen networks were trained on: whether a teacher has seen what the judge knows.
+
+A Frechet distance measures in its judge's features. A teacher that was trained on the same images
+can improve it by handing those features on, with no better samples (Kynkaanniemi et al., ICLR 2023,
+show it for ImageNet's classes): a table has to say which kind its teachers are.
+"""
+
+from pathlib import Path
+
+from gan_vkd.checkpoint import load_state
+from gan_vkd.config import NetworkSettings
+from gan_vkd.errors import VkdError
+
+# Parts of timm's tags for weights, and the images behind them; the first that fits.
+TIMM_TAGS = {
+    "in22k": {"ImageNet-21k", "ImageNet-1k"},
+    "in21k": {"ImageNet-21k", "ImageNet-1k"},
+    "in12k": {"ImageNet-21k", "ImageNet-1k"},
+    "lvd142m": {"LVD-142M", "ImageNet-21k", "ImageNet-1k"},
+    "in1k": {"ImageNet-1k"},
+    "openai": {"OpenAI's image-text pairs"},
+    "laion": {"LAION"},
+    "datacomp": {"DataComp"},
+    "dfn": {"DFN"},
+    "webli": {"WebLI"},
+    "metaclip": {"MetaCLIP"},
+    "dino": {"ImageNet-1k"},
+}
+
+
+def trained_on(network: NetworkSettings) -> set[str] | None:
+    """The image sets that a network's weights were trained on; None: not known."""
+    name = network.name
+    if name == "inception":
+        return {"ImageNet-1k"}
+    if name.startswith("cifar_resnet"):
+        return {"CIFAR-10"}
+    if name.startswith("timm/"):
+        tag = name.partition(".")[2]
+        named = [sets for part, sets in TIMM_TAGS.items() if part in tag]
+        return set().union(*named) if named else None
+    if name == "classifier" and network.weights is not None:
+        try:
+            state = load_state(Path(network.weights).expanduser())
+            return {str(state["settings"]["data"]["source"])}
+        except (VkdError, KeyError, TypeError):
+            return None
+    return None
+
+
+def relation(teacher: NetworkSettings, judge: NetworkSettings) -> str:
+    """One clause on whether a teacher has seen the images that the evaluation's network has."""
+    named = f"teacher {teacher.name}"
+    if (teacher.name, teacher.weights) == (judge.name, judge.weights):
+        return f"{named} is the judge itself"
+    taught, judged = trained_on(teacher), trained_on(judge)
+    if taught is None or judged is None:
+        return f"{named}: not known whether it has seen the judge's training images"
+    if both := sorted(taught & judged):
+        return f"{named} has seen the judge's training images ({', '.join(both)})"
+    sets = ", ".join(sorted(taught)), ", ".join(sorted(judged))
+    return f"{named} ({sets[0]}) has not seen the judge's training images ({sets[1]})"

@@ -1,0 +1,77 @@
+"""Whether a teacher has seen what the judge knows, and that tables say so."""
+
+from pathlib import Path
+
+import pytest
+
+from gan_vkd.compare import compare
+from gan_vkd.config import NetworkSettings
+from gan_vkd.provenance import relation, trained_on
+from gan_vkd.training import train
+from tests.conftest import MakeSettings
+
+
+def network(name: str, weights: str | None = None) -> NetworkSettings:
+    return NetworkSettings(name=name, weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [
+        ("inception", {"ImageNet-1k"}),
+        ("cifar_resnet56", {"CIFAR-10"}),
+        ("timm/vit_base_patch32_clip_quickgelu_224.openai", {"OpenAI's image-text pairs"}),
+        ("timm/regnety_160.deit_in1k", {"ImageNet-1k"}),
+        ("timm/vit_base_patch16_224.dino", {"ImageNet-1k"}),
+        ("timm/vit_base_patch16_clip_224.laion2b_ft_in12k_in1k",
+         {"LAION", "ImageNet-21k", "ImageNet-1k"}),
+        ("timm/resnet50", None),
+        ("timm/resnet50.something", None),
+        ("discriminator", None),
+        ("classifier", None),
+    ],
+)  # fmt: skip
+def test_what_is_known_of_published_weights(name: str, sets: set[str] | None) -> None:
+    assert trained_on(network(name)) == sets
+
+
+def test_a_classifier_of_ours_says_what_it_was_taught(classifier: Path, tmp_path: Path) -> None:
+    assert trained_on(network("classifier", str(classifier))) == {"digits"}
+    assert trained_on(network("classifier", str(tmp_path / "gone"))) is None
+    (tmp_path / "broken").write_bytes(b"no")
+    assert trained_on(network("classifier", str(tmp_path / "broken"))) is None
+
+
+@pytest.mark.parametrize(
+    ("teacher", "judge", "clause"),
+    [
+        ("inception", "inception", "is the judge itself"),
+        ("cifar_resnet56", "cifar_resnet20", "has seen the judge's training images (CIFAR-10)"),
+        ("timm/x.in22k_ft_in1k", "inception", "has seen the judge's training images (ImageNet-1k)"),
+        ("timm/x.openai", "inception", "(OpenAI's image-text pairs) has not seen the judge's "
+         "training images (ImageNet-1k)"),
+        ("timm/x", "inception", "not known whether"),
+    ],
+)  # fmt: skip
+def test_the_relation_is_one_clause(teacher: str, judge: str, clause: str) -> None:
+    said = relation(network(teacher), network(judge))
+    assert said.startswith(f"teacher {teacher}")
+    assert clause in said
+
+
+def test_captions_tell_the_teachers_apart_and_judges_get_tables_each(
+    small: MakeSettings, classifier: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(classifier.read_bytes())
+    train(small(arm="none"), tmp_path / "a")
+    train(small(f"distill.teacher.weights={copy}"), tmp_path / "b")
+    caption = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out").splitlines()[0]
+    assert caption.endswith("; teacher classifier has seen the judge's training images (digits)")
+    assert "; judge " not in caption
+
+    layer = "evaluate.features.layer=layer2"  # another judge of the same name
+    train(small(layer, "seed=1", arm="none"), tmp_path / "c")
+    text = compare([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out")
+    assert text.count("| arm") == 2
+    assert text.count("; judge ") == 2
