@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_vkd.ranks import own_rows
+
 
 def color(x: Tensor) -> Tensor:
     """Brightness in +-0.5, saturation in [0, 2], contrast in [0.5, 1.5], each drawn a sample."""
-    brightness, saturation, contrast = torch.rand(3, x.shape[0], 1, 1, 1, device=x.device)
+    drawn = own_rows(lambda n: torch.rand(n, 3, 1, 1, 1, device=x.device), len(x))
+    brightness, saturation, contrast = drawn.unbind(1)
     x = x + (brightness - 0.5)
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * (saturation * 2)
@@ -30,7 +33,7 @@ def translation(x: Tensor, ratio: float = 0.125) -> Tensor:
 
 def _shifted(length: int, pad: int, batch: int, device: torch.device) -> Tensor:
     """Indices (batch, length) into a line padded by `pad` on both sides, at a random shift."""
-    shift = torch.randint(0, 2 * pad + 1, (batch, 1), device=device)
+    shift = own_rows(lambda n: torch.randint(0, 2 * pad + 1, (n, 1), device=device), batch)
     return torch.arange(length, device=device) + shift
 
 
@@ -43,7 +46,8 @@ def cutout(x: Tensor, ratio: float = 0.5) -> Tensor:
 def _covered(length: int, ratio: float, x: Tensor) -> Tensor:
     """(batch, length), true within a segment of ratio * length centred on a pixel (or an edge)."""
     size = round(length * ratio)
-    centre = torch.randint(0, length + (1 - size % 2), (x.shape[0], 1), device=x.device)
+    end = length + (1 - size % 2)
+    centre = own_rows(lambda n: torch.randint(0, end, (n, 1), device=x.device), len(x))
     offset = torch.arange(length, device=x.device) - centre + size // 2
     return (offset >= 0) & (offset < size)
 

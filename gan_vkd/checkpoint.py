@@ -34,12 +34,22 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VkdError(f"{path}: cannot be written ({reason}); the old file is untouched") from None
     finally:
         with suppress(OSError):  # gone by the rename, or in a folder that cannot be
             temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name outlives a loss of power too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

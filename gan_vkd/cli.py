@@ -35,16 +35,27 @@ def train(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue, or start.")] = False,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
+    ] = None,
 ) -> None:
-    """Train a GAN. Exit codes: 0 finished, 1 failed, 2 bad settings, 130/143 stopped by signal."""
+    """Train a GAN, alone or as one of torchrun's ranks.
+
+    Exit codes: 0 finished, 1 failed, 2 bad settings; stopped with a checkpoint, to go on with
+    --resume: 124 at --max-time, 128 + the signal's number (130 SIGINT, 143 SIGTERM, 138 SIGUSR1,
+    129 SIGHUP).
+    """
     from gan_vkd.config import load_settings
+    from gan_vkd.stopping import seconds
+
+    budget = None if max_time is None else seconds(max_time)
 
     settings = load_settings(config, overrides)
     if out is None:
         out = config if config.is_dir() else Path("runs", config.stem, f"seed{settings.seed}")
     from gan_vkd.training import train as run_training
 
-    run_training(settings, out, resume)
+    run_training(settings, out, resume, budget)
 
 
 @app.command()

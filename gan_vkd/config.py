@@ -170,6 +170,9 @@ class TrainSettings(Section):
     log_every: Positive = 50
     sample_every: Positive = 1000
     checkpoint_every: Positive = 1000
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, beside the best one
+    returns: Annotated[int, Field(ge=0)] = 0  # to the last checkpoint, from what is not finite
+    return_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the learning rates, at each
 
 
 class EvaluateSettings(Section):

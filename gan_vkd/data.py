@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan_vkd import ranks
 from gan_vkd.config import DataSettings
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.images import read_images
@@ -187,7 +188,8 @@ class Batches:
     """Endless shuffled epochs of a set that lies on the device.
 
     The order is a function of (seed, batch number) alone, so a resumed run needs no state of it;
-    flips draw from torch's global generator. A batch may span epochs and may exceed the set.
+    flips draw from torch's global generator. A batch may span epochs and may exceed the set. Of
+    several ranks each gets its part.
     """
 
     def __init__(self, data: ImageSet, batch_size: int, *, flip: bool, seed: int, device: str):
@@ -196,19 +198,22 @@ class Batches:
         self._orders: dict[int, Tensor] = {}
 
     def __call__(self, number: int) -> Batch:
-        """Batch `number`."""
-        chosen = self._indices(number * self.batch_size)
+        """Batch `number`, or this rank's rows of it."""
+        chosen = self._indices(number * self.batch_size)[ranks.own_part(self.batch_size)]
         images = to_network(self.images[chosen])
         flipped = torch.zeros_like(chosen, dtype=torch.bool)
         if self.flip:
-            flipped = torch.rand(len(chosen), device=images.device) < 0.5
+            drawn = ranks.own_rows(lambda n: torch.rand(n, device=images.device), len(chosen))
+            flipped = drawn < 0.5
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         return Batch(images, self.labels[chosen], chosen, flipped)
 
     def random_labels(self, count: int) -> Tensor:
         """Labels (count,) drawn with the frequencies of the training set."""
-        chosen = torch.randint(len(self.labels), (count,), device=self.labels.device)
-        return self.labels[chosen]
+        size, device = len(self.labels), self.labels.device
+        return self.labels[
+            ranks.own_rows(lambda n: torch.randint(size, (n,), device=device), count)
+        ]
 
     def _indices(self, position: int) -> Tensor:
         parts, missing = [], self.batch_size

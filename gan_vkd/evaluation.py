@@ -22,6 +22,7 @@ from cleanfid.resize import build_resizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gan_vkd import ranks
 from gan_vkd.checkpoint import digest
 from gan_vkd.config import DataSettings, NetworkSettings, Settings
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set, to_uint8
@@ -186,9 +187,14 @@ def load_reference(name: str, data: DataSettings) -> ImageSet:
 
 @torch.no_grad()
 def draw_samples(
-    generator: Generator, shares: list[float], count: int, batch_size: int, seed: int
+    generator: Generator,
+    shares: list[float],
+    count: int,
+    batch_size: int,
+    seed: int,
+    part: slice = slice(None),
 ) -> Tensor:
-    """uint8 samples (count, 3, R, R) on the CPU.
+    """uint8 samples (count, 3, R, R) on the CPU, or a part of them.
 
     Latents and labels come from the seed alone, drawn on the CPU: the same on every device. Labels
     follow `shares`, the frequencies of the training set's classes.
@@ -198,7 +204,7 @@ def draw_samples(
     weights = torch.tensor(shares, dtype=torch.float64)
     labels = torch.multinomial(weights, count, replacement=True, generator=source)
     latents = torch.randn(count, generator.z_dim, generator=source)
-    batches = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
+    batches = zip(latents[part].split(batch_size), labels[part].split(batch_size), strict=True)
     images = [to_uint8(generator(z.to(device), y.to(device))).cpu() for z, y in batches]
     return torch.cat(images)
 
@@ -230,6 +236,8 @@ class Evaluator:
         self.known, self.by_chance = None, None
         with isolated_randomness(s.seed):
             self.extractor = make_extractor(s.features, settings.data.resolution, device)
+            if not ranks.is_first():
+                return  # that alone measures; the others only help with the samples' features
             once = partial(
                 self.extractor.features_once, batch_size=s.batch_size, folder=settings.cache_folder
             )
@@ -250,6 +258,11 @@ class Evaluator:
         s = self.settings
         with isolated_randomness(s.seed):
             features = self._features(generator, shares, s.num_samples)
+        return ranks.from_first(lambda: self._measure(features))
+
+    def _measure(self, features: np.ndarray) -> dict[str, Any]:
+        s = self.settings
+        with isolated_randomness(s.seed):
             result: dict[str, Any] = {
                 "features": s.features.name,
                 "judge": self.extractor.identity,
@@ -290,8 +303,10 @@ class Evaluator:
 
     def _features(self, generator: Generator, shares: list[float], count: int) -> np.ndarray:
         s = self.settings
-        images = draw_samples(generator, shares, count, s.batch_size, s.seed)
+        part = ranks.own_part(count)
+        images = draw_samples(generator, shares, count, s.batch_size, s.seed, part)
         features = self.extractor.features(images, s.batch_size)
+        features = np.concatenate(ranks.all_parts(features))
         if not np.isfinite(features).all():
             raise VkdError("evaluation: the samples' features are not finite")
         return features

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gan_vkd import ranks
 from gan_vkd.checkpoint import digest, load_state, save_state
 from gan_vkd.data import ImageSet, to_network
 from gan_vkd.distill import Teacher
@@ -112,7 +113,10 @@ def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None)
         return {"data": data.fingerprint(), "flip": flip, **teacher_facts(teacher)}
 
     rows = 2 * n if flip else n
-    return FeatureBank(compute_once(compute, rows, folder, facts, teacher.state_dict()), n)
+    features = ranks.from_first(
+        lambda: compute_once(compute, rows, folder, facts, teacher.state_dict()).cpu()
+    )
+    return FeatureBank(features.to(device), n)
 
 
 def teacher_facts(teacher: Teacher) -> dict[str, Any]:

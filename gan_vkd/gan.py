@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gan_vkd import ranks
 from gan_vkd.adversarial import hinge_discriminator, hinge_generator
 from gan_vkd.augment import augment
 from gan_vkd.config import DistillSettings, Settings
@@ -54,10 +55,12 @@ class Distillation(nn.Module):
         self.bank = bank
         if self.settings.statistics == "training_set":
             self.to(bank.features.device)
-            known = bank.features.split(self._teacher[0].widths, dim=1)
+            rows = bank.features[ranks.own_part(len(bank.features))]
+            known = rows.split(self._teacher[0].widths, dim=1)
+            batches = 1 + len(bank.features) // 1000  # as many on every rank
             for method, features in zip(self.method.methods, known, strict=True):
                 assert isinstance(method.normalize, RunningStatistics)
-                method.normalize.fit(features.split(1000))
+                method.normalize.fit(features.tensor_split(batches))
 
     def forward(
         self, students: list[Tensor], batch: Batch, augmented: Tensor, clean: Tensor
@@ -73,8 +76,17 @@ class Distillation(nn.Module):
         fake, real = slice(None, b), slice(b, None)
         part = {"both": slice(None), "fake": fake, "real": real}[self.settings.images]
         target = self._target(part, batch, augmented, clean)
+        features = [s[part] for s in students]
+        if self.method.least_batch > 1 and ranks.world() > 1:
+            # every sample is related to every other, on whatever rank it lies
+            *features, target = (self._of_all_ranks(x) for x in (*features, target))
         targets = target.split(self._teacher[0].widths, dim=1)
-        return self.settings.weight * self.method([s[part] for s in students], targets)
+        return self.settings.weight * self.method(features, targets)
+
+    def _of_all_ranks(self, features: Tensor) -> Tensor:
+        """All ranks' rows, those of fake images before those of real ones."""
+        sides = features.chunk(2 if self.settings.images == "both" else 1)
+        return torch.cat([ranks.gather(side) for side in sides])
 
     @torch.no_grad()
     def _target(self, part: slice, batch: Batch, augmented: Tensor, clean: Tensor) -> Tensor:
@@ -153,6 +165,7 @@ class GAN:
                 network.to(memory_format=torch.channels_last)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), train.g_lr, train.betas)
         self.d_optimizer = torch.optim.Adam(learnt, train.d_lr, train.betas)
+        self._learnt = learnt
 
     def _require_batch(self, distillation: Distillation) -> None:
         least, batch = distillation.method.least_batch, self.settings.train.batch_size
@@ -172,7 +185,8 @@ class GAN:
         return [features.shape[1] for features in self.reader.take()]
 
     def sample_latents(self, count: int) -> Tensor:
-        return torch.randn(count, self.generator.z_dim, device=self.device)
+        width, device = self.generator.z_dim, self.device
+        return ranks.own_rows(lambda n: torch.randn(n, width, device=device), count)
 
     def discriminator_step(
         self, batch: Batch, fake_labels: Tensor, number: int
@@ -182,7 +196,7 @@ class GAN:
             fake = self.generator(self.sample_latents(len(batch.labels)), fake_labels)
         clean = torch.cat([fake, batch.images])
         labels = torch.cat([fake_labels, batch.labels])
-        images = augment(clean, self.settings.augment)
+        images = torch.cat([augment(x, self.settings.augment) for x in (fake, batch.images)])
         fake_score, real_score = self.discriminator(images, labels).chunk(2)
         losses = {"d_loss": hinge_discriminator(real_score, fake_score)}
         if self.distillation is not None:
@@ -191,6 +205,7 @@ class GAN:
         losses |= self._regularize(images, labels, fake_score, real_score, batch, number)
         self.d_optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
+        ranks.average_gradients(self._learnt)
         self.d_optimizer.step()
         return losses | {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
 
@@ -211,7 +226,8 @@ class GAN:
             sides = {"fake": fake_score, "real": real_score}
             if settings.consistency_images == "real":
                 images, labels, sides = images[b:], labels[b:], {"real": real_score}
-            moved = flip_and_shift(images, self.settings.data.flip)
+            flip = self.settings.data.flip
+            moved = torch.cat([flip_and_shift(side, flip) for side in images.split(b)])
             again = self.discriminator(moved, labels).split(b)
             terms = [consistency(a, s) for a, s in zip(again, sides.values(), strict=True)]
             losses["consistency_loss"] = settings.consistency * torch.stack(terms).sum()
@@ -230,6 +246,7 @@ class GAN:
         loss = hinge_generator(scores)
         self.g_optimizer.zero_grad()
         loss.backward()
+        ranks.average_gradients(self.generator.parameters())
         self.g_optimizer.step()
         self.discriminator.requires_grad_(True)
         self._update_average(iteration)
@@ -242,6 +259,35 @@ class GAN:
         weight = 1 - train.ema_decay if iteration >= train.ema_start else 1.0
         averaged, current = self.average.state_dict(), self.generator.state_dict()
         torch._foreach_lerp_(list(averaged.values()), list(current.values()), weight)
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Those of the settings times a factor."""
+        train = self.settings.train
+        for optimizer, lr in ((self.g_optimizer, train.g_lr), (self.d_optimizer, train.d_lr)):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * factor
+
+    def decompositions(self) -> dict[str, Tensor]:
+        """Projections' bases and whitening statistics, by name: what can fail beside a loss."""
+        if self.distillation is None:
+            return {}
+        floats = ((k, v) for k, v in self.distillation.named_buffers() if v.is_floating_point())
+        return {f"distillation.{name}": value for name, value in floats}
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Of the last update of each network, by parameter."""
+        networks = {
+            "discriminator": self.discriminator,
+            "distillation": self.distillation,
+            "generator": self.generator,
+        }
+        return {
+            f"the gradient of {name}.{parameter}": value.grad
+            for name, network in networks.items()
+            if network is not None
+            for parameter, value in network.named_parameters()
+            if value.grad is not None
+        }
 
     def state(self) -> dict[str, Any]:
         return {

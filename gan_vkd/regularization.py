@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_vkd.distill.precision import Precise, at_least_float32
+from gan_vkd.ranks import mean, own_rows
 
 
 class LeCam(Precise):
@@ -48,7 +49,7 @@ class LeCam(Precise):
         """Scores (B,) of real and of fake images, which may differ in number -> scalar."""
         real, fake = at_least_float32(real_score), at_least_float32(fake_score)
         started = self.updates >= self.start
-        self._update(real.detach().mean(), fake.detach().mean())
+        self._update(mean(real.detach().mean()), mean(fake.detach().mean()))
         penalty = F.relu(real - self.fake_average).square().mean()
         penalty = penalty + F.relu(self.real_average - fake).square().mean()
         return torch.where(started, penalty, 0.0)
@@ -56,9 +57,9 @@ class LeCam(Precise):
     def _update(self, real_mean: Tensor, fake_mean: Tensor) -> None:
         # the count stays on the device: comparing it in Python would wait for it at every step
         copied = self.updates < max(self.start, 1)
-        for average, mean in ((self.real_average, real_mean), (self.fake_average, fake_mean)):
-            mean = mean.to(average.dtype)
-            average.copy_(torch.where(copied, mean, mean.lerp(average, self.decay)))
+        for average, batch_mean in ((self.real_average, real_mean), (self.fake_average, fake_mean)):
+            new = batch_mean.to(average.dtype)
+            average.copy_(torch.where(copied, new, new.lerp(average, self.decay)))
         self.updates += 1
 
 
@@ -86,7 +87,7 @@ def flip_and_shift(images: Tensor, flip: bool = True) -> Tensor:
     b, _, h, w = images.shape
     rows, columns = _reflected(h, b, images.device), _reflected(w, b, images.device)
     if flip:
-        mirrored = torch.rand(b, 1, device=images.device) < 0.5
+        mirrored = own_rows(lambda n: torch.rand(n, 1, device=images.device), b) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     sample = torch.arange(b, device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
@@ -96,7 +97,7 @@ def flip_and_shift(images: Tensor, flip: bool = True) -> Tensor:
 def _reflected(length: int, batch: int, device: torch.device) -> Tensor:
     """Indices (batch, length) into a line, at a random shift and reflected at its ends."""
     most = round(length / 8)
-    shift = torch.randint(-most, most + 1, (batch, 1), device=device)
+    shift = own_rows(lambda n: torch.randint(-most, most + 1, (n, 1), device=device), batch)
     index = (torch.arange(length, device=device) + shift).abs()
     return length - 1 - (length - 1 - index).abs()
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from gan_vkd import ranks
 from gan_vkd.checkpoint import digest, load_state, save_state, write_atomically
 from gan_vkd.config import Settings, load_settings
 from gan_vkd.errors import VkdError
+from gan_vkd.lock import locked
 from gan_vkd.models.biggan import Generator
-
-KEPT_CHECKPOINTS = 2
 
 
 class Run:
@@ -47,11 +47,21 @@ class Run:
         """Oldest first."""
         return sorted((self.path / "checkpoints").glob("[0-9]*.safetensors"))
 
-    def save(self, iteration: int, state: dict[str, Any]) -> None:
-        """Writes a checkpoint and drops the oldest beyond KEPT_CHECKPOINTS."""
-        save_state(self.path / "checkpoints" / f"{iteration:08d}.safetensors", state)
-        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
-            old.unlink()
+    def save(self, iteration: int, state: dict[str, Any], keep: int = 2, best: int = 0) -> None:
+        """Writes a checkpoint and drops the oldest beyond `keep`, but not that of iteration `best`.
+
+        At least two are kept: a damaged newest one needs a predecessor.
+        """
+        folder = self.path / "checkpoints"
+        save_state(folder / f"{iteration:08d}.safetensors", state)
+        for old in [file for file in self.checkpoints() if int(file.stem) != best][:-keep]:
+            old.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process, and all ranks that train with it."""
+        with locked(self.path) if ranks.is_first() else nullcontext():
+            yield
 
     def latest_state(self) -> dict[str, Any] | None:
         """The newest whole checkpoint; damaged ones are named and passed over."""
@@ -92,10 +102,14 @@ class Run:
             if metadata["sha256"] != digest(metadata["facts"], state):
                 raise ValueError("its checksum does not match")
             facts = json.loads(metadata["facts"])
-            generator = Generator(
-                settings.data.resolution, settings.model.ch, settings.model.z_dim, facts["classes"]
-            )
-            generator.load_state_dict(state)
+            with torch.device("meta"):  # takes no memory, whatever size a stranger's settings say
+                generator = Generator(
+                    settings.data.resolution,
+                    settings.model.ch,
+                    settings.model.z_dim,
+                    facts["classes"],
+                )
+            generator.load_state_dict(state, assign=True)
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise VkdError(f"{file}: damaged or not of this run's settings ({reason})") from None
@@ -140,7 +154,9 @@ def pick_device(name: str) -> str:
         VkdError: a device that torch does not have.
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = ranks.local_device()
     try:
         torch.zeros((), device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:

@@ -7,24 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from gan_vkd.config import load_settings
 from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.stopping import Stopped, handled
 
 PROGRAM = [sys.executable, "-m", "gan_vkd"]
 REPORT_EVERY = 30  # seconds
-
-
-class Stopped(VkdError):
-    """The sweep was asked to stop and did; `exit_code` is 128 + the signal."""
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 class Job(NamedTuple):
@@ -132,7 +126,11 @@ def sweep(
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads}
     took: list[float] = []
-    with _stop_signals() as asked, closing(_ended(waiting, jobs, environment, asked)) as ended:
+    asked: list[int] = []
+    with (
+        handled(STOPS, lambda number, frame: asked.append(number)),
+        closing(_ended(waiting, jobs, environment, asked)) as ended,
+    ):
         for job, code, seconds in ended:
             outcomes[job.name] = outcome = describe(code, bool(asked))
             took += [seconds] if code == 0 else []
@@ -149,7 +147,7 @@ def sweep(
         print(f"{job.name}: {outcome}; {said + '; ' if said else ''}{job.log}", flush=True)
     if asked:
         name = signal.Signals(asked[0]).name
-        raise Stopped(f"{out}: stopped by {name}; call again to go on", asked[0])
+        raise Stopped(f"{out}: stopped by {name}; call again to go on", 128 + asked[0])
     return [job.folder for job in runs if outcomes[job.name].startswith("finished")]
 
 
@@ -207,24 +205,6 @@ def start(
             )
     except OSError as error:
         raise VkdError(f"{job.log}: the run cannot be started ({error.strerror})") from None
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """The signals received that ask to stop."""
-    received: list[int] = []
-    handled = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup
-        handled.remove(signal.SIGHUP)
-    before = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in handled
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def describe(code: int, asked: bool) -> str:

@@ -1,7 +1,6 @@
 """A run's life: set up, resume, step, log, sample, evaluate, checkpoint, stop."""
 
 import platform
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -13,78 +12,87 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import gan_vkd
+from gan_vkd import ranks
+from gan_vkd.board import Board
 from gan_vkd.config import Settings, differences
 from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.evaluation import Evaluator
 from gan_vkd.features import load_bank
+from gan_vkd.finite import Watch, remedy
 from gan_vkd.gan import GAN
 from gan_vkd.pictures import class_grid, grid, save_png
 from gan_vkd.run import Run, pick_device
 from gan_vkd.scores import Scores, save_histogram, summary
+from gan_vkd.stopping import OUT_OF_TIME, Stop, Stopped
 from gan_vkd.teachers import load_teacher
 from gan_vkd.text import class_embeddings
 
-# What may change when a run is continued: its length and how often it reports.
+# What may change when a run is continued: its length, its reports, what it does in trouble.
 MAY_CHANGE = (
     "device", "train.iterations", "train.log_every", "train.sample_every",
-    "train.checkpoint_every", "evaluate.every", "data.root", "data.download",
-    "cache",
+    "train.checkpoint_every", "train.keep_checkpoints", "train.returns", "evaluate.every",
+    "data.root", "data.download", "cache",
 )  # fmt: skip
 
 
-class Stopped(VkdError):
-    """The run was asked to stop and did, with a checkpoint; `exit_code` is 128 + the signal."""
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
-
-
-def train(settings: Settings, folder: Path, resume: bool = False) -> None:
+def train(
+    settings: Settings, folder: Path, resume: bool = False, max_time: float | None = None
+) -> None:
     """Trains to `train.iterations` and leaves everything in the run folder.
+
+    Started by torchrun, its ranks train as one process would on the whole batch.
 
     Args:
         settings: of the run.
         folder: new, or with `resume` the folder of a run that was stopped.
         resume: continue from the newest checkpoint, or start where there is none.
+        max_time: seconds after which the run stops, with a checkpoint.
 
     Raises:
         SettingsError: the folder holds a run already, or one with other settings.
-        Stopped: by SIGINT or SIGTERM, after a checkpoint.
-        VkdError: data, weights, disk, memory, or a loss that is not finite.
+        Stopped: by a signal or by `max_time`, after a checkpoint.
+        VkdError: data, weights, disk, memory, a folder in use, or numbers that are not finite.
     """
-    run = Run(folder)
-    total = settings.train.iterations
-    if is_finished(run, settings, resume):
-        print(f"{run.path}: finished already ({total} iterations)")
-        return
+    run, stop = Run(folder), Stop(max_time)
+    with ranks.joined(), _out_of_memory(settings):
+        if ranks.from_first(lambda: is_finished(run, settings, resume)):
+            print(f"{run.path}: finished already ({settings.train.iterations} iterations)")
+            return
+        with run.locked(), stop.listening():
+            _train(settings, run, resume, stop)
+
+
+def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
+    total, first = settings.train.iterations, ranks.is_first()
 
     # Set up: everything that can fail for want of a file fails here
     device = pick_device(settings.device)
-    data, heldout = load_training_set(settings.data), load_heldout_set(settings.data)
-    classes = _count_classes(settings, data)
-    shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
-    labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
-    teacher, text, bank = None, None, None
-    if settings.distill is not None:
-        distill = settings.distill
-        layers = [pair.teacher or distill.teacher for pair in distill.pairs]
-        teacher = load_teacher(distill.teacher, settings.data.resolution, device, layers)
-        if distill.method == "kd_dlgm":
-            text = class_embeddings(distill.text, teacher, data.classes)
-        bank = partial(load_bank, teacher, data, settings.data.flip, settings.cache_folder)
+    batch_size = _batch_of_this_rank(settings)
+    with ranks.one_first_on_each_machine():
+        data, heldout = load_training_set(settings.data), load_heldout_set(settings.data)
+        classes = _count_classes(settings, data)
+        shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
+        labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
+        teacher, text, bank = None, None, None
+        if settings.distill is not None:
+            distill = settings.distill
+            layers = [pair.teacher or distill.teacher for pair in distill.pairs]
+            teacher = load_teacher(distill.teacher, settings.data.resolution, device, layers)
+            if distill.method == "kd_dlgm":
+                text = class_embeddings(distill.text, teacher, data.classes)
+            bank = partial(load_bank, teacher, data, settings.data.flip, settings.cache_folder)
     torch.manual_seed(settings.seed)
     try:
         gan = GAN(settings, classes, device, teacher, bank, text)
     except ValueError as error:
         raise SettingsError(f"distill: {error}") from None
     at_hand = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
-    evaluator = Evaluator(settings, device, reference=at_hand, training=data)
+    with ranks.one_first_on_each_machine():
+        evaluator = Evaluator(settings, device, reference=at_hand, training=data)
     probe = Scores(labelled, heldout, settings.evaluate.seed)
     batches = Batches(
         labelled,
@@ -96,77 +104,86 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
 
     # Resume, or write the settings into a new folder
     progress = Progress()
-    saved = run.latest_state() if resume else None
-    if saved is not None:
-        try:
-            gan.load_state(saved["gan"])
-        except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise VkdError(
-                f"{run.path}: its checkpoint is of another version of this project ({reason}); "
-                "continue it with that version, or train anew elsewhere"
-            ) from None
-        progress = Progress(**saved["progress"])
-        _set_random_state(saved["random"])
-    run.write_settings(settings)
-    run.truncate("metrics", progress.iteration)
+    if resume:
+        progress = _restore(run, gan, settings, device) or progress
+    if first:
+        run.write_settings(settings)
+        run.truncate("metrics", progress.iteration)
+    together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
     print(
-        f"{run.path}: {len(data)} images, {max(classes, 1)} classes, {device}, arm "
+        f"{run.path}: {len(data)} images, {max(classes, 1)} classes, {together}{device}, arm "
         f"{settings.arm}, seed {settings.seed}, from iteration {progress.iteration} of {total}"
     )
 
-    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.iteration + 1)
-    meter = Meter(device)
+    board = Board(run.path / "tensorboard", progress.iteration + 1) if first else None
+    meter, watch = Meter(), Watch()
+    watch.look(gan.decompositions(), progress.iteration)
     bar = tqdm(
         total=total, initial=progress.iteration, unit="it", desc=settings.arm, dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() else 5,
+        mininterval=0.5 if sys.stderr.isatty() else 5, disable=not first,
     )  # fmt: skip
-    with _stop_signals() as stop, _out_of_memory(settings), writer, bar:
+    with bar:
         tick = time.perf_counter()
         while progress.iteration < total:
             # One iteration: d_steps updates of the discriminator, one of the generator
             done, now = progress.iteration, progress.iteration + 1
             for number in range(done * settings.train.d_steps, now * settings.train.d_steps):
                 batch = batches(number)
-                fake_labels = batches.random_labels(len(batch.labels))
-                meter.add(gan.discriminator_step(batch, fake_labels, number), now)
-            labels = batches.random_labels(settings.train.batch_size)
-            meter.add(gan.generator_step(labels, done), now)
+                fake_labels = batches.random_labels(batch_size)
+                losses = gan.discriminator_step(batch, fake_labels, number)
+                meter.add(losses)
+                watch.look(gan.decompositions(), now)
+                watch.look(losses, now)
+            losses = gan.generator_step(batches.random_labels(batch_size), done)
+            meter.add(losses)
+            watch.look(losses, now)
+            watch.look(gan.gradients(), now)
             progress.iteration = now
             bar.update()
 
             last = now == total
-            stopping = bool(stop)
+            stopping = ranks.largest(stop.exit_code)
             due = {
                 name: now % getattr(settings.train, f"{name}_every") == 0 or last
                 for name in ("log", "sample", "checkpoint")
             }
             evaluating = now % settings.evaluate.every == 0 or last
-            if any(due.values()) or evaluating or stopping:
-                means = meter.take()
-                _require_finite(meter, run)
-                progress.seconds += time.perf_counter() - tick
+            if not (any(due.values()) or evaluating or stopping):
+                continue
+
+            # Reports, none of them from numbers that are not finite
+            means = meter.take()
+            progress.seconds += time.perf_counter() - tick
+            if fault := ranks.from_first(watch.fault):
+                progress = _return(run, gan, settings, device, progress, *fault)
+                watch = Watch()
+                bar.n = progress.iteration
+                tick = time.perf_counter()
+                continue
+            if first and board is not None:
                 if due["log"]:
                     record = {"iteration": now, "seconds": round(progress.seconds, 3)} | means
                     run.append("metrics", record)
-                    for name, value in means.items():
-                        writer.add_scalar(f"train/{name}", value, now)
-                    losses = {k: f"{v:.3g}" for k, v in means.items() if "loss" in k}
-                    bar.set_postfix(losses, refresh=False)
+                    board.scalars("train", means, now)
+                    shown = {k: f"{v:.3g}" for k, v in means.items() if "loss" in k}
+                    bar.set_postfix(shown, refresh=False)
                 if due["sample"]:
                     picture = class_grid(gan.average, shares)
                     save_png(picture, run.path / "samples" / f"{now:08d}.png")
-                    writer.add_image("samples", picture, now)
-                if evaluating:
-                    _evaluate(run, gan, evaluator, probe, shares, progress, writer)
-                if due["checkpoint"] or evaluating or stopping:
-                    run.save(now, _state(gan, progress, settings))
-                if stopping and not last:
-                    raise Stopped(
-                        f"{run.path}: stopped at iteration {now} of {total}, checkpoint written; "
-                        "continue with --resume", stop[0],
-                    )  # fmt: skip
-                tick = time.perf_counter()
+                    board.image("samples", picture, now)
+            if evaluating:
+                _evaluate(run, gan, evaluator, probe, shares, progress, board)
+            if due["checkpoint"] or evaluating or stopping:
+                _save(run, gan, progress, settings, device)
+            if stopping and not last:
+                why = "out of its time" if stopping == OUT_OF_TIME else "stopped"
+                raise Stopped(
+                    f"{run.path}: {why} at iteration {now} of {total}, checkpoint written; "
+                    "continue with --resume", stopping,
+                )  # fmt: skip
+            tick = time.perf_counter()
+    if board is not None:
+        board.close()
     print(
         f"{run.path}: finished, {progress.seconds:.0f} s of training, best "
         f"{evaluator.extractor.frechet_name} {progress.best:.3f} at iteration "
@@ -175,7 +192,10 @@ def train(settings: Settings, folder: Path, resume: bool = False) -> None:
 
 
 class Progress:
-    """Where a run stands; saved with every checkpoint."""
+    """Where a run stands; saved with every checkpoint.
+
+    returns: how often it went back to a checkpoint from numbers that were not finite.
+    """
 
     def __init__(
         self,
@@ -183,49 +203,123 @@ class Progress:
         seconds: float = 0.0,
         best: float = float("inf"),
         best_iteration: int = 0,
+        returns: int = 0,
     ) -> None:
-        self.iteration, self.seconds = iteration, seconds
+        self.iteration, self.seconds, self.returns = iteration, seconds, returns
         self.best, self.best_iteration = best, best_iteration
 
 
 class Meter:
-    """Means of the reported numbers, kept on the device: adding never waits for it.
+    """Means of the reported numbers, kept on the device: adding never waits for it."""
 
-    `bad` is the first iteration with a number that is not finite, -1 while there is none.
-    """
-
-    def __init__(self, device: str) -> None:
+    def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.bad = torch.full((), -1, dtype=torch.int64, device=device)
 
-    def add(self, values: dict[str, Tensor], iteration: int) -> None:
+    def add(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
             value = value.detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
-            newly = (self.bad < 0) & ~torch.isfinite(value)
-            self.bad = torch.where(newly, iteration, self.bad)
 
     def take(self) -> dict[str, float]:
-        """The means since the last call; this waits for the device."""
+        """The means since the last call, over all ranks; this waits for the device."""
         names = list(self.sums)
         if not names:
             return {}
-        values = torch.stack([self.sums[n] / self.counts[n] for n in names]).tolist()
+        means = torch.stack([self.sums[n] / self.counts[n] for n in names])
         self.sums, self.counts = {}, {}
-        return dict(zip(names, values, strict=True))
+        return dict(zip(names, ranks.mean(means).tolist(), strict=True))
 
 
-def _require_finite(meter: Meter, run: Run) -> None:
-    bad = int(meter.bad)
-    if bad >= 0:
-        kept = run.checkpoints()
+def _return(
+    run: Run, gan: GAN, settings: Settings, device: str, progress: Progress, name: str, bad: int
+) -> Progress:
+    """Goes back to the last checkpoint with a smaller learning rate, or ends the run."""
+    kept = ranks.from_first(run.checkpoints)
+    fault = f"{run.path}: {name} is not finite at iteration {bad}"
+    allowed = settings.train.returns
+    if progress.returns >= allowed or not kept:
         good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        tried = f" after {progress.returns} returns" if progress.returns else ""
         raise VkdError(
-            f"{run.path}: a loss is not finite at iteration {bad}; {good}; train anew elsewhere "
-            "with a smaller train.d_lr, train.g_lr or distill.weight"
+            f"{fault}{tried}; {good}; try {remedy(name)} in a new run, or let this one go on from "
+            f"there with --resume train.returns={progress.returns + 3}"
         )
+    back = _restore(run, gan, settings, device, progress.returns + 1)
+    assert back is not None
+    back.seconds = progress.seconds
+    factor = settings.train.return_lr_factor**back.returns
+    tqdm.write(f"{fault}; back to iteration {back.iteration}, learning rates times {factor:g}")
+    if ranks.is_first():
+        run.truncate("metrics", back.iteration)
+        record = {"iteration": back.iteration, "seconds": round(back.seconds, 3)}
+        run.append("metrics", record | {"returns": back.returns, "from": bad, "tensor": name})
+    return back
+
+
+def _restore(
+    run: Run, gan: GAN, settings: Settings, device: str, returns: int | None = None
+) -> Progress | None:
+    """Puts everything back as the newest whole checkpoint has it; None where there is none."""
+    saved = ranks.from_first(run.latest_state)
+    if saved is None:
+        return None
+    try:
+        gan.load_state(saved["gan"])
+        progress = Progress(**saved["progress"])
+        random, made = saved["random"], saved["made"]
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise VkdError(
+            f"{run.path}: its checkpoint is of another version of this project ({reason}); "
+            "continue it with that version, or train anew elsewhere"
+        ) from None
+    if returns is not None:
+        progress.returns = returns
+    gan.set_learning_rates(settings.train.return_lr_factor**progress.returns)
+    torch.set_rng_state(random["cpu"])
+    if random["cuda"] is not None and device != "cpu":
+        torch.cuda.set_rng_state(random["cuda"], device)
+    now = _circumstances(device)
+    changed = [f"{k} {made.get(k)} is now {v}" for k, v in now.items() if made.get(k) != v]
+    if changed:
+        print(
+            f"{run.path}: goes on, but not to the last bit as it would have: {', '.join(changed)}"
+        )
+    return progress
+
+
+def _save(run: Run, gan: GAN, progress: Progress, settings: Settings, device: str) -> None:
+    on_host = torch.get_rng_state()
+    on_device = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
+    drawn = ranks.all_parts(on_host.numpy().tobytes())
+    if len(set(drawn)) > 1:
+        raise VkdError(f"{run.path}: the ranks' random numbers are out of step; please report it")
+    if ranks.is_first():
+        state = {
+            "gan": gan.state(),
+            "progress": vars(progress),
+            "random": {"cpu": on_host, "cuda": on_device},  # the same on every rank
+            "settings": settings.dump(),
+            "made": _circumstances(device),
+        }
+        run.save(
+            progress.iteration, state, settings.train.keep_checkpoints, progress.best_iteration
+        )
+
+
+def _circumstances(device: str) -> dict[str, Any]:
+    """What the last bits of a run depend on beside its settings."""
+    return {
+        "ranks": ranks.world(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "precision": torch.get_float32_matmul_precision(),
+        "gan_vkd": gan_vkd.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _evaluate(
@@ -235,53 +329,35 @@ def _evaluate(
     probe: Scores,
     shares: list[float],
     progress: Progress,
-    writer: SummaryWriter,
+    board: Board | None,
 ) -> None:
     """Measures the averaged generator, exports it where it is the best, looks at D's scores."""
-    result, scores = evaluator(gan.average, shares), probe(gan)
-    result |= summary(scores)
-    record = {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)} | result
-    run.append("metrics", record)
-    for name, value in result.items():
-        if isinstance(value, float):
-            writer.add_scalar(f"evaluate/{name}", value, progress.iteration)
-    for kind, values in scores.items():
-        writer.add_histogram(f"scores/{kind}", values, progress.iteration)
-    save_histogram(scores, run.path / "scores" / f"{progress.iteration:08d}.png")
+    result, now = evaluator(gan.average, shares), progress.iteration
     distance = result[evaluator.extractor.frechet_name]
-    tqdm.write(f"iteration {progress.iteration}: {evaluator.extractor.frechet_name} {distance:.3f}")
-    if distance < progress.best:
-        progress.best, progress.best_iteration = distance, progress.iteration
-        run.export(gan.average, {"iteration": progress.iteration, "shares": shares})
+    best = distance < progress.best
+    if best:
+        progress.best, progress.best_iteration = distance, now
+    if board is None:
+        return
+    scores = probe(gan)
+    result = result | summary(scores)
+    run.append("metrics", {"iteration": now, "seconds": round(progress.seconds, 3)} | result)
+    board.scalars("evaluate", result, now)
+    board.histograms("scores", scores, now)
+    save_histogram(scores, run.path / "scores" / f"{now:08d}.png")
+    tqdm.write(f"iteration {now}: {evaluator.extractor.frechet_name} {distance:.3f}")
+    if best:
+        run.export(gan.average, {"iteration": now, "shares": shares})
         neighbours = evaluator.neighbours(gan.average, shares)
         if neighbours is not None:
             save_png(grid(neighbours, 6), run.path / "neighbours.png")
 
 
-def _state(gan: GAN, progress: Progress, settings: Settings) -> dict[str, Any]:
-    return {
-        "gan": gan.state(),
-        "progress": vars(progress),
-        "random": _random_state(),
-        "settings": settings.dump(),
-        "versions": {
-            "gan_vkd": gan_vkd.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+def _batch_of_this_rank(settings: Settings) -> int:
+    size, world = settings.train.batch_size, ranks.world()
+    if size % world:
+        raise SettingsError(f"train.batch_size = {size}: {world} ranks cannot share it evenly")
+    return size // world
 
 
 def is_finished(run: Run, settings: Settings, resume: bool) -> bool:
@@ -313,31 +389,15 @@ def _count_classes(settings: Settings, data: ImageSet) -> int:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """The list of signals that asked the run to stop; a second SIGINT stops at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-        tqdm.write("stopping after this iteration")
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handle) for number in handled}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def _out_of_memory(settings: Settings) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise VkdError(
-            f"the device ran out of memory (ch {settings.model.ch}, batch "
-            f"{settings.train.batch_size}); set a smaller train.batch_size or model.ch"
-        ) from None
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        on_the_host = "not enough memory" in str(error) or "allocate memory" in str(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or on_the_host:
+            raise VkdError(
+                f"out of memory (ch {settings.model.ch}, batch {settings.train.batch_size}); set "
+                "a smaller train.batch_size or model.ch, or share the batch by more ranks; the "
+                "last checkpoint is whole"
+            ) from None
+        raise

@@ -117,7 +117,7 @@ def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSett
     torch.manual_seed(5)
     with torch.no_grad():
         fake = again.generator(torch.randn(8, again.generator.z_dim), labels)
-    seen = augment(torch.cat([fake, images]), again.settings.augment)
+    seen = torch.cat([augment(side, again.settings.augment) for side in (fake, images)])
     scores = again.discriminator(seen, torch.cat([labels, labels]))
     loss = sum((1 + s).clamp_min(0) / 8 for s in scores[:8])
     loss = loss + sum((1 - s).clamp_min(0) / 8 for s in scores[8:])
@@ -308,7 +308,8 @@ def written_regularisers(gan: GAN, seed: int) -> dict[str, torch.Tensor]:
         fake = gan.generator(torch.randn(8, gan.generator.z_dim), labels)
     images, twice = torch.cat([fake, real]), torch.cat([labels, labels])
     scores = gan.discriminator(images, twice)
-    again = gan.discriminator(flip_and_shift(images, False), twice)
+    moved = torch.cat([flip_and_shift(side, False) for side in (fake, real)])
+    again = gan.discriminator(moved, twice)
     asked = real.clone().requires_grad_()
     own = gan.discriminator(asked, labels)
     (gradient,) = torch.autograd.grad(own.sum(), asked, create_graph=True)

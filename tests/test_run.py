@@ -12,7 +12,7 @@ from gan_vkd.checkpoint import digest
 from gan_vkd.config import load_settings
 from gan_vkd.errors import VkdError
 from gan_vkd.models.biggan import Generator
-from gan_vkd.run import KEPT_CHECKPOINTS, Run, pick_device
+from gan_vkd.run import Run, pick_device
 
 
 @pytest.fixture
@@ -47,8 +47,13 @@ def test_the_last_checkpoints_are_kept(run):
     for iteration in (1, 5, 20, 300, 100_000):
         run.save(iteration, {"iteration": iteration})
         assert run.latest_state() == {"iteration": iteration}
-    assert [int(file.stem) for file in run.checkpoints()] == [300, 100_000][-KEPT_CHECKPOINTS:]
-    assert KEPT_CHECKPOINTS >= 2, "a damaged newest one must have a predecessor"
+    assert [int(file.stem) for file in run.checkpoints()] == [300, 100_000]
+
+
+def test_as_many_as_asked_are_kept_beside_the_best(run):
+    for iteration in range(1, 8):
+        run.save(iteration, {"iteration": iteration}, keep=3, best=2 if iteration < 6 else 6)
+    assert [int(file.stem) for file in run.checkpoints()] == [4, 5, 6, 7]
 
 
 def test_new_run_has_no_state(run):

@@ -14,7 +14,8 @@ from gan_vkd import sweep as module
 from gan_vkd.config import load_settings
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.run import Run
-from gan_vkd.sweep import Stopped, plan, read_arguments, sweep
+from gan_vkd.stopping import Stopped
+from gan_vkd.sweep import plan, read_arguments, sweep
 from tests.conftest import CONFIGS, until
 from tests.conftest import QUICKSTART as ARMS
 from tests.fake_run import events
@@ -299,17 +300,6 @@ def test_the_handlers_are_put_back(fake, out):
     sweep(ARMS[:1], [0], out, [])
     assert [signal.getsignal(number) for number in handled] == before
     assert issubclass(Stopped, VkdError)
-
-
-def test_under_nohup_a_hang_up_is_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with module._stop_signals() as received:
-            os.kill(os.getpid(), signal.SIGHUP)
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert received == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 # the real thing

@@ -76,7 +76,7 @@ class RunningStatistics(Normalization):
         if not 0 <= momentum <= 1 or eps < 0:
             raise ValueError(f"momentum must be in [0, 1] and eps >= 0, got {momentum}, {eps}")
         self.momentum, self.eps = momentum, eps
-        self._seen, self._fitted = 0, False
+        self._fitted = False
         self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(width, dtype=torch.float64))
@@ -93,21 +93,18 @@ class RunningStatistics(Normalization):
     def update(self, features: Tensor) -> None:
         """Takes a batch (B, d) into the statistics (Chan et al. 1983, parallel moments)."""
         x = features.detach().to(self.mean.dtype)
-        count, total = x.shape[0], x.sum(0)
+        packed = torch.cat([x.sum(0), x.new_full((1,), x.shape[0])])
         if _several_ranks():
-            packed = torch.cat([total, total.new_tensor([float(count)])])
             dist.all_reduce(packed)
-            count, total = int(packed[-1]), packed[:-1]
+        total, count = packed[:-1], packed[-1]  # which stays on the device
         batch_mean = total / count
         central = self._central(x - batch_mean)
         if _several_ranks():
             dist.all_reduce(central)
-        self._seen += count
-        self.samples += count
-        weight = max(count / self._seen, self.momentum)
-        delta = batch_mean - self.mean
-        shift = self._central(delta[None])
-        self.second.lerp_(central / count, weight).add_(shift, alpha=weight * (1 - weight))
+        self.samples += count.long()
+        weight = (count / self.samples).clamp_min(self.momentum)
+        shift = self._central((batch_mean - self.mean)[None])
+        self.second.lerp_(central / count, weight).add_(shift * weight * (1 - weight))
         self.mean.lerp_(batch_mean, weight)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
@@ -116,13 +113,12 @@ class RunningStatistics(Normalization):
         Raises:
             ValueError: no batches.
         """
-        self._seen, momentum = 0, self.momentum
-        self.momentum = 0.0
+        momentum, self.momentum = self.momentum, 0.0
         self.samples.zero_()
         for batch in batches:
             self.update(batch)
         self.momentum = momentum
-        if not self._seen:
+        if not int(self.samples):
             raise ValueError("cannot fit a normalisation to no features")
         self._fitted = True
         self.fitted.fill_(True)
@@ -134,7 +130,7 @@ class RunningStatistics(Normalization):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._seen, self._fitted = int(self.samples), bool(self.fitted)
+        self._fitted = bool(self.fitted)
 
 
 def _several_ranks() -> bool:
@@ -228,7 +224,7 @@ class Whitening(RunningStatistics):
     @torch.no_grad()
     def decompose(self) -> None:
         """Takes the whitening matrix from the present covariance."""
-        auto = self.width / (self.width + self._seen)
+        auto = self.width / (self.width + int(self.samples))
         rho = auto if self.shrinkage == "auto" else self.shrinkage
         diagonal = torch.diag_embed(self.second.diagonal(dim1=1, dim2=2))
         cov = torch.lerp(self.second, diagonal, rho)

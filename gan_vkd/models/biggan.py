@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_vkd import ranks
+
 # resolution -> multipliers of ch: of the generator's input and blocks, the discriminator's blocks
 GENERATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [16, 16, 8, 4, 2]}
 DISCRIMINATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [1, 2, 4, 8, 16]}
@@ -74,6 +76,20 @@ class SNEmbedding(SpectralNorm, nn.Embedding):
         return F.embedding(x, self.normalized_weight())
 
 
+def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
+    """Batch norm (B, C, H, W) without gain and bias, over the samples of all ranks."""
+    if not training or ranks.world() == 1:
+        return F.batch_norm(x, mean, var, training=training)
+    dims, count = (0, 2, 3), x.numel() // x.shape[1] * ranks.world()
+    batch_mean = ranks.total(x.sum(dims)) / count
+    centred = x - batch_mean[:, None, None]
+    batch_var = ranks.total(centred.square().sum(dims)) / count
+    with torch.no_grad():
+        mean.lerp_(batch_mean, 0.1)
+        var.lerp_(batch_var * count / (count - 1), 0.1)
+    return centred * (batch_var + 1e-5).rsqrt()[:, None, None]
+
+
 class BatchNorm(nn.Module):
     """Batch norm with its own gain and bias."""
 
@@ -88,9 +104,8 @@ class BatchNorm(nn.Module):
         self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(
-            x, self.stored_mean, self.stored_var, self.gain, self.bias, self.training
-        )
+        x = standardize(x, self.stored_mean, self.stored_var, self.training)
+        return torch.addcmul(self.bias[:, None, None], x, self.gain[:, None, None])
 
 
 class ClassBatchNorm(nn.Module):
@@ -107,7 +122,7 @@ class ClassBatchNorm(nn.Module):
         self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        x = F.batch_norm(x, self.stored_mean, self.stored_var, training=self.training)
+        x = standardize(x, self.stored_mean, self.stored_var, self.training)
         gain, bias = self.gain(labels), self.bias(labels)
         return torch.addcmul(bias[:, :, None, None], x, 1 + gain[:, :, None, None])
 

@@ -1,0 +1,173 @@
+"""W processes compute what one computes on the whole batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_vkd import ranks
+from gan_vkd.config import Settings
+from gan_vkd.data import Batches, load_training_set
+from gan_vkd.features import load_bank
+from gan_vkd.gan import GAN
+from gan_vkd.teachers import load_teacher
+from tests.conftest import MakeSettings
+
+STEPS = 20
+
+
+def alone() -> bool:
+    return not torch.distributed.is_initialized()
+
+
+# the functions
+
+
+def _functions(rank: int, world: int, file: str, queue: Any) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
+    torch.manual_seed(0)
+    x = torch.arange(3.0, requires_grad=True)
+    y = (torch.arange(2.0) + 10 * rank).requires_grad_()
+    mean = ranks.mean((rank + 1) * x)
+    (mean * torch.arange(3.0)).sum().backward()
+    gathered = ranks.gather(y[:, None])
+    (gathered.squeeze(1) * torch.arange(2.0 * world)).sum().backward()
+    parameter = torch.zeros(2, requires_grad=True)
+    parameter.grad = torch.tensor([1.0, 2.0]) * rank
+    ranks.average_gradients([parameter, torch.zeros(1)])
+    found = {
+        "drawn": ranks.own_rows(torch.rand, 3).tolist(),
+        "mean": mean.tolist(),
+        "mean gradient": x.grad.tolist(),
+        "gathered": gathered.squeeze(1).tolist(),
+        "gather gradient": y.grad.tolist(),
+        "gradient": parameter.grad.tolist(),
+        "part": list(range(7))[ranks.own_part(7)],
+        "largest": ranks.largest(rank),
+        "from first": ranks.from_first(lambda: {"rank": rank}),
+        "all parts": ranks.all_parts(rank * 2),
+    }
+    queue.put((rank, found))
+    torch.distributed.destroy_process_group()
+
+
+def on_ranks(world: int, target: Any, *args: Any) -> dict[int, Any]:
+    context = torch.multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [
+        context.Process(target=target, args=(rank, world, *args, queue)) for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(queue.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join()
+    return found
+
+
+def test_what_ranks_draw_gather_and_agree_on(tmp_path: Path) -> None:
+    found = on_ranks(2, _functions, str(tmp_path / "meet"))
+    torch.manual_seed(0)
+    whole = torch.rand(6).tolist()
+    assert found[0]["drawn"] + found[1]["drawn"] == whole
+    assert found[0]["part"] + found[1]["part"] == list(range(7))
+    for rank in (0, 1):
+        assert found[rank]["mean"] == [0, 1.5, 3]
+        # both ranks' losses depend on it: (rank + 1) / 2 of each of the two
+        assert found[rank]["mean gradient"] == [0, 1.0 * (rank + 1), 2.0 * (rank + 1)]
+        assert found[rank]["gathered"] == [0, 1, 10, 11]
+        assert found[rank]["gather gradient"] == [2 * 2.0 * rank, 2 * (2.0 * rank + 1)]
+        assert found[rank]["gradient"] == [0.5, 1]
+        assert found[rank]["largest"] == 1
+        assert found[rank]["from first"] == {"rank": 0}
+        assert found[rank]["all parts"] == [0, 2]
+
+
+def test_one_process_is_the_whole() -> None:
+    x = torch.ones(2)
+    assert ranks.mean(x) is not None
+    assert ranks.total(x) is x
+    assert ranks.gather(x) is x
+    assert ranks.own_part(5) == slice(0, 5)
+    assert ranks.is_first()
+    with ranks.joined(), ranks.one_first_on_each_machine():
+        assert alone()
+
+
+# the game
+
+GAMES = {
+    "whitening": [],
+    "looked_up": ["distill.view=clean", "distill.statistics=training_set", "data.flip=true"],
+    "pkd": ["distill.method=pkd"],
+    "kd_dlgm": ["distill.method=kd_dlgm"],
+    "vicreg_real": ["distill.method=vicreg", "distill.images=real", "distill.weight=0.1"],
+    "regularized": [
+        "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",
+        "augment=[color, translation, cutout]",
+    ],
+}
+
+
+def _play(rank: int, world: int, file: str, games: dict[str, Settings], queue: Any) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
+    queue.put((rank, {name: play(settings) for name, settings in games.items()}))
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def play(settings: Settings) -> dict[str, Any]:
+    """The losses of STEPS steps, means over ranks, and a digest of the final generator."""
+    assert settings.distill is not None
+    torch.set_default_dtype(torch.float32)
+    data = load_training_set(settings.data)
+    teacher = load_teacher(settings.distill.teacher, 32, "cpu")
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    gan = GAN(
+        settings,
+        10,
+        "cpu",
+        teacher,
+        lambda: load_bank(teacher, data, True, None),
+        torch.eye(10, 64),
+    )
+    batches = Batches(data, settings.train.batch_size, flip=True, seed=0, device="cpu")
+    size = settings.train.batch_size // ranks.world()
+    losses: dict[str, list[float]] = {}
+
+    def note(values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            losses.setdefault(name, []).append(float(ranks.mean(value.detach())))
+
+    for step in range(STEPS):
+        batch = batches(step)
+        batch = batch._replace(images=batch.images.to(torch.get_default_dtype()))
+        note(gan.discriminator_step(batch, batches.random_labels(size), step))
+        note(gan.generator_step(batches.random_labels(size), step))
+    with torch.no_grad():
+        picture = gan.average(torch.ones(1, settings.model.z_dim), torch.zeros(1, dtype=torch.long))
+    return {"losses": losses, "picture": picture.numpy()}
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_game_on_ranks_equals_the_game_on_one(
+    world: int, small: MakeSettings, tmp_path: Path
+) -> None:
+    """In float64: Adam's steps do not shrink with their gradients, so rounding grows in float32."""
+    common = ["distill.weight=1"]
+    chosen = GAMES if world == 2 else {"whitening": []}
+    games = {name: small(*common, *own) for name, own in chosen.items()}
+    expected = on_ranks(1, _play, "", games)[0]
+    found = on_ranks(world, _play, str(tmp_path / "meet"), games)
+    for name in games:
+        for rank in range(world):
+            losses = found[rank][name]["losses"]
+            assert losses.keys() == expected[name]["losses"].keys()
+            for kind, values in expected[name]["losses"].items():
+                assert losses[kind] == pytest.approx(values, rel=1e-5, abs=1e-5), (name, kind)
+            assert abs(found[rank][name]["picture"] - expected[name]["picture"]).max() < 1e-4
