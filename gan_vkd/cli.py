@@ -1,6 +1,7 @@
 """vkd train | sweep | evaluate | sample | compare | export | import | teach"""
 
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 
 def main() -> None:
     """The console command: every expected failure is a line a fault and an exit code."""
+    threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
     try:
         app()
     except VkdError as error:

@@ -51,7 +51,7 @@ def joined() -> Iterator[None]:
         return
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        dist.init_process_group(backend, timeout=TIMEOUT, **_meeting_place())
         try:
             with nullcontext() if is_first() else redirect_stdout(StringIO()):
                 yield
@@ -65,6 +65,18 @@ def joined() -> Iterator[None]:
             f"rank {os.environ.get('RANK')}: another rank was lost ({reason}); start again with "
             "--resume, or let torchrun do it (--max-restarts)"
         ) from None
+
+
+def _meeting_place() -> dict[str, Any]:
+    """torchrun's store, under a name of its own after a restart: it still has the addresses that
+    the lost ranks left there (pytorch/pytorch#135712)."""
+    store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))  # type: ignore[attr-defined]
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {
+        "store": dist.PrefixStore(f"attempt {attempt}", store),  # type: ignore[attr-defined]
+        "rank": rank,
+        "world_size": world,
+    }
 
 
 def _lost(reason: str) -> bool:

@@ -1,5 +1,10 @@
 """W processes compute what one computes on the whole batch."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +17,11 @@ from gan_vkd.config import Settings
 from gan_vkd.data import Batches, load_training_set
 from gan_vkd.features import load_bank
 from gan_vkd.gan import GAN
+from gan_vkd.run import Run
 from gan_vkd.teachers import load_teacher
-from tests.conftest import MakeSettings
+from gan_vkd.training import train
+from tests.conftest import MakeSettings, until
+from tests.test_training import assert_identical
 
 STEPS = 20
 
@@ -171,3 +179,93 @@ def test_the_game_on_ranks_equals_the_game_on_one(
             for kind, values in expected[name]["losses"].items():
                 assert losses[kind] == pytest.approx(values, rel=1e-5, abs=1e-5), (name, kind)
             assert abs(found[rank][name]["picture"] - expected[name]["picture"]).max() < 1e-4
+
+
+# the whole run, under torchrun
+
+
+class Launched:
+    """A run under torchrun, its ranks found by what they write down."""
+
+    def __init__(self, settings: Path, out: Path, world: int, *options: str) -> None:
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            f"--nproc-per-node={world}", *options, "-m", "gan_vkd", "train", str(settings),
+            "--out", str(out), "--resume",
+        ]  # fmt: skip
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
+        )
+
+    def ranks(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def wait(self) -> str:
+        said, _ = self.process.communicate(timeout=150)
+        return said
+
+
+@pytest.fixture
+def written(small: MakeSettings, tmp_path: Path) -> Path:
+    """Settings in a file; a checkpoint every iteration."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(small("train.checkpoint_every=1", "train.iterations=8", "seed=3").dump())
+    return file
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+def test_a_killed_rank_ends_the_others_and_the_restart_is_the_undisturbed_run(
+    written: Path, tmp_path: Path
+) -> None:
+    whole = Launched(written, tmp_path / "whole", 2)
+    said = whole.wait()
+    assert whole.process.returncode == 0, said
+    assert said.count("2 ranks") == 1, "the first speaks alone"
+    assert not list((tmp_path / "whole").rglob("*.tmp"))
+
+    killed = Launched(written, tmp_path / "killed", 2, "--max-restarts=1")
+    until(lambda: len(Run(tmp_path / "killed").checkpoints()) > 1, 120)
+    os.kill(killed.ranks()[1], signal.SIGKILL)
+    since = time.monotonic()
+    said = killed.wait()
+    assert killed.process.returncode == 0, said
+    assert time.monotonic() - since < 120
+    assert said.count("from iteration 0 of 8") == 1
+    assert said.count("2 ranks") == 2, "it went on from a checkpoint by itself"
+    assert_identical(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+def test_a_rank_that_is_lost_for_good_ends_the_run_within_a_minute(
+    written: Path, tmp_path: Path
+) -> None:
+    run = Launched(written, tmp_path / "run", 2)
+    until(lambda: len(Run(tmp_path / "run").checkpoints()) > 1, 120)
+    others = run.ranks()
+    os.kill(others[1], signal.SIGKILL)
+    since = time.monotonic()
+    said = run.wait()
+    assert time.monotonic() - since < 60
+    assert run.process.returncode != 0
+    assert not Path(f"/proc/{others[0]}").exists(), said
+
+
+def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_says_so(
+    written: Path, tmp_path: Path, small: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = (two := Launched(written, tmp_path / "run", 2)).wait()
+    assert two.process.returncode == 0, said
+    longer = small("train.checkpoint_every=1", "train.iterations=9", "seed=3")
+    train(longer, tmp_path / "run", resume=True)
+    printed = capsys.readouterr().out
+    assert "not to the last bit" in printed
+    assert "ranks 2 is now 1" in printed
+
+
+def test_a_batch_that_cannot_be_shared_is_one_line(small: MakeSettings, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(small("train.batch_size=9").dump())
+    run = Launched(file, tmp_path / "run", 2)
+    assert "train.batch_size = 9: 2 ranks cannot share it evenly" in run.wait()
+    assert run.process.returncode != 0

@@ -16,7 +16,7 @@ from gan_vkd.gan import GAN
 from gan_vkd.run import Run
 from gan_vkd.stopping import Stopped
 from gan_vkd.training import Meter, train
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, small_disk
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -176,6 +176,138 @@ def test_a_loss_that_is_not_finite_names_the_iteration_and_the_last_good_checkpo
     weights = flat(load_state(kept[-1]))
     assert all(v.isfinite().all() for v in weights.values() if isinstance(v, Tensor))
     train(settings, tmp_path / "run", resume=True)
+
+
+def test_what_is_not_finite_is_named_where_it_began(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that breaks shows first in the whitening statistics, a step in a gradient."""
+    target, calls = gan_module.Distillation._target, iter(range(1_000))
+
+    def broken(self: Any, *args: Any) -> Tensor:
+        features = target(self, *args)
+        return features / 0 if next(calls) == 7 else features
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gan_module.Distillation, "_target", broken)
+        with pytest.raises(VkdError) as error:
+            train(small(), tmp_path / "a")
+    assert "distillation.method.methods.0.normalize.mean is not finite at iteration 4" in str(
+        error.value
+    )
+    assert "try a larger distill.whitening.eps" in str(error.value)
+
+    step = GAN.generator_step
+
+    def exploding(self: GAN, labels: Tensor, now: int) -> dict[str, Tensor]:
+        losses = step(self, labels, now)
+        if now == 4:
+            self.generator.linear.weight.grad.fill_(float("inf"))  # type: ignore[union-attr]
+        return losses
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GAN, "generator_step", exploding)
+        with pytest.raises(VkdError) as error:
+            train(small(), tmp_path / "b")
+    named = "the gradient of generator.linear.weight is not finite at iteration 5"
+    assert named in str(error.value)
+    assert "try a smaller train.g_lr" in str(error.value)
+
+
+def test_it_returns_to_the_last_checkpoint_with_a_smaller_learning_rate(
+    small: MakeSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = small("train.returns=1", "train.return_lr_factor=0.25", arm="none")
+    with monkeypatch.context() as patch:
+        spoil_in(patch, 2 * 4)
+        train(settings, tmp_path / "run")
+    assert "d_loss is not finite at iteration 5; back to iteration 4" in capsys.readouterr().out
+    records = Run(tmp_path / "run").records("metrics")
+    (returned,) = [r for r in records if "returns" in r]
+    assert returned | {"seconds": 0} == {
+        "iteration": 4, "seconds": 0, "returns": 1, "from": 5, "tensor": "d_loss",
+    }  # fmt: skip
+    assert [r["iteration"] for r in records if "d_loss" in r] == [1, 2, 3, 4, 5, 6]
+    state = load_state(Run(tmp_path / "run").checkpoints()[-1])
+    assert state["progress"]["returns"] == 1
+    for optimizer, lr in (
+        ("d_optimizer", settings.train.d_lr),
+        ("g_optimizer", settings.train.g_lr),
+    ):
+        assert state["gan"][optimizer]["param_groups"][0]["lr"] == 0.25 * lr
+
+    with monkeypatch.context() as patch:
+        spoil_in(patch, 2 * 4)
+        # the second fault, 3 iterations of 2 after the return, is one too many
+        hinge, calls = gan_module.hinge_discriminator, iter(range(1_000))
+        patch.setattr(
+            gan_module,
+            "hinge_discriminator",
+            lambda real, fake: hinge(real, fake) / (0 if next(calls) == 11 else 1),
+        )
+        with pytest.raises(VkdError, match="after 1 returns") as error:
+            train(settings, tmp_path / "again")
+    assert "--resume train.returns=4" in str(error.value)
+
+
+def test_a_budget_of_time_stops_it_with_a_checkpoint(small: MakeSettings, tmp_path: Path) -> None:
+    train(small(), tmp_path / "whole")
+    for done in (1, 2):
+        with pytest.raises(stopping.Stopped, match="out of its time at iteration") as stopped:
+            train(small(), tmp_path / "run", resume=True, max_time=0)
+        assert stopped.value.exit_code == 124
+        assert int(Run(tmp_path / "run").checkpoints()[-1].stem) == done
+    train(small(), tmp_path / "run", resume=True)
+    assert_identical(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_folder_in_use_is_refused(small: MakeSettings, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with run.locked(), pytest.raises(VkdError, match="in use by process"):
+        train(small(), run.path)
+    train(small("train.iterations=1"), run.path)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory: x"), MemoryError(),
+              torch.OutOfMemoryError("x")],
+)  # fmt: skip
+def test_out_of_memory_is_one_line(
+    error: Exception, small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(GAN, "generator_step", full)
+    with pytest.raises(VkdError, match="set a smaller train.batch_size") as caught:
+        train(small(arm="none"), tmp_path / "run")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_last_one(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, sizes = Run.save, []
+
+    def saving(self: Run, iteration: int, *args: Any) -> None:
+        if iteration < 4:
+            return save(self, iteration, *args)
+        with small_disk(20_000):
+            sizes.append(iteration)
+            return save(self, iteration, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", saving)
+        with pytest.raises(VkdError, match=r"00000004\.safetensors: cannot be written"):
+            train(small(), tmp_path / "run")
+    assert sizes == [4]
+    assert [f.stem for f in Run(tmp_path / "run").checkpoints()] == ["00000002", "00000003"]
+    train(small(), tmp_path / "run", resume=True)
+    train(small(), tmp_path / "whole")
+    assert_identical(tmp_path / "whole", tmp_path / "run")
 
 
 def test_the_meter_takes_means_since_the_last_time() -> None:

@@ -1,0 +1,69 @@
+"""The watch names the first tensor that is not finite, and never waits for the device."""
+
+import pytest
+import torch
+
+from gan_vkd.finite import Watch, remedy
+
+NAN, INF = float("nan"), float("inf")
+
+
+def look(watch, iteration, **values):
+    watch.look({name: torch.tensor(value) for name, value in values.items()}, iteration)
+
+
+def test_the_first_iteration_counts_then_the_order():
+    watch = Watch()
+    assert watch.fault() is None
+    look(watch, 1, a=[1.0, 2.0], b=3.0)
+    assert watch.fault() is None
+    look(watch, 2, c=1.0)
+    look(watch, 3, a=[1.0, INF], b=NAN)
+    look(watch, 3, c=-INF)
+    assert watch.fault() == ("a", 3)
+    look(watch, 4, a=[1.0, 1.0], b=1.0)
+    assert watch.fault() == ("a", 3), "it forgets nothing"
+    other = Watch()
+    look(other, 5, a=[1.0], b=NAN)
+    look(other, 4, c=NAN)
+    assert other.fault() == ("c", 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_every_type_and_types_together(dtype):
+    watch = Watch()
+    watch.look({"a": torch.ones(3, dtype=dtype), "b": torch.ones(2, dtype=torch.float64)}, 1)
+    assert watch.fault() is None
+    bad = torch.tensor([1.0, NAN, 1.0], dtype=dtype)
+    watch.look({"a": bad, "b": torch.ones(2, dtype=torch.float64)}, 2)
+    assert watch.fault() == ("a", 2)
+
+
+def test_nothing_to_look_at():
+    watch = Watch()
+    watch.look({}, 1)
+    assert watch.fault() is None
+
+
+def test_looking_reads_no_number_back():
+    """A meta tensor has no numbers: whoever asks for one is refused."""
+    watch = Watch()
+    for iteration in range(3):
+        watch.look({"a": torch.ones(3, device="meta")}, iteration)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        watch.fault()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("distillation.method.methods.0.normalize.transform", "distill.whitening.eps"),
+        ("distill_loss", "distill.weight"),
+        ("d_loss", "train.d_lr"),
+        ("g_loss", "train.g_lr"),
+        ("the gradient of generator.linear.weight", "train.g_lr"),
+        ("the gradient of discriminator.linear.weight", "train.d_lr"),
+    ],
+)
+def test_the_remedy_is_a_setting_of_its_part(name, expected):
+    assert expected in remedy(name)

@@ -1,0 +1,43 @@
+"""Two processes are never in one folder, and a dead one does not hold it."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from gan_vkd.errors import VkdError
+from gan_vkd.lock import locked
+
+HOLD = (
+    "import sys, time\nfrom pathlib import Path\nfrom gan_vkd.lock import locked\n"
+    "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
+)
+
+
+def test_another_process_is_refused_until_the_holder_has_died(tmp_path):
+    folder = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with (
+        pytest.raises(VkdError, match=f"in use by process {holder.pid} on ") as caught,
+        locked(folder),
+    ):
+        pass
+    assert len(str(caught.value).splitlines()) == 1
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    with locked(folder):
+        pass
+    with locked(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VkdError, match="cannot be written"), locked(tmp_path / "file" / "run"):
+        pass
