@@ -5,6 +5,7 @@ weights are at hand. On any other network's features the same Frechet and kernel
 computed by the same code of clean-fid, and are called FD(network) and KD(network).
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from cleanfid import fid as cleanfid
+from cleanfid.downloads_helper import inception_url
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from torch import Tensor
@@ -40,6 +42,7 @@ from gan_vkd.teachers import load_teacher
 
 NEIGHBOURS = 5  # of density and coverage, the most that a measure needs
 INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 
 
 @dataclass(frozen=True)
@@ -134,27 +137,41 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
 
 
 def _inception(weights: str | None, device: str) -> InceptionV3W:
-    if weights is None:
+    """The published file and no other: it is a program (TorchScript), and FID is defined by it."""
+    path = _fetch_inception() if weights is None else Path(weights).expanduser()
+    path = path / INCEPTION_FILE if path.is_dir() else path
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise VkdError(f"{path}: no such file (Inception's weights)") from None
+    except OSError as error:
+        raise VkdError(f"{path}: cannot be read ({error.strerror})") from None
+    if hashlib.sha256(content).hexdigest() != INCEPTION_SHA256:
+        raise VkdError(
+            f"{path}: damaged, or not the published {INCEPTION_FILE}: its SHA-256 is not "
+            f"{INCEPTION_SHA256}"
+        )
+    with tempfile.TemporaryDirectory() as folder:  # what was checked is what is loaded
+        (Path(folder) / INCEPTION_FILE).write_bytes(content)
+        return InceptionV3W(folder, download=False).to(device).eval()
+
+
+def _fetch_inception() -> Path:
+    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
+    if not path.exists():
         try:
-            return InceptionV3W(tempfile.gettempdir(), download=True).to(device).eval()
-        except Exception as error:  # requests, urllib, torch: all mean no weights
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(
+                inception_url, str(path), hash_prefix=INCEPTION_SHA256, progress=False
+            )
+        except Exception as error:  # urllib, ssl, hash mismatch: all mean no weights
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise VkdError(
-                f"Inception's weights could not be fetched ({reason}); give a local "
-                f"{INCEPTION_FILE} (--inception PATH or evaluate.features.weights), or evaluate on "
-                "another network's features, e.g. evaluate.features.name=cifar_resnet20"
+                f"Inception's weights could not be fetched from {inception_url} ({reason}); give a "
+                f"local {INCEPTION_FILE} (--inception PATH or evaluate.features.weights), or "
+                "evaluate on another network's features, e.g. evaluate.features.name=cifar_resnet20"
             ) from None
-    path = Path(weights).expanduser()
-    path = path / INCEPTION_FILE if path.is_dir() else path
-    if not path.is_file():
-        raise VkdError(f"{path}: no such file (Inception's weights)")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / INCEPTION_FILE).symlink_to(path.resolve())
-            return InceptionV3W(folder, download=False).to(device).eval()
-    except (RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise VkdError(f"{path}: not the TorchScript Inception of clean-fid ({reason})") from None
+    return path
 
 
 @torch.no_grad()

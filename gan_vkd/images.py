@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # none that runs a program
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
+MAX_ARCHIVE_BYTES = 64 * 2**30
 
 
 class BadImage(Exception):
@@ -61,10 +63,27 @@ class FolderSource:
 
 
 class ZipSource:
-    """Members are decoded in memory and never extracted, so their paths can do no harm."""
+    """Members are decoded in memory and never extracted, so they can do no harm to other files.
+
+    Raises:
+        VkdError: members that no honest archive has: paths out of it, links, more data than
+            MAX_ARCHIVE_BYTES in all.
+    """
 
     def __init__(self, file: zipfile.ZipFile) -> None:
         self.file = file
+        for info in file.infolist():
+            name = info.filename.replace("\\", "/")
+            if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
+                raise VkdError(f"{file.filename}: {_shown(name)} points out of the archive")
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise VkdError(f"{file.filename}: {_shown(name)} is a symbolic link")
+        declared = sum(info.file_size for info in file.infolist())
+        if declared > MAX_ARCHIVE_BYTES:
+            raise VkdError(
+                f"{file.filename}: declares {declared / 2**30:.0f} GiB, more than "
+                f"{MAX_ARCHIVE_BYTES >> 30}; unpack it and give the folder"
+            )
 
     def names(self) -> list[str]:
         return [info.filename for info in self.file.infolist() if not info.is_dir()]

@@ -59,8 +59,14 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process, and all ranks that train with it."""
+        """Holds the folder for this process, and all ranks that train with it.
+
+        What a killed process had begun to write is removed.
+        """
         with locked(self.path) if ranks.is_first() else nullcontext():
+            if ranks.is_first():
+                for begun in self.path.rglob(".*.tmp"):
+                    begun.unlink(missing_ok=True)
             yield
 
     def latest_state(self) -> dict[str, Any] | None:

@@ -1,3 +1,5 @@
+import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from cleanfid import fid as cleanfid
 from cleanfid.resize import build_resizer
 from scipy import linalg
 
+from gan_vkd import evaluation
 from gan_vkd.config import NetworkSettings
 from gan_vkd.data import ImageSet, load_heldout_set, to_network, to_uint8
 from gan_vkd.errors import SettingsError, VkdError
@@ -62,10 +65,14 @@ class FakeInception(torch.nn.Module):
 
 
 @pytest.fixture
-def inception(tmp_path: Path) -> Path:
+def inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in that is taken for the published file."""
     torch.manual_seed(0)
-    torch.jit.script(FakeInception()).save(str(tmp_path / "weights.pt"))
-    return tmp_path / "weights.pt"
+    file = tmp_path / "weights.pt"
+    torch.jit.script(FakeInception()).save(str(file))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(evaluation, "INCEPTION_SHA256", digest)
+    return file
 
 
 def test_the_distance_is_the_closed_form() -> None:
@@ -153,11 +160,39 @@ def test_missing_or_wrong_inception_is_one_line(content: bytes | None, tmp_path:
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_unreachable_inception_says_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_in_the_place_of_inception_is_not_run(
+    inception: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the published digest again
+    monkeypatch.setattr(torch.jit, "load", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(VkdError, match=r"damaged, or not the published inception-2015-12-05\.pt"):
+        make_extractor(NetworkSettings(name="inception", weights=str(inception)), 32, "cpu")
+
+
+def test_inception_is_fetched_once_and_checked(
+    inception: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(url: str, file: str, hash_prefix: str, progress: bool) -> None:
+        asked.append((url.rpartition("/")[2], hash_prefix))
+        shutil.copy(inception, file)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    for _ in range(2):
+        make_extractor(NetworkSettings(name="inception"), 32, "cpu")
+    assert asked == [("inception-2015-12-05.pt", evaluation.INCEPTION_SHA256)]
+
+
+def test_unreachable_inception_says_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unreachable(*args: object, **options: object) -> None:
         raise OSError("no route to host\nsecond line")
 
-    monkeypatch.setattr("gan_vkd.evaluation.InceptionV3W", unreachable)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(VkdError, match=r"--inception PATH") as error:
         make_extractor(NetworkSettings(name="inception"), 32, "cpu")
     assert len(str(error.value).splitlines()) == 1

@@ -389,22 +389,35 @@ def test_member_that_declares_too_little_is_refused(tmp_path):
     assert "bomb.png" in refusal(path)
 
 
-def test_member_paths_that_point_outside_are_never_written(tmp_path):
-    outside = tmp_path / "absolute.png"
+@pytest.mark.parametrize(
+    "name", ["../../escaped.png", "/tmp/absolute.png", "a/../../b.png", "C:/b.png", "..\\b.png"]
+)
+def test_member_paths_that_point_outside_are_refused(name, tmp_path):
     root = tmp_path / "deep" / "er"
     root.mkdir(parents=True)
-    names = ["../../escaped.png", str(outside), "ok.png"]
     with zipfile.ZipFile(root / "set.zip", "w") as archive:
-        for seed, name in enumerate(names):
-            archive.writestr(zipfile.ZipInfo(name), png(seed))
-    before = [root.parent, root, root / "set.zip"]
-    assert "beside the class folders" in refusal(root / "set.zip")
-    with zipfile.ZipFile(root / "set.zip", "w") as archive:
-        for seed, name in enumerate(names[:2]):
-            archive.writestr(zipfile.ZipInfo(name), png(seed))
-    pixels, *_ = read_images(root / "set.zip", 32)
-    assert len(pixels) == 2
+        archive.writestr("ok.png", png())
+        archive.writestr(zipfile.ZipInfo(name), png())
+    before = sorted(tmp_path.rglob("*"))
+    assert "points out of the archive" in refusal(root / "set.zip")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_symbolic_link_in_an_archive_is_refused(tmp_path):
+    link = zipfile.ZipInfo("link.png")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("ok.png", png())
+        archive.writestr(link, "/etc/passwd")
+    assert "link.png is a symbolic link" in refusal(tmp_path / "set.zip")
+
+
+def test_archive_that_declares_too_much_in_all_is_refused(tmp_path, monkeypatch):
+    path = make("zip", tmp_path, {f"{i}.png": png(i) for i in range(3)})
+    monkeypatch.setattr(module, "MAX_ARCHIVE_BYTES", sum(len(png(i)) for i in range(3)))
+    read_images(path, 32)
+    monkeypatch.setattr(module, "MAX_ARCHIVE_BYTES", sum(len(png(i)) for i in range(3)) - 1)
+    assert "give the folder" in refusal(path)
 
 
 def test_member_named_twice_counts_once(tmp_path):

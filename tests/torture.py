@@ -1,0 +1,210 @@
+"""Kills a training again and again, and compares what becomes of it with an undisturbed one.
+
+    python -m tests.torture [--kills 50] [--seed 0] [--out FOLDER]
+
+Half of the kills (SIGKILL) come at any moment of a process's life, its start included; the others
+while it trains and writes a checkpoint every iteration. Afterwards the final state must be that of
+the undisturbed run to the last bit, and no checkpoint that was once whole may have been lost. Then
+200 copies of a checkpoint are truncated, emptied or have bits flipped: none may be loaded.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_vkd.checkpoint import load_state
+from gan_vkd.config import DataSettings, load_settings
+from gan_vkd.errors import VkdError
+from gan_vkd.run import Run
+from gan_vkd.teach import TeachSettings, teach
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart_whitening.yaml"
+
+
+def write_settings(folder: Path, iterations: int) -> Path:
+    """A run of tiny networks with whitening that writes a checkpoint every iteration."""
+    torch.manual_seed(0)
+    classifier = folder / "classifier.safetensors"
+    teach(
+        TeachSettings(
+            data=DataSettings(source="digits", num_images=50), iterations=2, batch_size=10
+        ),
+        classifier,
+    )
+    settings = load_settings(
+        CONFIG,
+        [
+            f"evaluate.features.weights={classifier}", f"distill.teacher.weights={classifier}",
+            "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",
+            "train.d_steps=1", f"train.iterations={iterations}", "train.log_every=1",
+            "train.checkpoint_every=1", "train.sample_every=7", "evaluate.every=5",
+            "evaluate.num_samples=20", "device=cpu",
+        ],
+    )  # fmt: skip
+    file = folder / "settings.yaml"
+    file.write_text(settings.dump())
+    return file
+
+
+def start(settings: Path, run: Path) -> "subprocess.Popen[str]":
+    command = [
+        sys.executable,
+        "-m",
+        "gan_vkd",
+        "train",
+        str(settings),
+        "--out",
+        str(run),
+        "--resume",
+    ]
+    return subprocess.Popen(
+        command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def newest(run: Path) -> int:
+    """The iteration of the newest whole checkpoint, 0 for none."""
+    for file in reversed(Run(run).checkpoints()):
+        try:
+            load_state(file)
+        except VkdError:
+            continue
+        return int(file.stem)
+    return 0
+
+
+def writing(run: Path) -> bool:
+    return any((run / "checkpoints").glob(".*.tmp"))
+
+
+def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.Random) -> int:
+    """Kills `kills` processes of one run; how many of them were just writing a checkpoint."""
+    written, start_up = 0, 6.0
+    for number in range(1, kills + 1):
+        before, since = newest(run), time.monotonic()
+        process = start(settings, run)
+        if number % 2:
+            files = {f.name for f in (run / "checkpoints").glob("*")}
+            while process.poll() is None and files == {
+                f.name for f in (run / "checkpoints").glob("*")
+            }:
+                time.sleep(0.002)
+            start_up = time.monotonic() - since
+            time.sleep(chance.uniform(0, 0.3))
+        else:
+            time.sleep(chance.uniform(0, 1.2 * start_up))
+        process.kill()
+        process.communicate()
+        written += writing(run)
+        after = newest(run)
+        if after < before:
+            raise SystemExit(f"kill {number}: checkpoint {before} is lost, {after} is the newest")
+        print(f"kill {number}: iteration {before} -> {after}", flush=True)
+    return written
+
+
+def finish(settings: Path, run: Path) -> None:
+    process = start(settings, run)
+    said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{run}: exit code {process.returncode}\n{said}")
+
+
+def flat(node: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(node, dict | list):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        return {k: v for key, value in items for k, v in flat(value, f"{name}/{key}").items()}
+    return {name: node}
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """What differs in the last checkpoints of two runs beside times and settings."""
+    left, right = (flat(load_state(Run(run).checkpoints()[-1])) for run in (a, b))
+    return [
+        key
+        for key in left | right
+        if not key.startswith(("/settings", "/progress/seconds"))
+        and not (
+            torch.equal(left[key], right[key])
+            if isinstance(left.get(key), torch.Tensor) and isinstance(right.get(key), torch.Tensor)
+            else left.get(key) == right.get(key)
+        )
+    ]
+
+
+def corrupt(file: Path, count: int, chance: random.Random) -> int:
+    """How many of `count` damaged copies were loaded."""
+    whole, copy, loaded = file.read_bytes(), file.with_name("damaged.safetensors"), 0
+    for number in range(count):
+        data = bytearray(whole)
+        kind = number % 3
+        if kind == 0:
+            del data[chance.randrange(len(data)) :]
+        elif kind == 1:
+            for _ in range(chance.randint(1, 8)):
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        else:
+            begin = chance.randrange(len(data))
+            end = min(len(data), begin + chance.randint(1, 100_000))
+            data[begin:end] = bytes(end - begin)
+        if number < 3 or bytes(data) == whole:  # the first are emptied, none is left as it was
+            data = bytearray()
+        copy.write_bytes(data)
+        try:
+            load_state(copy)
+        except VkdError:
+            continue
+        loaded += 1
+    copy.unlink()
+    return loaded
+
+
+def torture(folder: Path, kills: int, seed: int) -> None:
+    """Raises SystemExit where anything is lost."""
+    chance, since = random.Random(seed), time.monotonic()
+    settings = write_settings(folder, iterations=20 + 4 * kills)
+    whole, killed = folder / "whole", folder / "killed"
+    finish(settings, whole)
+    written = kill_again_and_again(settings, killed, kills, chance)
+    finish(settings, killed)
+    if left := list(killed.rglob(".*.tmp")):
+        raise SystemExit(f"half-written files are left: {left}")
+    if different := differences(whole, killed):
+        raise SystemExit(f"differ after {kills} kills: {', '.join(different[:10])}")
+    records = [
+        [r for r in Run(run).records("metrics") if r.pop("seconds", 0) is not None]
+        for run in (whole, killed)
+    ]
+    if records[0] != records[1]:
+        raise SystemExit("the records of the two runs differ")
+    loaded = corrupt(Run(killed).checkpoints()[-1], 200, chance)
+    if loaded:
+        raise SystemExit(f"{loaded} of 200 damaged checkpoints were loaded")
+    print(
+        f"{kills} kills, {written} of them while a checkpoint was written: final state and records "
+        f"identical to the last bit, no checkpoint lost; 200 damaged checkpoints refused "
+        f"({time.monotonic() - since:.0f} s)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a new folder; default: a temporary one")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = chosen.out or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        torture(folder, chosen.kills, chosen.seed)
+
+
+if __name__ == "__main__":
+    main()
