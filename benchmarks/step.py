@@ -53,7 +53,7 @@ def build(arm: tuple[str, str, str] | None, device: str) -> GAN:
     ]
     settings = load_settings(CONFIGS / "cifar10_10pct_whitening.yaml", changes)
     bank = FeatureBank(torch.randn(2 * IMAGES, DT, device=device), IMAGES)
-    return GAN(settings, 10, device, KnownTeacher(device), bank if view == "clean" else None)
+    return GAN(settings, 10, device, KnownTeacher(device), lambda: bank)
 
 
 def stepper(gan: GAN):

@@ -39,6 +39,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Within it the process is one of the ranks, where torchrun started it; the first speaks.
@@ -46,7 +51,7 @@ def joined() -> Iterator[None]:
     Raises:
         VkdError: the ranks cannot meet, or another one was lost.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
+    if not launched() or dist.is_initialized():
         yield
         return
     try:

@@ -177,9 +177,12 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
                 _save(run, gan, progress, settings, device)
             if stopping and not last:
                 why = "out of its time" if stopping == OUT_OF_TIME else "stopped"
+                code = 0 if ranks.launched() else stopping  # torchrun starts anew what fails
+                if not first:
+                    sys.exit(code)
                 raise Stopped(
                     f"{run.path}: {why} at iteration {now} of {total}, checkpoint written; "
-                    "continue with --resume", stopping,
+                    "continue with --resume", code,
                 )  # fmt: skip
             tick = time.perf_counter()
     if board is not None:

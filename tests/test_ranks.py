@@ -187,11 +187,13 @@ def test_the_game_on_ranks_equals_the_game_on_one(
 class Launched:
     """A run under torchrun, its ranks found by what they write down."""
 
-    def __init__(self, settings: Path, out: Path, world: int, *options: str) -> None:
+    def __init__(
+        self, settings: Path, out: Path, world: int, *options: str, own: tuple[str, ...] = ()
+    ) -> None:
         command = [
             sys.executable, "-m", "torch.distributed.run", "--standalone",
             f"--nproc-per-node={world}", *options, "-m", "gan_vkd", "train", str(settings),
-            "--out", str(out), "--resume",
+            "--out", str(out), "--resume", *own,
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
@@ -249,6 +251,18 @@ def test_a_rank_that_is_lost_for_good_ends_the_run_within_a_minute(
     assert time.monotonic() - since < 60
     assert run.process.returncode != 0
     assert not Path(f"/proc/{others[0]}").exists(), said
+
+
+def test_ranks_that_run_out_of_time_stop_together_and_are_not_started_anew(
+    written: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text(written.read_text().replace("iterations: 8", "iterations: 100000"))
+    run = Launched(file, tmp_path / "run", 2, "--max-restarts=1", own=("--max-time", "1s"))
+    said = run.wait()
+    assert run.process.returncode == 0, said
+    assert said.count("out of its time") == 1
+    assert Run(tmp_path / "run").checkpoints()
 
 
 def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_says_so(
