@@ -112,13 +112,17 @@ def evaluate(
         Path | None, typer.Option(help="A local inception-2015-12-05.pt: gives FID and KID.")
     ] = None,
 ) -> None:
-    """Measure a run's best generator with clean-fid, e.g. evaluate.reference=train."""
+    """Measure a run's best generator with clean-fid, e.g. evaluate.reference=train.
+
+    The run may be a stranger's: nothing is downloaded or kept where its settings say, only where
+    yours do (data.download=true, cache=FOLDER).
+    """
     from gan_vkd.config import load_settings
 
+    own = overrides or []
     if inception is not None:
-        chosen = f"evaluate.features={{name: inception, weights: {str(inception)!r}}}"
-        overrides = [*(overrides or []), chosen]
-    settings = load_settings(run, overrides)
+        own = [*own, f"evaluate.features={{name: inception, weights: {str(inception)!r}}}"]
+    settings = load_settings(run, ["cache=null", "data.download=false", *own])
     from gan_vkd.evaluation import Evaluator
     from gan_vkd.run import Run, pick_device
 

@@ -224,6 +224,25 @@ def test_damaged_generator(command, extra, vkd, run, tmp_path, monkeypatch):
     assert "generator.safetensors: damaged" in refused(vkd(command, run, *extra), 1)
 
 
+def test_evaluate_writes_nowhere_that_a_strangers_settings_name(vkd, run, classifier, tmp_path):
+    chosen = [
+        f"evaluate.features={{name: classifier, weights: {classifier}}}",
+        "evaluate.num_samples=20",
+    ]
+    settings = run / "settings.yaml"
+    trap, own = tmp_path / "trap", tmp_path / "own"
+    before = settings.read_text()
+    assert "cache: null" in before
+    settings.write_text(before.replace("cache: null", f"cache: {trap}"))
+    try:
+        assert vkd("evaluate", run, *chosen)[0] == 0
+        assert not trap.exists()
+        assert vkd("evaluate", run, *chosen, f"cache={own}")[0] == 0
+        assert list(own.iterdir())
+    finally:
+        settings.write_text(before)
+
+
 def test_evaluate_needs_a_generator_and_weights(vkd, config, run, tmp_path):
     empty = Run(tmp_path / "empty")
     empty.write_settings(load_settings(config))

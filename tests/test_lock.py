@@ -32,9 +32,13 @@ def test_another_process_is_refused_until_the_holder_has_died(tmp_path):
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
     with locked(folder):
-        pass
+        assert folder.is_dir()
+    assert not folder.exists(), "nothing came of it"
+    with locked(folder):
+        (folder / "settings.yaml").write_text("")
     with locked(folder):
         pass
+    assert (folder / "settings.yaml").exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
