@@ -104,6 +104,12 @@ class Measured:
         return min(self.records, key=lambda record: record[self.names[0]])
 
     @property
+    def pace(self) -> float:
+        """Milliseconds of training an iteration."""
+        last = self.records[-1]
+        return 1000 * last["seconds"] / last["iteration"]
+
+    @property
     def published(self) -> float | None:
         """The paper's figure; None for other settings than the published ones, or half a run."""
         whole = self.records[-1]["iteration"] >= self.settings.train.iterations
@@ -139,7 +145,7 @@ class Measured:
             "first": f"{first[frechet]:.3f} ({first['iteration']})",
             f"{kernel}, best": f"{best[kernel]:.5f}",
             **{name: f"{best[name]:.3f}" for name in BESIDE if name in best},
-            "ms / iteration": f"{1000 * last['seconds'] / last['iteration']:.0f}",
+            "ms / iteration": f"{self.pace:.0f}",
         }
         return row if self.published is None else row | {PUBLISHED: f"{self.published:.2f}"}
 
@@ -171,6 +177,9 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
         ]
         if differences:
             row[f"best, less {baseline} at the same seed"] = _confidence(differences)
+        if all("memorised" in run.best for run in runs):
+            row["memorised"] = _mean_and_deviation([run.best["memorised"] for run in runs])
+        row["ms / iteration"] = f"{statistics.fmean(run.pace for run in runs):.0f}"
         published = {run.published for run in runs}
         if len(published) == 1 and None not in published:
             row[PUBLISHED] = f"{published.pop():.2f}"

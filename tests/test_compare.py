@@ -69,6 +69,15 @@ def test_the_spread_over_seeds_and_differences_at_the_same_seed(
     mean = np.mean(best[2:]) - np.mean(best[:2])
     assert whitening[5] == f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
     assert "published" not in "".join(lines)
+    header = cells(lines[2])
+    copied = [r["memorised"] for f in folders[:2] for r in Run(f).records("metrics")
+              if r.get("FD(classifier)") == min(measured[folders.index(f)])]  # fmt: skip
+    shown = none[header.index("memorised")]
+    assert shown == f"{np.mean(copied):.3f} ± {np.std(copied, ddof=1):.3f}"
+    seconds = [Run(f).records("metrics")[-1]["seconds"] / 6 for f in folders[:2]]
+    assert float(none[header.index("ms / iteration")]) == pytest.approx(
+        1000 * np.mean(seconds), abs=1
+    )
 
     text = compare(folders[:3], tmp_path / "out", baseline="whitening")
     none, whitening = (cells(line) for line in text.splitlines()[4:6])

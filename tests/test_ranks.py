@@ -15,8 +15,10 @@ from torch import Tensor
 from gan_vkd import ranks
 from gan_vkd.config import Settings
 from gan_vkd.data import Batches, load_training_set
+from gan_vkd.evaluation import Evaluator
 from gan_vkd.features import load_bank
 from gan_vkd.gan import GAN
+from gan_vkd.models.biggan import Generator
 from gan_vkd.run import Run
 from gan_vkd.teachers import load_teacher
 from gan_vkd.training import train
@@ -179,6 +181,28 @@ def test_the_game_on_ranks_equals_the_game_on_one(
             for kind, values in expected[name]["losses"].items():
                 assert losses[kind] == pytest.approx(values, rel=1e-5, abs=1e-5), (name, kind)
             assert abs(found[rank][name]["picture"] - expected[name]["picture"]).max() < 1e-4
+
+
+def _measure(rank: int, world: int, file: str, settings: Settings, queue: Any) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
+    torch.manual_seed(0)
+    generator = Generator(32, 2, 8, 10).eval()
+    queue.put((rank, Evaluator(settings, "cpu")(generator, [0.1] * 10)))
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_an_evaluation_shared_by_ranks_is_that_of_one(small: MakeSettings, tmp_path: Path) -> None:
+    settings = small("evaluate.num_samples=51")  # which two ranks cannot halve
+    alone = on_ranks(1, _measure, "", settings)[0]
+    found = on_ranks(2, _measure, str(tmp_path / "meet"), settings)
+    for measures in found.values():
+        assert measures.keys() == alone.keys()
+        for name, value in alone.items():
+            close = value if isinstance(value, str) else pytest.approx(value, rel=1e-4)
+            assert measures[name] == close, name
 
 
 # the whole run, under torchrun
