@@ -7,6 +7,7 @@ computed by the same code of clean-fid, and are called FD(network) and KD(networ
 
 import hashlib
 import json
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,7 +80,12 @@ class Extractor:
     def features(self, images: Tensor, batch_size: int) -> np.ndarray:
         """uint8 images (N, 3, H, W) -> (N, d), as clean-fid computes them from lossless files."""
         workers = min(8, torch.get_num_threads()) if self.resize and len(images) > 500 else 0
-        loader = DataLoader(_Resized(images, self.resize), batch_size, num_workers=workers)
+        loader = DataLoader(
+            _Resized(images, self.resize),
+            batch_size,
+            num_workers=workers,
+            worker_init_fn=_outlive_signals,
+        )
         batches = [cleanfid.get_batch_features(b, self.model, self.device) for b in loader]
         return np.concatenate(batches)
 
@@ -93,6 +99,12 @@ class Extractor:
             return torch.from_numpy(self.features(data.images[rows], batch_size))
 
         return compute_once(compute, len(data), folder, facts, self.weights).numpy()
+
+
+def _outlive_signals(worker: int) -> None:
+    """A signal to the whole group asks the trainer to stop, which still needs its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Resized(Dataset[Tensor]):
@@ -140,10 +152,10 @@ def _inception(weights: str | None, device: str) -> InceptionV3W:
     """The published file and no other: it is a program (TorchScript), and FID is defined by it."""
     path = _fetch_inception() if weights is None else Path(weights).expanduser()
     path = path / INCEPTION_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise VkdError(f"{path}: no such file (Inception's weights)")
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise VkdError(f"{path}: no such file (Inception's weights)") from None
     except OSError as error:
         raise VkdError(f"{path}: cannot be read ({error.strerror})") from None
     if hashlib.sha256(content).hexdigest() != INCEPTION_SHA256:

@@ -54,7 +54,10 @@ class FolderSource:
     def read(self, name: str) -> bytes:
         file = self.path / name
         try:
-            size = file.stat().st_size
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("not a regular file")
+            size = status.st_size
             if size > MAX_FILE_BYTES:
                 raise BadImage(f"{size / 2**20:.0f} MiB, more than {MAX_FILE_BYTES >> 20}")
             return file.read_bytes()

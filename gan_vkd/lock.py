@@ -2,13 +2,14 @@
 
 import fcntl
 import os
-import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gan_vkd.errors import VkdError
+
+_held: set[Path] = set()  # by this process, which the system lets lock twice
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         VkdError: another process has it, or the folder cannot be written.
     """
-    file = folder / ".lock"
+    file = folder.absolute() / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(file, "a+")  # noqa: SIM115
@@ -26,8 +27,11 @@ def locked(folder: Path) -> Iterator[None]:
         raise VkdError(f"{folder}: cannot be written ({error.strerror})") from None
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if file in _held:
+                raise BlockingIOError
+            # of the process alone: forked workers, which may outlive it, do not inherit it
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             handle.seek(0)
             holder = handle.read(200).strip() or "another process"
             raise VkdError(
@@ -38,8 +42,12 @@ def locked(folder: Path) -> Iterator[None]:
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
+        _held.add(file)
         try:
             yield
         finally:
-            if [entry.name for entry in folder.iterdir()] == [file.name]:
-                shutil.rmtree(folder)  # nothing came of it
+            _held.discard(file)
+            with suppress(OSError):
+                if [entry.name for entry in folder.iterdir()] == [file.name]:
+                    file.unlink()  # nothing came of it
+                    folder.rmdir()

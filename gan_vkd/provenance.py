@@ -5,11 +5,13 @@ can improve it by handing those features on, with no better samples (Kynkaanniem
 show it for ImageNet's classes): a table has to say which kind its teachers are.
 """
 
+import hashlib
 from pathlib import Path
 
 from gan_vkd.checkpoint import load_state
 from gan_vkd.config import NetworkSettings
 from gan_vkd.errors import VkdError
+from gan_vkd.teachers import CIFAR_RESNET_FILES
 
 # Parts of timm's tags for weights, and the images behind them; the first that fits.
 TIMM_TAGS = {
@@ -28,24 +30,45 @@ TIMM_TAGS = {
 }
 
 
+# Of `vkd teach`. A folder may hold anything, another one's images among them.
+KNOWN_SOURCES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
+
+
 def trained_on(network: NetworkSettings) -> set[str] | None:
-    """The image sets that a network's weights were trained on; None: not known."""
+    """The image sets that a network's weights were trained on; None: not known.
+
+    Local weights count as the published ones only where that can be checked.
+    """
     name = network.name
     if name == "inception":
         return {"ImageNet-1k"}
     if name.startswith("cifar_resnet"):
-        return {"CIFAR-10"}
-    if name.startswith("timm/"):
+        return {"CIFAR-10"} if _is_published(network) else None
+    if name.startswith("timm/") and network.weights is None:
         tag = name.partition(".")[2]
         named = [sets for part, sets in TIMM_TAGS.items() if part in tag]
         return set().union(*named) if named else None
     if name == "classifier" and network.weights is not None:
         try:
             state = load_state(Path(network.weights).expanduser())
-            return {str(state["settings"]["data"]["source"])}
+            source = str(state["settings"]["data"]["source"])
+            return {KNOWN_SOURCES[source]} if source in KNOWN_SOURCES else None
         except (VkdError, KeyError, TypeError):
             return None
     return None
+
+
+def _is_published(resnet: NetworkSettings) -> bool:
+    """Whether the weights are the published ones, whose file's name begins its digest."""
+    if resnet.weights is None:
+        return True
+    depth = resnet.name.removeprefix("cifar_resnet")
+    published = CIFAR_RESNET_FILES.get(int(depth)) if depth.isdigit() else None
+    path = Path(resnet.weights).expanduser()
+    if published is None or not path.is_file():
+        return False
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digest.startswith(published.partition("-")[2].removesuffix(".th"))
 
 
 def relation(teacher: NetworkSettings, judge: NetworkSettings) -> str:

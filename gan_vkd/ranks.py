@@ -19,10 +19,6 @@ from torch import Tensor
 
 from gan_vkd.errors import VkdError
 
-# How long a rank waits for the others: as long as rank 0 computes what is computed once. That a
-# rank has died shows by its closed connections, long before.
-TIMEOUT = timedelta(hours=2)
-
 T = TypeVar("T")
 
 
@@ -56,14 +52,13 @@ def joined() -> Iterator[None]:
         return
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT, **_meeting_place())
-        try:
-            with nullcontext() if is_first() else redirect_stdout(StringIO()):
-                yield
-        finally:
-            dist.destroy_process_group()
+        dist.init_process_group(backend, **_meeting_place())
+        with nullcontext() if is_first() else redirect_stdout(StringIO()):
+            yield
+        # not after an error: to take leave of a rank that is stuck would wait for it
+        dist.destroy_process_group()
     except (dist.DistError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error).partition("\n")[0][:200]
         if not isinstance(error, dist.DistError) and not _lost(reason):
             raise
         raise VkdError(
@@ -75,6 +70,8 @@ def joined() -> Iterator[None]:
 def _meeting_place() -> dict[str, Any]:
     """torchrun's store, under a name of its own after a restart: it still has the addresses that
     the lost ranks left there (pytorch/pytorch#135712)."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}  # a new store after every restart: TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))  # type: ignore[attr-defined]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return {
@@ -85,7 +82,7 @@ def _meeting_place() -> dict[str, Any]:
 
 
 def _lost(reason: str) -> bool:
-    return any(word in reason.lower() for word in ("gloo", "nccl", "connection", "peer"))
+    return any(word in reason.lower() for word in ("gloo", "nccl error", "connection closed"))
 
 
 def local_device() -> str:

@@ -69,14 +69,23 @@ class Run:
                     begun.unlink(missing_ok=True)
             yield
 
-    def latest_state(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint; damaged ones are named and passed over."""
-        files = self.checkpoints()
+    def latest_state(self, retire: bool = False) -> dict[str, Any] | None:
+        """The newest whole checkpoint; damaged ones are named and passed over.
+
+        With `retire`, damaged ones that are newer get another name, so that they do not stand for
+        the newest when older ones are dropped.
+        """
+        files, damaged = self.checkpoints(), []
         for file in reversed(files):
             try:
-                return load_state(file)
+                state = load_state(file)
             except VkdError as error:
                 print(f"passed over: {error}")
+                damaged.append(file)
+                continue
+            for old in damaged if retire else []:
+                old.rename(old.with_name(f"{old.name}.damaged"))
+            return state
         if files:
             raise VkdError(f"{self.path}: every checkpoint is damaged; train anew elsewhere")
         return None
@@ -127,7 +136,8 @@ class Run:
         """One JSON line at the end of a record file (metrics, evaluations)."""
         file = self.path / f"{name}.jsonl"
         try:
-            with open(file, "ab+") as handle:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # a link may lead anywhere
+            with os.fdopen(os.open(file, flags, 0o666), "ab+") as handle:
                 if handle.tell():
                     handle.seek(-1, os.SEEK_END)
                 cut_off = handle.read() not in (b"", b"\n")
@@ -159,6 +169,8 @@ def pick_device(name: str) -> str:
     Raises:
         VkdError: a device that torch does not have.
     """
+    if name.startswith("cuda:") and ranks.world() > 1:
+        raise VkdError(f"device {name}: each rank takes a GPU of its own; set device=cuda")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":

@@ -1,10 +1,11 @@
 """Stops that were asked for: by a signal, or by a budget of wall-clock time."""
 
+import os
 import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -54,17 +55,25 @@ class Stop:
     def __init__(self, budget: float | None = None) -> None:
         self.deadline = None if budget is None else time.monotonic() + budget
         self.signal, self._since = 0, 0.0
+        self._terminals: list[int] = []
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         with handled([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], self._handle):
             yield self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if number == signal.SIGHUP:  # the terminal is gone: what is written to it would fail
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in self._terminals:
+                os.dup2(nowhere, terminal)
+            os.close(nowhere)
         if not self.signal:
             self.signal, self._since = number, now
-            print("stopping after this iteration", flush=True)
+            with suppress(OSError):  # print may be interrupted by a signal, and must not be by this
+                os.write(2, b"\nstopping after this iteration\n")
         elif number in (signal.SIGINT, signal.SIGTERM) and now - self._since >= SECOND:
             raise KeyboardInterrupt
 
@@ -78,7 +87,7 @@ class Stop:
 
 
 def seconds(text: str) -> float:
-    """A time as 45s, 90m, 3h30m, 1d or 02:30:00.
+    """A time as 45s, 90m, 3h30m, 1d, 02:30:00, or @N until the Unix time N.
 
     Raises:
         SettingsError: anything else.
@@ -90,4 +99,6 @@ def seconds(text: str) -> float:
     if clock := re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", text):
         hours, minutes, rest = map(int, clock.groups())
         return 3600 * hours + 60 * minutes + rest
+    if until := re.fullmatch(r"@(\d+)", text):
+        return int(until[1]) - time.time()
     raise SettingsError(f"--max-time {text}: expected a time as 45s, 90m, 3h30m or 02:30:00")

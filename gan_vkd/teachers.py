@@ -126,10 +126,13 @@ def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
     if weights is not None and not Path(weights).expanduser().is_file():
         raise VkdError(f"{weights}: no such file (weights of timm/{name})")
     clip = "clip" in name and "ft_in" not in name
-    overlay = None if weights is None else {"file": str(Path(weights).expanduser())}
     if not timm.is_model(name.split(".")[0]):
         raise SettingsError(f"timm/{name}: timm has no model of that name")
     try:
+        overlay = None
+        if weights is not None:  # older versions of timm would unpickle anything
+            path = str(Path(weights).expanduser())
+            overlay = {"state_dict": timm.models.load_state_dict(path, weights_only=True)}
         # with its classifier, since timm lets any names pass where num_classes is not the weights'
         network: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # hub, network and file errors of many kinds

@@ -17,6 +17,7 @@ from tqdm import tqdm
 import gan_vkd
 from gan_vkd import ranks
 from gan_vkd.board import Board
+from gan_vkd.checkpoint import digest, load_state
 from gan_vkd.config import Settings, differences
 from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set
 from gan_vkd.errors import SettingsError, VkdError
@@ -63,7 +64,8 @@ def train(
             print(f"{run.path}: finished already ({settings.train.iterations} iterations)")
             return
         with run.locked(), stop.listening():
-            _train(settings, run, resume, stop)
+            if not ranks.from_first(lambda: is_finished(run, settings, resume)):
+                _train(settings, run, resume, stop)
 
 
 def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
@@ -85,6 +87,9 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
             if distill.method == "kd_dlgm":
                 text = class_embeddings(distill.text, teacher, data.classes)
             bank = partial(load_bank, teacher, data, settings.data.flip, settings.cache_folder)
+    alike = ranks.all_parts((settings.dump(), data.fingerprint() if ranks.world() > 1 else ""))
+    if len(set(alike)) > 1:
+        raise VkdError(f"{run.path}: the ranks have read other settings or other images")
     torch.manual_seed(settings.seed)
     try:
         gan = GAN(settings, classes, device, teacher, bank, text)
@@ -154,8 +159,10 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
             # Reports, none of them from numbers that are not finite
             means = meter.take()
             progress.seconds += time.perf_counter() - tick
-            if fault := ranks.from_first(watch.fault):
-                progress = _return(run, gan, settings, device, progress, *fault)
+            faults = [fault for fault in ranks.all_parts(watch.fault()) if fault]
+            if faults:
+                first_fault = min(faults, key=lambda fault: fault[1])
+                progress = _return(run, gan, settings, device, progress, *first_fault)
                 watch = Watch()
                 bar.n = progress.iteration
                 tick = time.perf_counter()
@@ -171,6 +178,8 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
                     picture = class_grid(gan.average, shares)
                     save_png(picture, run.path / "samples" / f"{now:08d}.png")
                     board.image("samples", picture, now)
+            if evaluating and stopping:  # who asked may not wait for the end of an evaluation
+                _save(run, gan, progress, settings, device)
             if evaluating:
                 _evaluate(run, gan, evaluator, probe, shares, progress, board)
             if due["checkpoint"] or evaluating or stopping:
@@ -265,7 +274,7 @@ def _restore(
     run: Run, gan: GAN, settings: Settings, device: str, returns: int | None = None
 ) -> Progress | None:
     """Puts everything back as the newest whole checkpoint has it; None where there is none."""
-    saved = ranks.from_first(run.latest_state)
+    saved = ranks.from_first(lambda: run.latest_state(retire=True))
     if saved is None:
         return None
     try:
@@ -296,12 +305,11 @@ def _restore(
 def _save(run: Run, gan: GAN, progress: Progress, settings: Settings, device: str) -> None:
     on_host = torch.get_rng_state()
     on_device = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
-    drawn = ranks.all_parts(on_host.numpy().tobytes())
-    if len(set(drawn)) > 1:
-        raise VkdError(f"{run.path}: the ranks' random numbers are out of step; please report it")
+    state = gan.state()
+    _require_step(run, state, [on_host, on_device])
     if ranks.is_first():
         state = {
-            "gan": gan.state(),
+            "gan": state,
             "progress": vars(progress),
             "random": {"cpu": on_host, "cuda": on_device},  # the same on every rank
             "settings": settings.dump(),
@@ -309,6 +317,20 @@ def _save(run: Run, gan: GAN, progress: Progress, settings: Settings, device: st
         }
         run.save(
             progress.iteration, state, settings.train.keep_checkpoints, progress.best_iteration
+        )
+
+
+def _require_step(run: Run, state: dict[str, Any], random: list[Tensor | None]) -> None:
+    """Refuses to keep what the ranks do not agree on: weights and random numbers."""
+    if ranks.world() == 1:
+        return
+    weights = {k: v.detach().cpu() for k, v in state["generator"].items()}
+    weights |= {f"D.{k}": v.detach().cpu() for k, v in state["discriminator"].items()}
+    weights |= {f"random{i}": v for i, v in enumerate(random) if v is not None}
+    if len(set(ranks.all_parts(digest("", weights)))) > 1:
+        raise VkdError(
+            f"{run.path}: the ranks have drifted apart since the last checkpoint; use devices of "
+            "one kind, and go on from there with --resume"
         )
 
 
@@ -358,6 +380,8 @@ def _evaluate(
 
 def _batch_of_this_rank(settings: Settings) -> int:
     size, world = settings.train.batch_size, ranks.world()
+    if settings.evaluate.num_samples < world:
+        raise SettingsError(f"evaluate.num_samples: fewer than the {world} ranks")
     if size % world:
         raise SettingsError(f"train.batch_size = {size}: {world} ranks cannot share it evenly")
     return size // world
@@ -377,7 +401,13 @@ def is_finished(run: Run, settings: Settings, resume: bool) -> bool:
     if changed:
         raise SettingsError(f"{run.path}: is a run with other settings: {'; '.join(changed)}")
     kept = run.checkpoints()
-    return bool(kept) and int(kept[-1].stem) >= settings.train.iterations
+    if not kept or int(kept[-1].stem) < settings.train.iterations:
+        return False
+    try:
+        load_state(kept[-1])
+    except VkdError:
+        return False
+    return True
 
 
 def _count_classes(settings: Settings, data: ImageSet) -> int:

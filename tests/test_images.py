@@ -341,6 +341,14 @@ def test_names_that_cannot_be_printed_are_still_one_line(name, tmp_path, capsys)
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_what_is_no_regular_file_is_refused_unread(tmp_path):
+    (tmp_path / "set").mkdir()
+    os.mkfifo(tmp_path / "set" / "pipe.png")
+    (tmp_path / "set" / "zeros.png").symlink_to("/dev/zero")
+    message = refusal(tmp_path / "set")
+    assert "pipe.png (not a regular file); zeros.png (not a regular file)" in message
+
+
 def test_unreadable_file_is_named(tmp_path, monkeypatch):
     path = make("folder", tmp_path, {"good.png": png(), "bad.png": png()})
     read_bytes = Path.read_bytes

@@ -41,6 +41,29 @@ def test_another_process_is_refused_until_the_holder_has_died(tmp_path):
     assert (folder / "settings.yaml").exists()
 
 
+def test_a_process_does_not_lock_twice(tmp_path):
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(VkdError, match="in use by process"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+
+
+def test_a_worker_that_outlives_the_holder_does_not_hold_it(tmp_path):
+    code = HOLD.replace("print(", "import os\n    os.fork() or time.sleep(30)\n    print(")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with locked(tmp_path / "run"):
+        pass
+    subprocess.run(["pkill", "-f", str(tmp_path / "run")], check=False)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(VkdError, match="cannot be written"), locked(tmp_path / "file" / "run"):

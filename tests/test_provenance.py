@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from gan_vkd.checkpoint import load_state, save_state
 from gan_vkd.compare import compare
 from gan_vkd.config import NetworkSettings
 from gan_vkd.provenance import relation, trained_on
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
+from tests.real_data import SHARED, needs_shared
 
 
 def network(name: str, weights: str | None = None) -> NetworkSettings:
@@ -40,6 +42,35 @@ def test_a_classifier_of_ours_says_what_it_was_taught(classifier: Path, tmp_path
     assert trained_on(network("classifier", str(tmp_path / "gone"))) is None
     (tmp_path / "broken").write_bytes(b"no")
     assert trained_on(network("classifier", str(tmp_path / "broken"))) is None
+
+
+def test_local_weights_count_as_published_by_their_digest_alone(tmp_path: Path) -> None:
+    fake = tmp_path / "resnet20-12fca82f.th"
+    fake.write_bytes(b"weights of somebody")
+    assert trained_on(network("cifar_resnet20", str(fake))) is None
+    assert trained_on(network("cifar_resnet20", str(tmp_path / "gone"))) is None
+    assert trained_on(network("timm/resnet50.a1_in1k", str(fake))) is None
+
+
+@needs_shared
+def test_real_weights_are_known_whatever_their_name(tmp_path: Path) -> None:
+    real = SHARED / "weights" / "cifar_resnet" / "resnet20-12fca82f.th"
+    (tmp_path / "mine.th").write_bytes(real.read_bytes())
+    assert trained_on(network("cifar_resnet20", str(tmp_path / "mine.th"))) == {"CIFAR-10"}
+    assert trained_on(network("cifar_resnet56", str(tmp_path / "mine.th"))) is None
+
+
+@pytest.mark.parametrize("source", ["cifar10", "/some/folder"])
+def test_classifiers_of_ours_on_known_sets_and_on_folders(
+    source: str, classifier: Path, tmp_path: Path
+) -> None:
+    state = load_state(classifier)
+    state["settings"]["data"]["source"] = source
+    save_state(tmp_path / "c.safetensors", state)
+    taught = network("classifier", str(tmp_path / "c.safetensors"))
+    said = relation(taught, network("cifar_resnet20"))
+    assert ("has seen the judge's training images (CIFAR-10)" in said) == (source == "cifar10")
+    assert ("not known" in said) == (source != "cifar10")
 
 
 @pytest.mark.parametrize(

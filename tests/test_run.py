@@ -73,6 +73,28 @@ def test_damaged_newest_checkpoint_is_named_and_passed_over(share, run, capsys):
     assert str(newest) in out
 
 
+def test_damaged_newer_checkpoints_do_not_push_out_the_next_ones(run, capsys):
+    for iteration in (100, 200, 300):
+        run.save(iteration, {"iteration": iteration}, keep=3)
+    for file in run.checkpoints()[1:]:
+        cut(file)
+    assert run.latest_state() == {"iteration": 100}
+    assert len(run.checkpoints()) == 3, "only looked at"
+    assert run.latest_state(retire=True) == {"iteration": 100}
+    run.save(110, {"iteration": 110}, keep=2)
+    assert [int(file.stem) for file in run.checkpoints()] == [100, 110]
+    assert run.latest_state() == {"iteration": 110}
+    assert len(list((run.path / "checkpoints").glob("*.damaged"))) == 2, "kept to look at"
+
+
+def test_a_record_file_that_is_a_link_is_not_followed(run, tmp_path):
+    (tmp_path / "outside").write_text("mine\n")
+    (run.path / "evaluations.jsonl").symlink_to(tmp_path / "outside")
+    with pytest.raises(VkdError, match="cannot be written"):
+        run.append("evaluations", {"iteration": 1})
+    assert (tmp_path / "outside").read_text() == "mine\n"
+
+
 def test_damage_to_every_checkpoint_is_no_fresh_start(run):
     for iteration in (1, 2):
         run.save(iteration, {"iteration": iteration})

@@ -1,7 +1,11 @@
 """What asks a run to stop, and what does not."""
 
+import fcntl
 import os
+import pty
 import signal
+import sys
+import termios
 import time
 
 import pytest
@@ -56,6 +60,39 @@ def test_under_nohup_a_hang_up_is_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_closed_terminal_is_survived():
+    """With everything that is printed after it."""
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "from gan_vkd.stopping import Stop\n"
+        "with Stop().listening() as stop:\n"
+        "    os.write(3, b'ready')\n"
+        "    while not stop.exit_code:\n"
+        "        time.sleep(0.01)\n"
+        "    print('a report', flush=True)\n"
+        "    print('another', file=sys.stderr, flush=True)\n"
+        "    os.write(3, b' saved %d' % stop.exit_code)\n"
+    )
+    mine, terminal = pty.openpty()
+    read, write = os.pipe()
+    if not (pid := os.fork()):
+        os.setsid()
+        for number in range(3):
+            os.dup2(terminal, number)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        os.dup2(write, 3, inheritable=True)
+        os.closerange(4, 64)
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    os.close(terminal)
+    os.close(write)
+    assert os.read(read, 100) == b"ready"
+    os.close(mine)  # the window is closed
+    assert os.read(read, 100) == b" saved 129"
+    os.waitpid(pid, 0)
+    os.close(read)
+
+
 def test_the_budget_of_time():
     assert Stop(budget=100).exit_code == 0
     assert Stop(budget=0).exit_code == OUT_OF_TIME
@@ -70,6 +107,10 @@ def test_the_budget_of_time():
 )
 def test_times_as_they_may_be_typed(text, expected):
     assert seconds(text) == expected
+
+
+def test_a_time_of_the_clock():
+    assert seconds(f"@{int(time.time()) + 100}") == pytest.approx(100, abs=2)
 
 
 @pytest.mark.parametrize("text", ["", "90", "m", "1h-2m", "2:70:00", "30m3h", "1.5h", "-3s"])
