@@ -2,10 +2,11 @@
 
     python -m tests.torture [--kills 50] [--seed 0] [--out FOLDER]
 
-Half of the kills (SIGKILL) come at any moment of a process's life, its start included; the others
-while it trains and writes a checkpoint every iteration. Afterwards the final state must be that of
-the undisturbed run to the last bit, and no checkpoint that was once whole may have been lost. Then
-200 copies of a checkpoint are truncated, emptied or have bits flipped: none may be loaded.
+A third of the kills (SIGKILL) come at any moment of a process's life, its start included, a third
+while it trains and writes a checkpoint every iteration, a third when it has begun to write one.
+Afterwards the final state must be that of the undisturbed run to the last bit, and no checkpoint
+that was once whole may have been lost. Then 200 copies of a checkpoint are truncated, emptied or
+have bits flipped: none may be loaded.
 """
 
 import argparse
@@ -81,6 +82,7 @@ def newest(run: Path) -> int:
 
 
 def writing(run: Path) -> bool:
+    """Whether a checkpoint is half-written."""
     return any((run / "checkpoints").glob(".*.tmp"))
 
 
@@ -90,15 +92,13 @@ def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.R
     for number in range(1, kills + 1):
         before, since = newest(run), time.monotonic()
         process = start(settings, run)
-        if number % 2:
-            files = {f.name for f in (run / "checkpoints").glob("*")}
-            while process.poll() is None and files == {
-                f.name for f in (run / "checkpoints").glob("*")
-            }:
-                time.sleep(0.002)
+        if number % 3:
+            while process.poll() is None and not writing(run):
+                time.sleep(0.001)
             start_up = time.monotonic() - since
+        if number % 3 == 1:
             time.sleep(chance.uniform(0, 0.3))
-        else:
+        elif number % 3 == 0:
             time.sleep(chance.uniform(0, 1.2 * start_up))
         process.kill()
         process.communicate()
