@@ -21,7 +21,11 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 
 
 def main() -> None:
-    """The console command: every expected failure is a line a fault and an exit code."""
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    """A console command: every expected failure is a line a fault and an exit code."""
     threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
     try:
         app()
@@ -123,8 +127,9 @@ def evaluate(
     if inception is not None:
         own = [*own, f"evaluate.features={{name: inception, weights: {str(inception)!r}}}"]
     settings = load_settings(run, ["cache=null", "data.download=false", *own])
+    from gan_vkd.devices import pick_device
     from gan_vkd.evaluation import Evaluator
-    from gan_vkd.run import Run, pick_device
+    from gan_vkd.run import Run
 
     device = pick_device(settings.device)
     generator, facts = Run(run).load_generator(device)
@@ -144,9 +149,10 @@ def sample(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Draw images from a run's best generator."""
+    from gan_vkd.devices import pick_device
     from gan_vkd.evaluation import draw_samples
     from gan_vkd.pictures import class_grid, save_png
-    from gan_vkd.run import Run, pick_device
+    from gan_vkd.run import Run
 
     generator, facts = Run(run).load_generator(pick_device(device))
     if out.suffix == ".png":

@@ -1,14 +1,10 @@
 """Runs side by side: one table (terminal, Markdown, CSV) and one picture of their samples."""
 
-import csv
-import io
 import statistics
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from scipy.special import stdtrit
 
 from gan_vkd.checkpoint import write_atomically
 from gan_vkd.config import Settings
@@ -17,8 +13,8 @@ from gan_vkd.pictures import class_grid, save_side_by_side
 from gan_vkd.provenance import relation
 from gan_vkd.published import published_fid
 from gan_vkd.run import Run
+from gan_vkd.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
 
-Row = dict[str, str]
 PUBLISHED = "published FID"
 BESIDE = ("precision", "recall", "density", "coverage", "memorised", "memorised_by_chance")
 
@@ -51,14 +47,14 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
         arm, seed = max(pairs, key=pairs.__getitem__)
         if pairs[arm, seed] > 1:
             raise VkdError(f"two runs of arm {arm} at seed {seed} ({caption}): set another arm")
-    tables = {caption: _complete([m.row() for m in group]) for caption, group in alike.items()}
+    tables = {caption: complete([m.row() for m in group]) for caption, group in alike.items()}
     parts = []
     for caption, group in alike.items():
-        spread = _complete(_spread(group, baseline))
-        parts += [caption, *([_markdown(spread)] if spread else []), _markdown(tables[caption])]
+        spread = complete(_spread(group, baseline))
+        parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
     text = "\n\n".join(parts)
     write_atomically(out / "table.md", lambda file: file.write_text(text + "\n"))
-    write_atomically(out / "table.csv", lambda file: file.write_text(_csv(tables)))
+    write_atomically(out / "table.csv", lambda file: file.write_text(as_csv(tables)))
     _picture(runs, out / "samples.png")
     return text
 
@@ -166,8 +162,8 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
         row = {
             "arm": arm,
             "seeds": str(len(runs)),
-            f"{frechet}, best": _mean_and_deviation(best),
-            "last": _mean_and_deviation(last),
+            f"{frechet}, best": mean_and_deviation(best),
+            "last": mean_and_deviation(last),
             "least and greatest, last": f"{min(last):.3f} to {max(last):.3f}",
         }
         differences = [
@@ -176,9 +172,9 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
             if run.settings.seed in to_compare and arm != baseline
         ]
         if differences:
-            row[f"best, less {baseline} at the same seed"] = _confidence(differences)
+            row[f"best, less {baseline} at the same seed"] = confidence(differences)
         if all("memorised" in run.best for run in runs):
-            row["memorised"] = _mean_and_deviation([run.best["memorised"] for run in runs])
+            row["memorised"] = mean_and_deviation([run.best["memorised"] for run in runs])
         row["ms / iteration"] = f"{statistics.fmean(run.pace for run in runs):.0f}"
         published = {run.published for run in runs}
         if len(published) == 1 and None not in published:
@@ -187,50 +183,10 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
     return rows
 
 
-def _mean_and_deviation(values: list[float]) -> str:
-    mean = f"{statistics.fmean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
-
-
-def _confidence(differences: list[float]) -> str:
-    """The mean, and where there are several its 95% interval."""
-    n, mean = len(differences), statistics.fmean(differences)
-    if n == 1:
-        return f"{mean:+.3f}"
-    half = stdtrit(n - 1, 0.975) * statistics.stdev(differences) / n**0.5
-    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
-
-
-def _complete(rows: list[Row]) -> list[Row]:
-    """Every row with every column, in the order of the fullest."""
-    columns = dict.fromkeys(c for row in sorted(rows, key=len, reverse=True) for c in row)
-    return [{column: row.get(column, "") for column in columns} for row in rows]
-
-
 def _names(record: dict[str, Any]) -> tuple[str, str]:
     frechet = next(key for key in record if key == "FID" or key.startswith("FD("))
     kernel = next(key for key in record if key == "KID" or key.startswith("KD("))
     return frechet, kernel
-
-
-def _markdown(rows: list[Row]) -> str:
-    columns = list(rows[0])
-    widths = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
-    lines = [
-        "| " + " | ".join(row[c].ljust(widths[c]) for c in columns) + " |"
-        for row in [dict(zip(columns, columns, strict=True)), *rows]
-    ]
-    lines.insert(1, "|" + "|".join("-" * (widths[c] + 2) for c in columns) + "|")
-    return "\n".join(lines)
-
-
-def _csv(tables: dict[str, list[Row]]) -> str:
-    text = io.StringIO()
-    for caption, rows in tables.items():
-        writer = csv.DictWriter(text, ["measure", *rows[0]], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({"measure": caption} | row for row in rows)
-    return text.getvalue()
 
 
 def _picture(runs: list[Run], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -89,17 +89,10 @@ class TextSettings(Section):
     names: list[str] | None = None  # of the classes; null: those of the data
 
 
-OPTIONS_OF = {
-    "projection": "vkd", "normalization": "vkd", "whitening": "vkd", "distance": "vkd",
-    "text": "kd_dlgm",
-}  # fmt: skip
+class MethodSettings(Section):
+    """A loss on features, by name, with what it needs (gan_vkd.distill)."""
 
-
-class DistillSettings(Section):
-    teacher: NetworkSettings
-    method: Literal["vkd", "fitnets", "pkd", "spkd", "kd_dlgm", "rkd", "vicreg"] = "vkd"
-    pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
-    text: TextSettings | None = None  # null: the rows of the teacher's classifier
+    method: Literal["vkd", "fitnets", "pkd", "spkd", "rkd", "vicreg"] = "vkd"
     projection: Literal[
         "orthogonal",
         "orthogonal_static",
@@ -121,10 +114,44 @@ class DistillSettings(Section):
     ] = "whitening"
     whitening: WhiteningSettings = WhiteningSettings()
     distance: Literal["mse", "smooth_l1", "l1"] = "mse"
+
+    # The options that belong to one method, and are refused beside another
+    owners: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("projection", "normalization", "whitening", "distance"), "vkd"
+    )
+
+    @model_validator(mode="after")
+    def _own_options(self) -> Self:
+        for name, owner in self.owners.items():
+            given, default = getattr(self, name), type(self).model_fields[name].default
+            if self.method != owner and given != default:
+                raise ValueError(f"{name} belongs to method = {owner}, but method = {self.method}")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """What the class of the method takes."""
+        if self.method != "vkd":
+            return {}
+        whitened = self.normalization.startswith("whitening")
+        return {
+            "projection": self.projection,
+            "normalization": self.normalization,
+            "distance": self.distance,
+            **(self.whitening.model_dump() if whitened else {}),
+        }
+
+
+class DistillSettings(MethodSettings):
+    teacher: NetworkSettings
+    method: Literal["vkd", "fitnets", "pkd", "spkd", "kd_dlgm", "rkd", "vicreg"] = "vkd"  # type: ignore[assignment]
+    pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
+    text: TextSettings | None = None  # null: the rows of the teacher's classifier
     weight: Annotated[float, Field(gt=0)] = 10.0
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
     statistics: Literal["running", "training_set"] = "running"
+
+    owners = MethodSettings.owners | {"text": "kd_dlgm"}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DistillSettings":
@@ -132,10 +159,6 @@ class DistillSettings(Section):
         if self.statistics == "training_set" and not fitted:
             normalization = self.normalization if self.method == "vkd" else self.method
             raise ValueError(f"statistics = training_set, but {normalization} has none")
-        for name, owner in OPTIONS_OF.items():
-            given, default = getattr(self, name), DistillSettings.model_fields[name].default
-            if self.method != owner and given != default:
-                raise ValueError(f"{name} belongs to method = {owner}, but method = {self.method}")
         if self.method == "kd_dlgm" and self.images != "both":
             raise ValueError("kd_dlgm compares real with fake images: set images = both")
         return self
@@ -158,7 +181,17 @@ class RegularizeSettings(Section):
     r1_every: Positive = 16  # updates of the discriminator
 
 
-class TrainSettings(Section):
+class LoopSettings(Section):
+    """What every training's loop is told (gan_vkd/loop.py)."""
+
+    log_every: Positive = 50
+    checkpoint_every: Positive = 1000
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, beside the best one
+    returns: Annotated[int, Field(ge=0)] = 0  # to the last checkpoint, from what is not finite
+    return_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the learning rates, at each
+
+
+class TrainSettings(LoopSettings):
     iterations: Positive = 125_000  # of d_steps discriminator updates and one of the generator
     batch_size: Positive = 50
     d_steps: Positive = 4
@@ -167,12 +200,7 @@ class TrainSettings(Section):
     betas: tuple[Beta, Beta] = (0.0, 0.999)
     ema_decay: Fraction = 0.9999
     ema_start: Annotated[int, Field(ge=0)] = 1000
-    log_every: Positive = 50
     sample_every: Positive = 1000
-    checkpoint_every: Positive = 1000
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, beside the best one
-    returns: Annotated[int, Field(ge=0)] = 0  # to the last checkpoint, from what is not finite
-    return_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the learning rates, at each
 
 
 class EvaluateSettings(Section):
@@ -184,12 +212,21 @@ class EvaluateSettings(Section):
     seed: Seed = 0
 
 
-class Settings(Section):
-    """Everything a run depends on."""
+class RunSettings(Section):
+    """What every run is told."""
 
     arm: str  # the row of the table that the run belongs to
     seed: Seed = 0
     device: str = "auto"
+    train: LoopSettings = LoopSettings()
+
+    def dump(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+class Settings(RunSettings):
+    """Everything a GAN's run depends on."""
+
     cache: str | None = None  # a folder for features of real images, computed once
     data: DataSettings
     model: ModelSettings = ModelSettings()
@@ -202,9 +239,6 @@ class Settings(Section):
     @property
     def cache_folder(self) -> Path | None:
         return None if self.cache is None else Path(self.cache).expanduser()
-
-    def dump(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 Schema = TypeVar("Schema", bound=Section)
@@ -316,7 +350,7 @@ def _override(tree: dict[str, Any], item: str) -> None:
     tree[parts[-1]] = value
 
 
-def differences(old: Settings, new: Settings) -> list[str]:
+def differences(old: Section, new: Section) -> list[str]:
     """The keys in which two settings differ, with both values."""
     a, b = _flat(old.model_dump()), _flat(new.model_dump())
     return [f"{k}: {a.get(k)!r} -> {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]

@@ -35,7 +35,7 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
     model = settings.model
     generator = Generator(settings.data.resolution, model.ch, model.z_dim, classes)
     load_weights(generator, state, str(weights))
-    run.write_settings(settings)
+    run.write_settings(settings.dump())
     run.export(generator, {"iteration": 0, "shares": [1 / len(gains)] * len(gains)})
 
 

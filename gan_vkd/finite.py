@@ -35,14 +35,3 @@ class Watch:
             if iteration >= 0
         ]
         return min(found, key=lambda pair: pair[1], default=None)
-
-
-def remedy(name: str) -> str:
-    """What may help against a tensor of that name."""
-    if ".normalize." in name:
-        return "a larger distill.whitening.eps or .shrinkage, if the teacher's features are finite"
-    if "gradient of generator" in name or name == "g_loss":
-        return "a smaller train.g_lr"
-    if "distill" in name:
-        return "a smaller distill.weight or train.d_lr"
-    return "a smaller train.d_lr"

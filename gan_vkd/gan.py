@@ -42,7 +42,8 @@ class Distillation(nn.Module):
         super().__init__()
         self.settings, self._teacher = settings, [teacher]
         self.bank: FeatureBank | None = None
-        make, options = METHODS[settings.method], method_options(settings, text)
+        make = METHODS[settings.method]
+        options = {"text": text} if settings.method == "kd_dlgm" else settings.options()
         widths = zip(student_widths, teacher.widths, strict=True)
         methods = [make(student, width, **options) for student, width in widths]
         self.method = LayerPairs(methods, [pair.weight for pair in settings.pairs])
@@ -99,21 +100,6 @@ class Distillation(nn.Module):
         if settings.images == "real":
             return known
         return torch.cat([teacher(clean[: len(known)]), known])
-
-
-def method_options(settings: DistillSettings, text: Tensor | None) -> dict[str, Any]:
-    """What the settings say about their method, as its class takes it."""
-    if settings.method == "kd_dlgm":
-        return {"text": text}
-    if settings.method != "vkd":
-        return {}
-    whitened = settings.normalization.startswith("whitening")
-    return {
-        "projection": settings.projection,
-        "normalization": settings.normalization,
-        "distance": settings.distance,
-        **(settings.whitening.model_dump() if whitened else {}),
-    }
 
 
 class GAN:
@@ -289,6 +275,15 @@ class GAN:
             if value.grad is not None
         }
 
+    def weights(self) -> dict[str, Tensor]:
+        """What all ranks must agree on."""
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return {
+            f"{name}.{key}": value
+            for name, network in networks.items()
+            for key, value in network.state_dict().items()
+        }
+
     def state(self) -> dict[str, Any]:
         return {
             "classes": self.classes,
@@ -310,3 +305,14 @@ class GAN:
         self.lecam.load_state_dict(state["lecam"])
         if self.distillation is not None:
             self.distillation.load_state_dict(state["distillation"])
+
+
+def remedy(name: str) -> str:
+    """What may help against a tensor of that name that is not finite."""
+    if ".normalize." in name:
+        return "a larger distill.whitening.eps or .shrinkage, if the teacher's features are finite"
+    if "gradient of generator" in name or name == "g_loss":
+        return "a smaller train.g_lr"
+    if "distill" in name:
+        return "a smaller distill.weight or train.d_lr"
+    return "a smaller train.d_lr"

@@ -119,6 +119,15 @@ def decode(data: bytes, resolution: int) -> np.ndarray:
     Raises:
         BadImage: damaged, truncated, animated, not an image, or of more than MAX_PIXELS.
     """
+    return _square(open_rgb(data), resolution)
+
+
+def open_rgb(data: bytes) -> Image.Image:
+    """One image file as RGB in its own size, under the same rules.
+
+    Raises:
+        BadImage: as in `decode`.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -126,7 +135,7 @@ def decode(data: bytes, resolution: int) -> np.ndarray:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind it
                 raise BadImage(f"animated or of several pages ({frames} frames)")
-            return _square(_rgb(image), resolution)
+            return _rgb(image)
     except UnidentifiedImageError:
         raise BadImage("not an image" if data else "empty file") from None
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
@@ -160,7 +169,7 @@ def _square(image: Image.Image, resolution: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts if part != "..")
     return path.suffix.lower() in EXTENSIONS and not hidden
@@ -183,11 +192,8 @@ def read_images(
         VkdError: no such path, no images, damaged files, or a mixture of flat and class folders.
     """
     with ExitStack() as stack:
-        source = _open(path, stack)
-        names = sorted(set(filter(_is_image, source.names())))
-        if not names:
-            raise VkdError(f"{path}: no images ({', '.join(sorted(EXTENSIONS))}) in it")
-        classes = _classes(path, names)
+        source = open_source(path, stack)
+        names, classes = list_images(path, source)
         images = np.empty((len(names), resolution, resolution, 3), np.uint8)
         bad: dict[int, str] = {}
 
@@ -209,6 +215,18 @@ def read_images(
     return images[good], [names[i] for i in good], [classes[i] for i in good]
 
 
+def list_images(path: Path, source: Source) -> tuple[list[str], list[str]]:
+    """The names of all images, sorted, and the class folder of each ("" in a flat set).
+
+    Raises:
+        VkdError: no images, or some beside the class folders.
+    """
+    names = sorted(set(filter(is_image, source.names())))
+    if not names:
+        raise VkdError(f"{path}: no images ({', '.join(sorted(EXTENSIONS))}) in it")
+    return names, _classes(path, names)
+
+
 def _report(path: Path, lines: list[str], damaged: str, total: int) -> None:
     shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
     message = f"{path}: {len(lines)} of {total} images cannot be used: {shown}"
@@ -222,7 +240,12 @@ def _shown(name: str) -> str:
     return repr(name)[1:-1]
 
 
-def _open(path: Path, stack: ExitStack) -> Source:
+def open_source(path: Path, stack: ExitStack) -> Source:
+    """A folder or a zip; the zip is closed with the stack.
+
+    Raises:
+        VkdError: neither.
+    """
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():

@@ -1,7 +1,7 @@
 """Where a run stands: what a checkpoint holds, and how training goes on from one."""
 
 import platform
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,17 +10,32 @@ from tqdm import tqdm
 
 import gan_vkd
 from gan_vkd import ranks
-from gan_vkd.checkpoint import digest
-from gan_vkd.config import Settings
-from gan_vkd.errors import VkdError
-from gan_vkd.finite import remedy
-from gan_vkd.gan import GAN
-from gan_vkd.run import Run
+from gan_vkd.checkpoint import digest, load_state
+from gan_vkd.config import RunSettings, differences, load_as
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.folder import RunFolder
+
+
+class Trained(Protocol):
+    """What is trained: networks, averages, optimisers, projections, statistics."""
+
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """What all ranks must agree on."""
+        ...
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Those of the settings times a factor."""
+        ...
 
 
 class Progress:
     """Where a run stands; saved with every checkpoint.
 
+    best: the measure that was best so far; the less, the better.
+    total: iterations of the whole run.
     returns: how often it went back to a checkpoint from numbers that were not finite.
     """
 
@@ -31,24 +46,26 @@ class Progress:
         best: float = float("inf"),
         best_iteration: int = 0,
         returns: int = 0,
+        total: int = 0,
     ) -> None:
         self.iteration, self.seconds, self.returns = iteration, seconds, returns
-        self.best, self.best_iteration = best, best_iteration
+        self.best, self.best_iteration, self.total = best, best_iteration, total
 
 
-def save(run: Run, gan: GAN, progress: Progress, settings: Settings, device: str) -> None:
-    """Writes a checkpoint: networks, averages, optimisers, projections, statistics, random numbers.
+def save(
+    run: RunFolder, trained: Trained, progress: Progress, settings: RunSettings, device: str
+) -> None:
+    """Writes a checkpoint: all that is trained, and the random numbers' state.
 
     Raises:
         VkdError: it cannot be written, or the ranks do not agree on it.
     """
     on_host = torch.get_rng_state()
     on_device = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
-    state = gan.state()
-    _require_step(run, state, [on_host, on_device])
+    _require_step(run, trained, [on_host, on_device])
     if ranks.is_first():
         state = {
-            "gan": state,
+            "trained": trained.state(),
             "progress": vars(progress),
             "random": {"cpu": on_host, "cuda": on_device},  # the same on every rank
             "settings": settings.dump(),
@@ -59,12 +76,11 @@ def save(run: Run, gan: GAN, progress: Progress, settings: Settings, device: str
         )
 
 
-def _require_step(run: Run, state: dict[str, Any], random: list[Tensor | None]) -> None:
+def _require_step(run: RunFolder, trained: Trained, random: list[Tensor | None]) -> None:
     """Refuses to keep what the ranks do not agree on: weights and random numbers."""
     if ranks.world() == 1:
         return
-    weights = {k: v.detach().cpu() for k, v in state["generator"].items()}
-    weights |= {f"D.{k}": v.detach().cpu() for k, v in state["discriminator"].items()}
+    weights = {k: v.detach().cpu() for k, v in trained.weights().items()}
     weights |= {f"random{i}": v for i, v in enumerate(random) if v is not None}
     if len(set(ranks.all_parts(digest("", weights)))) > 1:
         raise VkdError(
@@ -87,14 +103,18 @@ def _circumstances(device: str) -> dict[str, Any]:
 
 
 def restore(
-    run: Run, gan: GAN, settings: Settings, device: str, returns: int | None = None
+    run: RunFolder,
+    trained: Trained,
+    settings: RunSettings,
+    device: str,
+    returns: int | None = None,
 ) -> Progress | None:
     """Puts everything back as the newest whole checkpoint has it; None where there is none."""
     saved = ranks.from_first(lambda: run.latest_state(retire=True))
     if saved is None:
         return None
     try:
-        gan.load_state(saved["gan"])
+        trained.load_state(saved["trained"])
         progress = Progress(**saved["progress"])
         random, made = saved["random"], saved["made"]
     except (KeyError, TypeError, RuntimeError) as error:
@@ -105,7 +125,7 @@ def restore(
         ) from None
     if returns is not None:
         progress.returns = returns
-    gan.set_learning_rates(settings.train.return_lr_factor**progress.returns)
+    trained.set_learning_rates(settings.train.return_lr_factor**progress.returns)
     torch.set_rng_state(random["cpu"])
     if random["cuda"] is not None and device.startswith("cuda"):
         torch.cuda.set_rng_state(random["cuda"], device)
@@ -119,26 +139,74 @@ def restore(
 
 
 def return_to_last(
-    run: Run, gan: GAN, settings: Settings, device: str, progress: Progress, name: str, bad: int
+    run: RunFolder,
+    trained: Trained,
+    settings: RunSettings,
+    device: str,
+    progress: Progress,
+    fault: tuple[str, int],
+    remedy: str,
 ) -> Progress:
-    """Goes back to the last checkpoint with a smaller learning rate, or ends the run."""
+    """Goes back to the last checkpoint with a smaller learning rate, or ends the run.
+
+    Args:
+        fault: the tensor that is not finite, and the iteration.
+        remedy: what may help against it.
+    """
+    name, bad = fault
     kept = ranks.from_first(run.checkpoints)
-    fault = f"{run.path}: {name} is not finite at iteration {bad}"
+    line = f"{run.path}: {name} is not finite at iteration {bad}"
     allowed = settings.train.returns
     if progress.returns >= allowed or not kept:
         good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         tried = f" after {progress.returns} returns" if progress.returns else ""
         raise VkdError(
-            f"{fault}{tried}; {good}; try {remedy(name)} in a new run, or let this one go on from "
+            f"{line}{tried}; {good}; try {remedy} in a new run, or let this one go on from "
             f"there with --resume train.returns={progress.returns + 3}"
         )
-    back = restore(run, gan, settings, device, progress.returns + 1)
+    back = restore(run, trained, settings, device, progress.returns + 1)
     assert back is not None
     back.seconds = progress.seconds
     factor = settings.train.return_lr_factor**back.returns
-    tqdm.write(f"{fault}; back to iteration {back.iteration}, learning rates times {factor:g}")
+    tqdm.write(f"{line}; back to iteration {back.iteration}, learning rates times {factor:g}")
     if ranks.is_first():
         run.truncate("metrics", back.iteration)
         record = {"iteration": back.iteration, "seconds": round(back.seconds, 3)}
         run.append("metrics", record | {"returns": back.returns, "from": bad, "tensor": name})
     return back
+
+
+def is_finished(
+    run: RunFolder,
+    settings: RunSettings,
+    resume: bool,
+    may_change: tuple[str, ...],
+    total: int | None = None,
+) -> bool:
+    """Whether nothing is left to do; refuses a folder that is another run's.
+
+    Args:
+        may_change: settings, or their beginnings, that may differ from those the run has.
+        total: iterations that make it finished; None: as many as its checkpoint says.
+
+    Raises:
+        SettingsError: the folder holds a run already, or one with other settings.
+    """
+    if not (run.path / "settings.yaml").exists():
+        return False
+    if not resume:
+        raise SettingsError(
+            f"{run.path}: holds a run already; continue it with --resume or choose another --out"
+        )
+    lines = differences(load_as(type(settings), run.path), settings)
+    changed = [line for line in lines if not line.startswith(may_change)]
+    if changed:
+        raise SettingsError(f"{run.path}: is a run with other settings: {'; '.join(changed)}")
+    kept = run.checkpoints()
+    if not kept or (total is not None and int(kept[-1].stem) < total):
+        return False
+    try:
+        saved = load_state(kept[-1])["progress"]
+        return bool(saved["iteration"] >= (saved["total"] if total is None else total))
+    except (VkdError, KeyError, TypeError):
+        return False

@@ -7,7 +7,7 @@ batch, up to rounding. Without torchrun there is one rank, and nothing here comm
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from io import StringIO
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gan_vkd.errors import VkdError
+from gan_vkd.stopping import Stopped
 
 T = TypeVar("T")
 
@@ -53,10 +54,13 @@ def joined() -> Iterator[None]:
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, **_meeting_place())
-        with nullcontext() if is_first() else redirect_stdout(StringIO()):
-            yield
-        # not after an error: to take leave of a rank that is stuck would wait for it
-        dist.destroy_process_group()
+        try:
+            with nullcontext() if is_first() else redirect_stdout(StringIO()):
+                yield
+        except (Stopped, SystemExit):  # of all ranks together
+            _take_leave()
+            raise
+        _take_leave()  # not after an error: a rank that is stuck would be waited for
     except (dist.DistError, RuntimeError) as error:
         reason = str(error).partition("\n")[0][:200]
         if not isinstance(error, dist.DistError) and not _lost(reason):
@@ -67,15 +71,21 @@ def joined() -> Iterator[None]:
         ) from None
 
 
+def _take_leave() -> None:
+    """None goes before the others are done: torchrun would take a lost connection for a failure."""
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def _meeting_place() -> dict[str, Any]:
     """torchrun's store, under a name of its own after a restart: it still has the addresses that
     the lost ranks left there (pytorch/pytorch#135712)."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}  # a new store after every restart: TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-    store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))  # type: ignore[attr-defined]
+    store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return {
-        "store": dist.PrefixStore(f"attempt {attempt}", store),  # type: ignore[attr-defined]
+        "store": dist.PrefixStore(f"attempt {attempt}", store),
         "rank": rank,
         "world_size": world,
     }
@@ -151,15 +161,20 @@ def gather(x: Tensor) -> Tensor:
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replaces the gradients by their means over ranks, in one message."""
-    if world() == 1:
+    average([p.grad for p in parameters if p.grad is not None])
+
+
+@torch.no_grad()
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replaces the tensors by their means over ranks, in one message."""
+    if world() == 1 or not tensors:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
     flat /= world()
-    parts = flat.split([gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 # What all ranks agree on, without the accelerator

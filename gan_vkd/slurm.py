@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.sweep import Job, describe, last_line, plan, start
+from gan_vkd.sweep import Job, Program, describe, last_line, plan, start
 
 # What submitit's AutoExecutor takes for every cluster; other names get the prefix slurm_.
 SHARED = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node",
@@ -23,11 +23,12 @@ def submit(
     overrides: list[str],
     parameters: str,
     make_executor: Callable[[Path], Any] | None = None,
+    program: Program | None = None,
 ) -> list[str]:
     """Hands every run that is not finished to SLURM, a job each, and does not wait for them.
 
     Args:
-        configs, seeds, out, overrides: as in `sweep`.
+        configs, seeds, out, overrides, program: as in `sweep`.
         parameters: "timeout_min=240,partition=gpu,gpus_per_node=1": what submitit's AutoExecutor
             and sbatch take, the latter with or without the prefix slurm_.
         make_executor: a submitit executor that keeps its files in the given folder; None: SLURM's.
@@ -40,7 +41,7 @@ def submit(
         VkdError: no submitit, no SLURM, or a job that SLURM refuses.
     """
     chosen = _slurm_parameters(parameters)
-    runs = plan(configs, seeds, out, overrides)
+    runs = plan(configs, seeds, out, overrides, program)
     folder, ids = out.expanduser() / "slurm", []
     executor = (make_executor or _slurm)(folder)
     for job in runs:

@@ -7,18 +7,43 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gan_vkd.config import load_settings
+from pydantic import BaseModel
+
+from gan_vkd.config import RunSettings, Settings, load_settings
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.stopping import Stopped, handled
 
-PROGRAM = [sys.executable, "-m", "gan_vkd"]
 REPORT_EVERY = 30  # seconds
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+class Program(NamedTuple):
+    """What trains, and how its settings and runs are read.
+
+    command: of the process, before `train`.
+    load: the settings of a file with overrides.
+    finished: whether a run folder with these settings has nothing left to do.
+    """
+
+    command: list[str]
+    load: Callable[[Path, list[str]], RunSettings]
+    finished: Callable[[Path, Any], bool]
+
+
+def _gan_is_finished(folder: Path, settings: Settings) -> bool:
+    from gan_vkd.progress import is_finished
+    from gan_vkd.run import Run
+    from gan_vkd.training import MAY_CHANGE
+
+    return is_finished(Run(folder), settings, True, MAY_CHANGE, settings.train.iterations)
+
+
+GANS = Program([sys.executable, "-m", "gan_vkd"], load_settings, _gan_is_finished)
 
 
 class Job(NamedTuple):
@@ -56,7 +81,13 @@ def read_arguments(
     return configs, [int(part) for part in listed], overrides
 
 
-def plan(configs: list[Path], seeds: list[int], out: Path, overrides: list[str]) -> list[Job]:
+def plan(
+    configs: list[Path],
+    seeds: list[int],
+    out: Path,
+    overrides: list[str],
+    program: Program | None = None,
+) -> list[Job]:
     """The runs of a sweep, seeds outermost; everything that settings can have wrong fails here.
 
     Raises:
@@ -71,21 +102,26 @@ def plan(configs: list[Path], seeds: list[int], out: Path, overrides: list[str])
             raise SettingsError(f"sweep: {fault}; a run is named by its settings file and its seed")
     if fixed := [item for item in overrides if item.partition("=")[0] == "seed"]:
         raise SettingsError(f"{fixed[0]}: the seeds of a sweep are set by --seeds")
+    program = program or GANS
     out, jobs = out.expanduser(), []
-    common = [item for item in overrides if not item.startswith("distill.")]
     for seed in seeds:
         for config, arm in zip(configs, arms, strict=True):
-            distilled = load_settings(config, common).distill is not None
-            chosen = [*(overrides if distilled else common), f"seed={seed}"]
-            settings = load_settings(config, chosen)
+            plain = program.load(config, [])
+            chosen = [item for item in overrides if _concerns(item, plain)] + [f"seed={seed}"]
+            settings = program.load(config, chosen)
             folder, log = out / f"{arm}_seed{seed}", out / f"{arm}_seed{seed}.log"
             finished = False
             if (folder / "settings.yaml").exists():
-                from gan_vkd.run import Run
-                from gan_vkd.training import is_finished
-
-                finished = is_finished(Run(folder), settings, resume=True)
-            command = [*PROGRAM, "train", str(config), *chosen, "--out", str(folder), "--resume"]
+                finished = program.finished(folder, settings)
+            command = [
+                *program.command,
+                "train",
+                str(config),
+                *chosen,
+                "--out",
+                str(folder),
+                "--resume",
+            ]
             jobs.append(Job(f"{arm} seed {seed}", folder, log, command, finished))
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -94,8 +130,28 @@ def plan(configs: list[Path], seeds: list[int], out: Path, overrides: list[str])
     return jobs
 
 
+def _concerns(override: str, settings: RunSettings) -> bool:
+    """False for a setting of a part that the arm does without, such as distill.weight."""
+    node: Any = settings
+    for part in override.partition("=")[0].split(".")[:-1]:
+        if isinstance(node, dict):
+            node = node.get(part)
+        elif part in type(node).model_fields:
+            node = getattr(node, part)
+        else:
+            return True  # to be refused as an unknown key
+        if not isinstance(node, dict | BaseModel):
+            return node is not None
+    return True
+
+
 def sweep(
-    configs: list[Path], seeds: list[int], out: Path, overrides: list[str], jobs: int = 1
+    configs: list[Path],
+    seeds: list[int],
+    out: Path,
+    overrides: list[str],
+    jobs: int = 1,
+    program: Program | None = None,
 ) -> list[Path]:
     """Trains every arm at every seed; a run that fails or is killed does not stop the others.
 
@@ -105,8 +161,10 @@ def sweep(
         configs: a settings file an arm; the file's stem names the arm.
         seeds: of the runs.
         out: gets a folder ARM_seedS and a log ARM_seedS.log a run.
-        overrides: key.sub=value; those of distill.* go to the arms that have a distillation.
+        overrides: key.sub=value; those of distill.* go to the arms that have a distillation, and
+            so for every part that an arm may do without.
         jobs: how many runs go on at once; they share the cores.
+        program: what trains; None: the GAN.
 
     Returns:
         The folders of the finished runs: fewer than arms x seeds where some failed.
@@ -118,7 +176,7 @@ def sweep(
     """
     if jobs < 1:
         raise SettingsError(f"jobs = {jobs}: at least one run must go on at a time")
-    runs = plan(configs, seeds, out, overrides)
+    runs = plan(configs, seeds, out, overrides, program)
     waiting = [job for job in runs if not job.finished]
     outcomes = {job.name: "finished already" for job in runs if job.finished}
     if outcomes:

@@ -1,5 +1,6 @@
 """Frozen networks by name, with their own preprocessing: to distil from and to judge with."""
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ def load_teacher(
     own_size = own.pop("size", None)
     size = settings.size or own_size
     usual = own.pop("layer", "")
+    own.pop("classifier", None)
     try:
         return Teacher(
             network.to(device),
@@ -64,8 +66,57 @@ def load_teacher(
             **own,
         )
     except Exception as error:  # networks fail on a size or layer that is not theirs in many ways
-        message = " ".join(str(error).split())[:300] or type(error).__name__
-        raise SettingsError(f"{settings.name}: cannot be read as asked: {message}") from None
+        raise _unreadable(settings, error) from None
+
+
+def load_recogniser(
+    settings: NetworkSettings,
+    resolution: int,
+    device: str,
+    early: LayerSettings | None = None,
+) -> Teacher:
+    """The network that the settings name, frozen, read at its logits, its features and early maps.
+
+    The first layer is the network's output, the second its features (what goes into the classifier,
+    or the layer of the settings), the third, where it is asked for, an early map (B, d, H, W).
+
+    Raises:
+        SettingsError: no such network or layer.
+        VkdError: weights that are missing, cannot be fetched or do not fit.
+    """
+    network, own = _build(settings, whole=True)
+    own_size, classifier, usual = (
+        own.pop("size", None),
+        own.pop("classifier", ""),
+        own.pop("layer", ""),
+    )
+    size = settings.size or own_size
+    features = Layer(classifier, before=bool(classifier))
+    if settings.layer is not None:
+        features = as_layer(settings, usual)
+    layers = [Layer(), features]
+    if early is not None:
+        layers.append(dataclasses.replace(as_layer(early, usual), rule="all"))
+    try:
+        teacher = Teacher(
+            network.to(device),
+            size=(size, size) if size else None,
+            layers=layers,
+            probe=resolution,
+            **own,
+        )
+    except Exception as error:  # networks fail on a size or layer that is not theirs in many ways
+        raise _unreadable(settings, error) from None
+    if early is not None and len(shape := teacher.shapes[2]) != 4:
+        raise SettingsError(
+            f"{settings.name}: layer {early.layer} is no map: one image gives {shape} there"
+        )
+    return teacher
+
+
+def _unreadable(settings: NetworkSettings, error: Exception) -> SettingsError:
+    message = " ".join(str(error).split())[:300] or type(error).__name__
+    return SettingsError(f"{settings.name}: cannot be read as asked: {message}")
 
 
 def as_layer(settings: LayerSettings, usual: str) -> Layer:
@@ -74,11 +125,14 @@ def as_layer(settings: LayerSettings, usual: str) -> Layer:
     return Layer(name, settings.pool, settings.prefix_tokens, settings.channels_last)
 
 
-def _build(settings: NetworkSettings) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with its weights, and its own mean, std, size and feature layer."""
+def _build(settings: NetworkSettings, whole: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its weights, and its own mean, std, size, feature layer and classifier.
+
+    whole: with its classifier, where a network is usually read without.
+    """
     name, weights = settings.name, settings.weights
     if name.startswith("timm/"):
-        return _timm(name.removeprefix("timm/"), weights)
+        return _timm(name.removeprefix("timm/"), weights, whole)
     if name.startswith("cifar_resnet"):
         return _cifar_resnet(name, weights)
     if name in ("classifier", "discriminator"):
@@ -115,10 +169,11 @@ def _cifar_resnet(name: str, weights: str | None) -> tuple[nn.Module, dict[str, 
     rows = network.linear.weight.detach()
     return network, {
         "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "layer": "pool", "class_rows": rows,
+        "classifier": "linear",
     }  # fmt: skip
 
 
-def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
+def _timm(name: str, weights: str | None, whole: bool) -> tuple[nn.Module, dict[str, Any]]:
     """CLIP towers are read at their output, the joint embedding; others before the classifier."""
     import timm
     from timm.data.config import resolve_model_data_config
@@ -146,7 +201,11 @@ def _timm(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
         classifier = network.get_classifier()
         if isinstance(classifier, nn.Linear):
             own["class_rows"] = classifier.weight.detach()
-        network.reset_classifier(0)
+        if whole:
+            names = network.pretrained_cfg["classifier"]
+            own["classifier"] = names if isinstance(names, str) else names[0]
+        else:
+            network.reset_classifier(0)
     return network, own
 
 
@@ -159,6 +218,7 @@ def _classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     rows = network.linear.weight.detach()
     return network, {
         "mean": state["mean"], "std": state["std"], "layer": "pool", "class_rows": rows,
+        "classifier": "linear",
     }  # fmt: skip
 
 
@@ -176,7 +236,7 @@ def _discriminator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     state = Run(path).latest_state()
     if state is None:
         raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
-    gan = state["gan"]
+    gan = state["trained"]
     network = Discriminator(settings.data.resolution, settings.model.ch, gan["classes"])
     load_weights(network, gan["discriminator"], str(path))
     return _FeaturesOf(network), {"mean": (0.5,) * 3, "std": (0.5,) * 3}

@@ -1,31 +1,25 @@
 """A run's life: set up, resume, step, log, sample, evaluate, checkpoint, stop."""
 
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from gan_vkd import ranks
-from gan_vkd.board import Board
-from gan_vkd.checkpoint import load_state
-from gan_vkd.config import Settings, differences
+from gan_vkd.config import Settings
 from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set
+from gan_vkd.devices import pick_device
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.evaluation import Evaluator
 from gan_vkd.features import load_bank
-from gan_vkd.finite import Watch
-from gan_vkd.gan import GAN
+from gan_vkd.gan import GAN, remedy
+from gan_vkd.loop import Loop, one_line_without_memory
 from gan_vkd.pictures import class_grid, grid, save_png
-from gan_vkd.progress import Progress, restore, return_to_last, save
-from gan_vkd.run import Run, pick_device
+from gan_vkd.progress import Progress, is_finished, restore
+from gan_vkd.run import Run
 from gan_vkd.scores import Scores, save_histogram, summary
-from gan_vkd.stopping import OUT_OF_TIME, Stop, Stopped
+from gan_vkd.stopping import Stop
 from gan_vkd.teachers import load_teacher
 from gan_vkd.text import class_embeddings
 
@@ -55,18 +49,26 @@ def train(
         Stopped: by a signal or by `max_time`, after a checkpoint.
         VkdError: data, weights, disk, memory, a folder in use, or numbers that are not finite.
     """
-    run, stop = Run(folder), Stop(max_time)
-    with ranks.joined(), _out_of_memory(settings):
-        if ranks.from_first(lambda: is_finished(run, settings, resume)):
-            print(f"{run.path}: finished already ({settings.train.iterations} iterations)")
+    run, stop, total = Run(folder), Stop(max_time), settings.train.iterations
+    advice = (
+        f"ch {settings.model.ch}, batch {settings.train.batch_size}: set a smaller "
+        "train.batch_size or model.ch, or share the batch by more ranks"
+    )
+
+    def finished() -> bool:
+        return is_finished(run, settings, resume, MAY_CHANGE, total)
+
+    with ranks.joined(), one_line_without_memory(advice):
+        if ranks.from_first(finished):
+            print(f"{run.path}: finished already ({total} iterations)")
             return
         with run.locked(), stop.listening():
-            if not ranks.from_first(lambda: is_finished(run, settings, resume)):
+            if not ranks.from_first(finished):
                 _train(settings, run, resume, stop)
 
 
 def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
-    total, first = settings.train.iterations, ranks.is_first()
+    total = settings.train.iterations
 
     # Set up: everything that can fail for want of a file fails here
     device = pick_device(settings.device)
@@ -108,8 +110,9 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
     progress = Progress()
     if resume:
         progress = restore(run, gan, settings, device) or progress
-    if first:
-        run.write_settings(settings)
+    progress.total = total
+    if ranks.is_first():
+        run.write_settings(settings.dump())
         run.truncate("metrics", progress.iteration)
     together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
     print(
@@ -117,82 +120,23 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
         f"{settings.arm}, seed {settings.seed}, from iteration {progress.iteration} of {total}"
     )
 
-    board = Board(run.path / "tensorboard", progress.iteration + 1) if first else None
-    meter, watch = Meter(), Watch()
-    watch.look(gan.decompositions(), progress.iteration)
-    bar = tqdm(
-        total=total, initial=progress.iteration, unit="it", desc=settings.arm, dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() else 5, disable=not first,
-    )  # fmt: skip
-    with bar:
-        tick = time.perf_counter()
-        while progress.iteration < total:
-            # One iteration: d_steps updates of the discriminator, one of the generator
-            done, now = progress.iteration, progress.iteration + 1
-            for number in range(done * settings.train.d_steps, now * settings.train.d_steps):
-                batch = batches(number)
-                fake_labels = batches.random_labels(batch_size)
-                losses = gan.discriminator_step(batch, fake_labels, number)
-                meter.add(losses)
-                watch.look(gan.decompositions(), now)
-                watch.look(losses, now)
-            losses = gan.generator_step(batches.random_labels(batch_size), done)
-            meter.add(losses)
-            watch.look(losses, now)
-            watch.look(gan.gradients(), now)
-            progress.iteration = now
-            bar.update()
-
-            last = now == total
-            stopping = ranks.largest(stop.exit_code)
-            due = {
-                name: now % getattr(settings.train, f"{name}_every") == 0 or last
-                for name in ("log", "sample", "checkpoint")
-            }
-            evaluating = now % settings.evaluate.every == 0 or last
-            if not (any(due.values()) or evaluating or stopping):
-                continue
-
-            # Reports, none of them from numbers that are not finite
-            means = meter.take()
-            progress.seconds += time.perf_counter() - tick
-            faults = [fault for fault in ranks.all_parts(watch.fault()) if fault]
-            if faults:
-                first_fault = min(faults, key=lambda fault: fault[1])
-                progress = return_to_last(run, gan, settings, device, progress, *first_fault)
-                watch = Watch()
-                bar.n = progress.iteration
-                tick = time.perf_counter()
-                continue
-            if first and board is not None:
-                if due["log"]:
-                    record = {"iteration": now, "seconds": round(progress.seconds, 3)} | means
-                    run.append("metrics", record)
-                    board.scalars("train", means, now)
-                    shown = {k: f"{v:.3g}" for k, v in means.items() if "loss" in k}
-                    bar.set_postfix(shown, refresh=False)
-                if due["sample"]:
-                    picture = class_grid(gan.average, shares)
-                    save_png(picture, run.path / "samples" / f"{now:08d}.png")
-                    board.image("samples", picture, now)
-            if evaluating and stopping:  # who asked may not wait for the end of an evaluation
-                save(run, gan, progress, settings, device)
-            if evaluating:
-                _evaluate(run, gan, evaluator, probe, shares, progress, board)
-            if due["checkpoint"] or evaluating or stopping:
-                save(run, gan, progress, settings, device)
-            if stopping and not last:
-                why = "out of its time" if stopping == OUT_OF_TIME else "stopped"
-                code = 0 if ranks.launched() else stopping  # torchrun starts anew what fails
-                if not first:
-                    sys.exit(code)
-                raise Stopped(
-                    f"{run.path}: {why} at iteration {now} of {total}, checkpoint written; "
-                    "continue with --resume", code,
-                )  # fmt: skip
-            tick = time.perf_counter()
-    if board is not None:
-        board.close()
+    loop = Loop(run, gan, settings, device, stop, progress, remedy)
+    loop.every(settings.train.sample_every, partial(_sample, loop, gan, shares))
+    loop.evaluate_every(
+        settings.evaluate.every, partial(_evaluate, loop, run, gan, evaluator, probe, shares)
+    )
+    loop.watch(gan.decompositions())
+    d_steps = settings.train.d_steps
+    for done in loop:
+        # One iteration: d_steps updates of the discriminator, one of the generator
+        for number in range(done * d_steps, (done + 1) * d_steps):
+            batch = batches(number)
+            losses = gan.discriminator_step(batch, batches.random_labels(batch_size), number)
+            loop.watch(gan.decompositions())
+            loop.add(losses)
+        loop.add(gan.generator_step(batches.random_labels(batch_size), done))
+        loop.watch(gan.gradients())
+    progress = loop.progress
     print(
         f"{run.path}: finished, {progress.seconds:.0f} s of training, best "
         f"{evaluator.extractor.frechet_name} {progress.best:.3f} at iteration "
@@ -200,51 +144,35 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
     )
 
 
-class Meter:
-    """Means of the reported numbers, kept on the device: adding never waits for it."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            value = value.detach()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        """The means since the last call, over all ranks; this waits for the device."""
-        names = list(self.sums)
-        if not names:
-            return {}
-        means = torch.stack([self.sums[n] / self.counts[n] for n in names])
-        self.sums, self.counts = {}, {}
-        return dict(zip(names, ranks.mean(means).tolist(), strict=True))
+def _sample(loop: Loop, gan: GAN, shares: list[float], now: int) -> None:
+    picture = class_grid(gan.average, shares)
+    save_png(picture, loop.run.path / "samples" / f"{now:08d}.png")
+    if loop.board is not None:
+        loop.board.image("samples", picture, now)
 
 
 def _evaluate(
+    loop: Loop,
     run: Run,
     gan: GAN,
     evaluator: Evaluator,
     probe: Scores,
     shares: list[float],
-    progress: Progress,
-    board: Board | None,
+    now: int,
 ) -> None:
     """Measures the averaged generator, exports it where it is the best, looks at D's scores."""
-    result, now = evaluator(gan.average, shares), progress.iteration
+    result, progress = evaluator(gan.average, shares), loop.progress
     distance = result[evaluator.extractor.frechet_name]
     best = distance < progress.best
     if best:
         progress.best, progress.best_iteration = distance, now
-    if board is None:
+    if loop.board is None:
         return
     scores = probe(gan)
     result = result | summary(scores)
-    run.append("metrics", {"iteration": now, "seconds": round(progress.seconds, 3)} | result)
-    board.scalars("evaluate", result, now)
-    board.histograms("scores", scores, now)
+    run.append("metrics", loop.stamp() | result)
+    loop.board.scalars("evaluate", result, now)
+    loop.board.histograms("scores", scores, now)
     save_histogram(scores, run.path / "scores" / f"{now:08d}.png")
     tqdm.write(f"iteration {now}: {evaluator.extractor.frechet_name} {distance:.3f}")
     if best:
@@ -263,29 +191,6 @@ def _batch_of_this_rank(settings: Settings) -> int:
     return size // world
 
 
-def is_finished(run: Run, settings: Settings, resume: bool) -> bool:
-    """Whether nothing is left to do; refuses a folder that is another run's."""
-    if not (run.path / "settings.yaml").exists():
-        return False
-    if not resume:
-        raise SettingsError(
-            f"{run.path}: holds a run already; continue it with --resume or choose another --out"
-        )
-    changed = [
-        line for line in differences(run.settings(), settings) if not line.startswith(MAY_CHANGE)
-    ]
-    if changed:
-        raise SettingsError(f"{run.path}: is a run with other settings: {'; '.join(changed)}")
-    kept = run.checkpoints()
-    if not kept or int(kept[-1].stem) < settings.train.iterations:
-        return False
-    try:
-        load_state(kept[-1])
-    except VkdError:
-        return False
-    return True
-
-
 def _count_classes(settings: Settings, data: ImageSet) -> int:
     conditional = settings.data.conditional
     if conditional is None:
@@ -295,18 +200,3 @@ def _count_classes(settings: Settings, data: ImageSet) -> int:
             f"data.conditional = true, but {settings.data.source} has no class folders"
         )
     return len(data.classes) if conditional else 0
-
-
-@contextmanager
-def _out_of_memory(settings: Settings) -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        on_the_host = "not enough memory" in str(error) or "allocate memory" in str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or on_the_host:
-            raise VkdError(
-                f"out of memory (ch {settings.model.ch}, batch {settings.train.batch_size}); set "
-                "a smaller train.batch_size or model.ch, or share the batch by more ranks; the "
-                "last checkpoint is whole"
-            ) from None
-        raise

@@ -65,7 +65,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The program that sweeps start, in the place of `python -m gan_vkd`."""
     file = Path(__file__).with_name("fake_run.py")
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    monkeypatch.setattr(sweep, "PROGRAM", [sys.executable, "-S", str(file)])
+    command = [sys.executable, "-S", str(file)]
+    monkeypatch.setattr(sweep, "GANS", sweep.GANS._replace(command=command))
     return file
 
 

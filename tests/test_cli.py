@@ -43,7 +43,7 @@ def config(tmp_path) -> Path:
 def run(tmp_path, config) -> Path:
     torch.manual_seed(0)
     run = Run(tmp_path / "run")
-    run.write_settings(load_settings(config))
+    run.write_settings(load_settings(config).dump())
     run.export(Generator(32, 2, 8, 3), {"iteration": 5, "shares": [0.5, 0.25, 0.25]})
     return run.path
 
@@ -245,7 +245,7 @@ def test_evaluate_writes_nowhere_that_a_strangers_settings_name(vkd, run, classi
 
 def test_evaluate_needs_a_generator_and_weights(vkd, config, run, tmp_path):
     empty = Run(tmp_path / "empty")
-    empty.write_settings(load_settings(config))
+    empty.write_settings(load_settings(config).dump())
     assert "no generator yet" in refused(vkd("evaluate", empty.path), 1)
     answer = vkd("evaluate", run, "--inception", tmp_path / "no'where.pt")
     assert "no'where.pt: no such file" in refused(answer, 1)

@@ -126,6 +126,6 @@ def test_other_data_gets_another_table_and_no_run_counts_twice(
 def test_folders_that_are_no_runs(small: MakeSettings, tmp_path: Path) -> None:
     with pytest.raises(VkdError, match="not a run folder"):
         compare([tmp_path], tmp_path / "out")
-    Run(tmp_path / "new").write_settings(small())
+    Run(tmp_path / "new").write_settings(small().dump())
     with pytest.raises(VkdError, match="no evaluation yet"):
         compare([tmp_path / "new"], tmp_path / "out")

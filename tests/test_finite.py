@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from gan_vkd.finite import Watch, remedy
+from gan_vkd.finite import Watch
+from gan_vkd.gan import remedy
 
 NAN, INF = float("nan"), float("inf")
 

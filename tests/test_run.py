@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from gan_vkd.checkpoint import digest
 from gan_vkd.config import load_settings
+from gan_vkd.devices import pick_device
 from gan_vkd.errors import VkdError
 from gan_vkd.models.biggan import Generator
-from gan_vkd.run import Run, pick_device
+from gan_vkd.run import Run
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def run(tmp_path):
         "arm: none\ndata: {source: digits}\nmodel: {ch: 2, z_dim: 8}\n"
     )
     run = Run(tmp_path / "run")
-    run.write_settings(load_settings(tmp_path / "given.yaml"))
+    run.write_settings(load_settings(tmp_path / "given.yaml").dump())
     return run
 
 

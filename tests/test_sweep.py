@@ -65,14 +65,14 @@ def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(fake, out)
     for job, config, own in zip(jobs, ARMS * 2, [["model.ch=4"], both, both] * 2, strict=True):
         seed = job.folder.name[-1]
         assert job.command == [
-            *module.PROGRAM, "train", str(config), *own, f"seed={seed}",
+            *module.GANS.command, "train", str(config), *own, f"seed={seed}",
             "--out", str(job.folder), "--resume",
         ]  # fmt: skip
     assert not any(job.finished for job in jobs)
 
 
 def test_the_program_is_this_package():
-    assert [sys.executable, "-m", "gan_vkd"] == module.PROGRAM
+    assert [sys.executable, "-m", "gan_vkd"] == module.GANS.command
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,9 @@ def test_a_mistake_anywhere_is_told_before_the_first_run(
 def test_other_things_that_are_told_first(fake, out, tmp_path):
     with pytest.raises(SettingsError, match="jobs = 0"):
         sweep(ARMS, [0], out, [], jobs=0)
-    Run(out / "quickstart_whitening_seed0").write_settings(load_settings(ARMS[0], ["model.ch=4"]))
+    Run(out / "quickstart_whitening_seed0").write_settings(
+        load_settings(ARMS[0], ["model.ch=4"]).dump()
+    )
     with pytest.raises(SettingsError, match="is a run with other settings"):
         sweep(ARMS, [0], out, [])
     with pytest.raises(VkdError, match="cannot be written"):
@@ -232,7 +234,7 @@ def started(fake, out):
     code = (
         "import signal\nfrom pathlib import Path\nfrom gan_vkd import cli, sweep\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # whatever the tests run under
-        f"sweep.PROGRAM = {module.PROGRAM}\n"
+        f"sweep.GANS = sweep.GANS._replace(command={module.GANS.command})\n"
         f"cli.app = lambda: sweep.sweep([Path(p) for p in {[str(a) for a in ARMS]}], [0, 1], "
         f"Path({str(out)!r}), [], 2)\n"
         "cli.main()\n"

@@ -280,8 +280,8 @@ def run(tmp_path) -> tuple[Run, GAN]:
     )
     settings = load_settings(tmp_path / "given.yaml")
     run, gan = Run(tmp_path / "run"), GAN(settings, 10, "cpu")
-    run.write_settings(settings)
-    run.save(1, {"gan": gan.state()})
+    run.write_settings(settings.dump())
+    run.save(1, {"trained": gan.state()})
     return run, gan
 
 

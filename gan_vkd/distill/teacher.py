@@ -15,18 +15,23 @@ class Layer:
     """Where a network is read, and how what comes out there is pooled to one vector a sample.
 
     name: in `network.named_modules()`; "" is the network itself.
-    rule: "mean" over tokens or space, "sum" over the same, "first" for the class token.
+    rule: "mean" over tokens or space, "sum" over the same, "first" for the class token, "all" for
+        tokens and maps as they are.
     prefix: tokens in front (class, distillation, registers) that a mean or sum leaves out.
     channels_last: maps are (B, H, W, d), as in Swin.
+    before: what goes into the module is read, not what comes out of it.
     """
 
     name: str = ""
     rule: str = "mean"
     prefix: int = 0
     channels_last: bool = False
+    before: bool = False
 
     def pool(self, features: Tensor) -> Tensor:
         """Vectors (B, d), tokens (B, N, d) or maps (B, d, H, W) -> (B, d).
+
+        By the rule "all", tokens and maps without the prefix, and maps with their channels first.
 
         Raises:
             ValueError: features of another shape, or a rule that does not fit it.
@@ -35,6 +40,10 @@ class Layer:
             return features
         if features.ndim == 3 and self.rule == "first":
             return features[:, 0]
+        if self.rule == "all" and features.ndim in (3, 4):
+            if features.ndim == 3:
+                return features[:, self.prefix :]
+            return features.permute(0, 3, 1, 2) if self.channels_last else features
         maps = (1, 2) if self.channels_last else (2, 3)
         dims = {3: (1,), 4: maps}.get(features.ndim)
         if dims is None or self.rule not in ("mean", "sum"):
@@ -58,16 +67,17 @@ class Reader:
 
     def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
-        self._outputs: dict[str, Tensor] = {}
+        self._outputs: dict[tuple[str, bool], Tensor] = {}
         modules = dict(network.named_modules())
-        for name in dict.fromkeys(layer.name for layer in layers):
+        for name, before in dict.fromkeys((layer.name, layer.before) for layer in layers):
             if name not in modules:
                 known = ", ".join(known for known in modules if known and known.count(".") < 2)
                 raise ValueError(f"the network has no layer {name!r}; it has {known}")
-            modules[name].register_forward_hook(partial(self._keep, name))
+            modules[name].register_forward_hook(partial(self._keep, name, before))
 
-    def _keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        self._outputs[name] = output[0] if isinstance(output, tuple | list) else output
+    def _keep(self, name: str, before: bool, module: nn.Module, args: Any, output: Any) -> None:
+        kept = args if before else output
+        self._outputs[name, before] = kept[0] if isinstance(kept, tuple | list) else kept
 
     def take(self) -> list[Tensor]:
         """Features (B, d) of each layer at the last forward, given away.
@@ -77,16 +87,17 @@ class Reader:
                 called itself), or its features cannot be pooled as asked.
         """
         outputs, self._outputs = self._outputs, {}
-        missing = [layer.name for layer in self.layers if layer.name not in outputs]
+        keys = [(layer.name, layer.before) for layer in self.layers]
+        missing = [name for name, before in keys if (name, before) not in outputs]
         if missing:
             raise ValueError(f"the last forward did not reach the layer {missing[0]!r}")
-        return [layer.pool(outputs[layer.name]) for layer in self.layers]
+        return [layer.pool(outputs[key]) for layer, key in zip(self.layers, keys, strict=True)]
 
 
 class Teacher(nn.Module):
     """Images in [-1, 1] to features of a frozen network, differentiable in the images.
 
-    The features of several layers stand side by side in one tensor (B, width); `widths` are theirs.
+    The features of several layers stand side by side in one tensor (B, width); `widths` are theirs, `shapes` those of one image.
 
     Args:
         network: any image network; frozen and set to eval mode here.
@@ -122,8 +133,9 @@ class Teacher(nn.Module):
         if device.type == "cpu":  # the faster layout for oneDNN's convolutions
             network.to(memory_format=torch.channels_last)
         with torch.no_grad():
-            read = self._read(torch.zeros(1, 3, probe, probe, device=device))
-        self.widths = [features.shape[1] for features in read]
+            read = self.read(torch.zeros(1, 3, probe, probe, device=device))
+        self.shapes = [tuple(features.shape) for features in read]
+        self.widths = [shape[1] for shape in self.shapes]
         self.width = sum(self.widths)
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -131,9 +143,10 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat(self._read(images), dim=1)
+        return torch.cat(self.read(images), dim=1)
 
-    def _read(self, images: Tensor) -> list[Tensor]:
+    def read(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) in [-1, 1] -> the features of each layer."""
         x = (images.float() + 1) / 2
         if self.size is not None and x.shape[-2:] != self.size:
             x = F.interpolate(x, self.size, mode="bicubic", align_corners=False, antialias=True)

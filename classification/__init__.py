@@ -1,0 +1,1 @@
+"""Recognition with the same core: ViT students, CNN teachers, the methods beside VkD."""

@@ -1,0 +1,3 @@
+from classification.cli import main
+
+main()

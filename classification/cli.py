@@ -1,0 +1,128 @@
+"""vkd-classify train | sweep | compare | evaluate | features | export"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gan_vkd.cli import Overrides, run_app
+from gan_vkd.errors import VkdError
+
+app = typer.Typer(
+    help="Recognition with knowledge distilled from frozen teachers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+def main() -> None:
+    run_app(app)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A settings file, or a run folder to go on with.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue, or start.")] = False,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
+    ] = None,
+) -> None:
+    """Train a student, alone or as one of torchrun's ranks. Exit codes: as of `vkd train`."""
+    from classification.config import load_settings
+    from gan_vkd.stopping import seconds
+
+    budget = None if max_time is None else seconds(max_time)
+    settings = load_settings(config, overrides)
+    if out is None:
+        out = config if config.is_dir() else Path("runs", config.stem, f"seed{settings.seed}")
+    from classification.training import train as run_training
+
+    run_training(settings, out, resume, budget)
+
+
+@app.command()
+def sweep(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG... [KEY.SUB=VALUE]...",
+            help="Settings files, one an arm; key.sub=value for all arms that have it.",
+            show_default=False,
+        ),
+    ],
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")] = Path(
+        "runs/classification"
+    ),
+) -> None:
+    """Train every arm at every seed, then compare. Call again to continue."""
+    from classification.sweep import STUDENTS
+    from gan_vkd.sweep import read_arguments
+    from gan_vkd.sweep import sweep as run_sweep
+
+    configs, numbers, overrides = read_arguments(arguments, seeds)
+    finished = run_sweep(configs, numbers, out, overrides, jobs, STUDENTS)
+    if finished:
+        compare(finished, out)
+    failed = len(configs) * len(numbers) - len(finished)
+    if failed:
+        raise VkdError(f"{out}: {failed} runs failed, see above; call again to go on with them")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for table.md, table.csv, curves.png.")],
+    baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "plain",
+) -> None:
+    """Put runs side by side: tables over runs and over seeds, and their curves."""
+    from classification.compare import compare as compare_runs
+
+    print(compare_runs(runs, out, baseline))
+    print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / 'curves.png'}")
+
+
+@app.command()
+def evaluate(run: RunFolder, overrides: Overrides = None) -> None:
+    """Measure a run's best student, e.g. data.heldout=PATH: top-1 and top-5, exact over ranks."""
+    from classification.config import load_settings
+
+    settings = load_settings(run, ["data.download=false", *(overrides or [])])
+    from classification.evaluation import evaluate_run
+
+    for key, value in evaluate_run(run, settings).items():
+        print(f"{key}: {value}")
+
+
+@app.command()
+def features(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, side by side.")],
+    out: Annotated[Path, typer.Option(help="A folder for the figures.")],
+    count: Annotated[int, typer.Option(min=1, max=32, help="Images in a picture.")] = 6,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Look inside: similarity to the teacher's feature, attention, and equivariance to shifts."""
+    from classification.features import look
+
+    for file in look(runs, out, count, device):
+        print(file)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Argument(help="*.safetensors or *.pth (timm), or *.onnx.")],
+) -> None:
+    """Write a run's best student without projection and teacher, for timm, torch.hub or ONNX."""
+    from classification.exchange import export_student
+
+    print(export_student(run, out))

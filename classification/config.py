@@ -1,0 +1,211 @@
+"""The settings of a classification run, read and checked as those of a GAN's (gan_vkd.config)."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gan_vkd.config import (
+    Beta,
+    DataSettings,
+    Fraction,
+    LayerSettings,
+    LoopSettings,
+    MethodSettings,
+    NetworkSettings,
+    Positive,
+    RunSettings,
+    Section,
+    Seed,
+    Weight,
+    load_as,
+)
+
+Rate = Annotated[float, Field(gt=0)]
+Triple = tuple[float, float, float]
+
+
+class InputSettings(Section):
+    """What is trained on, and how it comes to the network.
+
+    source: by `kind`. memory: cifar10, cifar100, digits, a folder or a zip, held as uint8. files: a
+    folder with a folder a class, decoded as they are needed. shards: tar files of webdataset,
+    "train-{000000..000146}.tar".
+    """
+
+    source: str
+    kind: Literal["memory", "files", "shards"] = "memory"
+    heldout: str | None = "test"  # memory: the source's own; a folder or zip; files, shards: a path
+    root: str = "data"
+    download: bool = True
+    resolution: Positive = 224
+    num_images: Positive | None = None  # memory: a stratified subset; shards: how many there are
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Seed = 0  # of the subset
+    classes: Annotated[int, Field(ge=2)] | None = None  # shards: how many there are
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
+    damaged: Literal["refuse", "skip"] = "refuse"
+
+    @model_validator(mode="after")
+    def _shards_are_counted(self) -> "InputSettings":
+        if self.kind == "shards" and (self.num_images is None or self.classes is None):
+            raise ValueError("shards do not say how much is in them: set num_images and classes")
+        if self.kind != "memory" and self.heldout == "test":
+            raise ValueError("heldout = test belongs to kind = memory: give a path, or null")
+        if self.kind == "files" and not self.num_images == self.fraction is None:
+            raise ValueError("num_images and fraction belong to kind = memory")
+        return self
+
+    @property
+    def in_memory(self) -> DataSettings:
+        names = DataSettings.model_fields.keys() & type(self).model_fields.keys()
+        return DataSettings(**{name: getattr(self, name) for name in names})
+
+
+class StudentSettings(Section):
+    """A timm model; one with a distillation token gets as many as there are teachers."""
+
+    name: str = "deit_tiny_distilled_patch16_224"
+    options: dict[str, int | float | bool | str] = Field(default={})  # of timm.create_model
+    drop_path: Fraction = 0.1
+    weights: str | None = None  # to start from: a file, or "published" for timm's own
+
+
+class AugmentSettings(Section):
+    """DeiT's augmentation, made of timm's parts."""
+
+    crop: Literal["resized", "padded"] = "resized"  # padded: by 4 pixels, for small images
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # of a resized crop's area
+    flip: Fraction = 0.5
+    color_jitter: Weight = 0.3  # where there is no policy
+    policy: str | None = "rand-m9-mstd0.5-inc1"  # of timm's auto_augment
+    erasing: Fraction = 0.25
+    mixup: Weight = 0.8
+    cutmix: Weight = 1.0
+    mix_probability: Fraction = 1.0
+    switch_probability: Fraction = 0.5  # of CutMix where both are on
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    repeats: Positive = 3  # repeated augmentation
+
+
+class TokenSettings(Section):
+    """What a teacher's prediction teaches the student's distillation token (or its only output)."""
+
+    kind: Literal["hard", "soft"] = "hard"
+    weight: Rate = 0.5
+    temperature: Rate = 1.0
+
+
+class FeatureSettings(MethodSettings):
+    """What the teacher's pooled features teach the mean of all tokens."""
+
+    normalization: Literal[
+        "layer_norm",
+        "standardize",
+        "whitening",
+        "whitening_pca",
+        "whitening_cholesky",
+        "l2",
+        "none",
+    ] = "layer_norm"
+    distance: Literal["mse", "smooth_l1", "l1"] = "smooth_l1"
+    weight: Rate = 1.0
+
+
+class EarlySettings(Section):
+    """A teacher's early map that a block of the student is to match."""
+
+    student: str = "blocks.2"
+    teacher: LayerSettings
+    weight: Rate = 1.0
+
+
+class ObjectiveSettings(Section):
+    """What the student is taught: a sum of weighted terms, one teacher after the other."""
+
+    label: Rate = 1.0  # cross-entropy of the class token
+    token: TokenSettings | None = None
+    features: FeatureSettings | None = None
+    early: EarlySettings | None = None
+    stage_one: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of training with the teachers
+
+    @property
+    def needs_teachers(self) -> bool:
+        return any(part is not None for part in (self.token, self.features, self.early))
+
+
+class ClassifierTrainSettings(LoopSettings):
+    epochs: Positive = 300
+    batch_size: Positive = 1024  # of all ranks together, for one update
+    accumulate: Positive = 1  # parts that a rank's share of it is computed in
+    lr: Rate = 5e-4  # for 512 images; scaled by batch_size
+    warmup_lr: Weight = 1e-6
+    min_lr: Weight = 1e-5
+    warmup_epochs: Annotated[int, Field(ge=0)] = 5
+    cooldown_epochs: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["epochs", "updates"] = "epochs"  # the rate's steps
+    weight_decay: Weight = 0.05
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip_norm: Rate | None = None
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99996  # 0: without
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class ClassifierEvaluateSettings(Section):
+    every: Positive = 1  # epochs
+    batch_size: Positive = 256
+    crop: Annotated[float, Field(gt=0, le=1)] = 0.875  # resolution over the shorter side; files
+    weights: Literal["student", "average"] = "student"
+
+
+class ClassifierSettings(RunSettings):
+    """Everything a classification run depends on."""
+
+    data: InputSettings
+    student: StudentSettings = StudentSettings()
+    teachers: dict[str, NetworkSettings] = Field(default={})
+    objective: ObjectiveSettings = ObjectiveSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: ClassifierTrainSettings = ClassifierTrainSettings()
+    evaluate: ClassifierEvaluateSettings = ClassifierEvaluateSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ClassifierSettings":
+        if self.objective.needs_teachers and not self.teachers:
+            raise ValueError("the objective needs teachers, and there is none")
+        if self.teachers and not self.objective.needs_teachers:
+            raise ValueError("there are teachers, but the objective asks for nothing of them")
+        mixing = self.augment.mixup > 0 or self.augment.cutmix > 0
+        if mixing and self.train.batch_size // self.train.accumulate % 2:
+            raise ValueError("mixup and cutmix pair images: train.batch_size must be even")
+        if self.evaluate.weights == "average" and not self.train.ema_decay:
+            raise ValueError("evaluate.weights = average, but train.ema_decay = 0 keeps none")
+        if self.data.kind == "shards" and self.augment.repeats > 1:
+            raise ValueError("shards come in their own order: set augment.repeats = 1")
+        return self
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of this batch size (linear scaling, as in DeiT)."""
+        return self.train.lr * self.train.batch_size / 512
+
+
+def load_settings(path: Path, overrides: list[str] | None = None) -> ClassifierSettings:
+    """The settings of a run, from a YAML file or a run folder."""
+    return load_as(ClassifierSettings, path, overrides)
+
+
+def facts_of(settings: ClassifierSettings, classes: list[str]) -> dict[str, Any]:
+    """What somebody who has only the student's weights needs to use them."""
+    return {
+        "name": settings.student.name,
+        "options": settings.student.options,
+        "tokens": len(settings.teachers),
+        "classes": classes,
+        "resolution": settings.data.resolution,
+        "mean": list(settings.data.mean),
+        "std": list(settings.data.std),
+        "crop": settings.evaluate.crop if settings.data.kind != "memory" else 1.0,
+    }

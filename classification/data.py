@@ -1,0 +1,341 @@
+"""Images for recognition: from memory, files or shards, through timm's transforms, to the device.
+
+Everything random is a function of (seed, number of the batch, place in it): a resumed run sees what
+it would have seen, whatever the number of workers, and no random generator's state is saved.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.distributed_sampler import RepeatAugSampler
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision import transforms
+
+from classification.config import AugmentSettings, ClassifierSettings, InputSettings
+from gan_vkd import ranks
+from gan_vkd.data import ImageSet, load_heldout_set, load_training_set
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.images import BadImage, FolderSource, list_images, open_rgb
+
+
+def sow(*key: Any) -> int:
+    """Seeds Python's, NumPy's and torch's generators as a function of the key, which it returns as
+    a number."""
+    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return seed
+
+
+class Images(Protocol):
+    """Labelled images, decoded one by one.
+
+    labels: (N,) int64. classes: the names behind them.
+    """
+
+    labels: Tensor
+    classes: list[str]
+
+    def name(self, index: int) -> str: ...
+
+    def image(self, index: int) -> Image.Image:
+        """RGB. Raises BadImage where the file cannot be used."""
+        ...
+
+
+class InMemory:
+    def __init__(self, images: ImageSet) -> None:
+        self.pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels, self.classes, self.names = images.labels, images.classes, images.names
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+
+class Files:
+    """A folder with a folder a class, as ImageNet's train and val are.
+
+    Raises:
+        VkdError: no such folder, or no images in class folders.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise VkdError(f"{path}: no such folder of class folders (data.source, data.heldout)")
+        self.source = FolderSource(path)
+        self.names, folders = list_images(path, self.source)
+        self.classes = sorted(set(folders))
+        if len(self.classes) < 2:
+            raise VkdError(f"{path}: has no class folders")
+        index = {name: i for i, name in enumerate(self.classes)}
+        self.labels = torch.tensor([index[folder] for folder in folders])
+
+    def name(self, index: int) -> str:
+        return str(self.source.path / self.names[index])
+
+    def image(self, index: int) -> Image.Image:
+        return open_rgb(self.source.read(self.names[index]))
+
+
+def load_training_images(settings: InputSettings) -> Images:
+    """Of kind memory or files.
+
+    Raises:
+        SettingsError: a subset or resolution that the set cannot give.
+        VkdError: missing or damaged data, or no classes.
+    """
+    if settings.kind == "files":
+        return Files(Path(settings.source).expanduser())
+    images = load_training_set(settings.in_memory)
+    if len(images.classes) < 2:
+        raise SettingsError(f"data.source = {settings.source}: has no class folders")
+    return InMemory(images)
+
+
+def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> Images | None:
+    """What is measured on, with the training set's classes; None where there is nothing.
+
+    Raises:
+        SettingsError: other classes.
+        VkdError: missing or damaged data.
+    """
+    if settings.heldout is None:
+        return None
+    if settings.kind == "memory":
+        loaded = load_heldout_set(settings.in_memory)
+        heldout: Images | None = None if loaded is None else InMemory(loaded)
+    else:
+        heldout = Files(Path(settings.heldout).expanduser())
+    if heldout is not None and classes is not None and heldout.classes != classes:
+        odd = sorted({*heldout.classes} ^ {*classes})[:5]
+        raise SettingsError(f"data.heldout = {settings.heldout}: has other classes ({odd})")
+    return heldout
+
+
+def training_transform(data: InputSettings, augment: AugmentSettings) -> Any:
+    """PIL image -> normalised (3, R, R), as DeiT augments."""
+    transform = create_transform(
+        data.resolution,
+        is_training=True,
+        scale=augment.scale,
+        hflip=augment.flip,
+        color_jitter=augment.color_jitter,
+        auto_augment=augment.policy,
+        interpolation="bicubic",
+        mean=data.mean,
+        std=data.std,
+        re_prob=augment.erasing,
+        re_mode="pixel",
+    )
+    if augment.erasing:
+        transform.transforms[-1].device = "cpu"
+    if augment.crop == "padded":
+        transform.transforms[0] = transforms.RandomCrop(data.resolution, padding=4)
+    return transform
+
+
+def test_transform(data: InputSettings, crop: float) -> Any:
+    """PIL image -> normalised (3, R, R): the centre of the resized image; small images as are."""
+    if data.kind == "memory":
+        return transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
+        )
+    return create_transform(
+        data.resolution,
+        interpolation="bicubic",
+        mean=data.mean,
+        std=data.std,
+        crop_pct=crop,
+    )
+
+
+class Item(NamedTuple):
+    """One example: a normalised image (3, R, R), its label, and what was wrong with its file."""
+
+    image: Tensor
+    label: int
+    fault: str
+
+
+class Transformed(Dataset[Item]):
+    """Items by (key, index): the key alone decides what is random in the transform."""
+
+    def __init__(self, images: Images, transform: Any, resolution: int) -> None:
+        self.images, self.transform, self.resolution = images, transform, resolution
+
+    def __getitem__(self, place: tuple[Any, int]) -> Item:
+        key, index = place
+        sow(*key)
+        label = int(self.images.labels[index])
+        try:
+            return Item(self.transform(self.images.image(index)), label, "")
+        except BadImage as error:
+            blank = torch.zeros(3, self.resolution, self.resolution)
+            return Item(blank, label, f"{self.images.name(index)} ({error})")
+
+
+class Order:
+    """Which images each rank sees in each batch: shuffled epochs, with repeated augmentation.
+
+    Each image comes `repeats` times, to different ranks where there are several, and as many fewer
+    images come in an epoch (Hoffer et al. 2020; Berman et al. 2019; timm's RepeatAugSampler). What
+    is left over at an epoch's end is dropped.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, repeats: int = 1) -> None:
+        self.batch, self.seed = batch, seed
+        self.per_epoch = count // ranks.world() // batch
+        if not self.per_epoch:
+            raise SettingsError(
+                f"train.batch_size: {batch} images on each of {ranks.world()} ranks are more than "
+                f"the {count} there are"
+            )
+        shared: dict[str, Any] = {
+            "num_replicas": ranks.world(),
+            "rank": ranks.rank(),
+            "shuffle": True,
+        }
+        everything: Any = range(count)
+        self.sampler: Any = (
+            RepeatAugSampler(everything, num_repeats=repeats, **shared)
+            if repeats > 1
+            else DistributedSampler(everything, drop_last=True, **shared)
+        )
+        self._epoch, self._order = -1, list[int]()
+        if repeats > 1:
+            self.per_epoch = max(1, len(self.sampler) // batch)
+
+    def __call__(self, number: int) -> list[tuple[tuple[Any, ...], int]]:
+        """The (key, index) of this rank's rows of batch `number`, counted over all epochs."""
+        epoch, place = divmod(number, self.per_epoch)
+        if epoch != self._epoch:
+            shuffled = hashlib.sha256(f"{self.seed}: epoch {epoch}".encode()).digest()
+            self.sampler.set_epoch(int.from_bytes(shuffled[:6], "big"))
+            self._epoch, self._order = epoch, list(self.sampler)
+        rows = self._order[place * self.batch : (place + 1) * self.batch]
+        return [((self.seed, number, ranks.rank(), i), int(x)) for i, x in enumerate(rows)]
+
+
+class _From:
+    """Batches of an order from some number on, without an end."""
+
+    def __init__(self, order: Order, start: int) -> None:
+        self.order, self.start = order, start
+
+    def __iter__(self) -> Iterator[list[tuple[tuple[Any, ...], int]]]:
+        number = self.start
+        while True:
+            yield self.order(number)
+            number += 1
+
+
+class Batch(NamedTuple):
+    """Normalised images (B, 3, R, R) and labels (B,), on the device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Feed:
+    """Batches by number, of this rank; in a row they are made ahead by the workers."""
+
+    def __init__(self, settings: ClassifierSettings, images: Images, device: str) -> None:
+        data, train = settings.data, settings.train
+        self.settings, self.device = settings, device
+        rows = rows_of_a_part(settings)
+        self.order = Order(len(images.labels), rows, settings.seed, settings.augment.repeats)
+        self.per_epoch = self.order.per_epoch // train.accumulate
+        if not self.per_epoch:
+            raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
+        transform = training_transform(data, settings.augment)
+        self.items = Transformed(images, transform, data.resolution)
+        self.faults: set[str] = set()
+        self._next, self._batches = -1, iter(list[Any]())
+
+    def __call__(self, number: int) -> Batch:
+        """Part `number` of the whole training.
+
+        Raises:
+            VkdError: a file that cannot be used, with data.damaged=refuse.
+        """
+        if number != self._next:
+            self._batches = iter(self._loader(number))
+        self._next = number + 1
+        images, labels, faults = next(self._batches)
+        bad = [fault for fault in faults if fault]
+        if bad:
+            images, labels = self._without(images, labels, faults)
+        to = {"device": self.device, "non_blocking": True}
+        return Batch(images.to(**to), labels.to(**to))
+
+    def _loader(self, start: int) -> DataLoader[Any]:
+        workers = self.settings.data.workers
+        return DataLoader(
+            self.items,
+            batch_sampler=_From(self.order, start),
+            num_workers=workers,
+            pin_memory=self.device.startswith("cuda"),
+            prefetch_factor=4 if workers else None,
+        )
+
+    def _without(self, images: Tensor, labels: Tensor, faults: Any) -> tuple[Tensor, Tensor]:
+        """Puts good images of the batch in the place of those that cannot be used."""
+        bad = [i for i, fault in enumerate(faults) if fault]
+        told = [faults[i] for i in bad]
+        if self.settings.data.damaged == "refuse":
+            raise VkdError(
+                f"cannot be used: {'; '.join(told[:5])}. Mend or remove it, or set "
+                "data.damaged=skip; continue with --resume"
+            )
+        for fault in told:
+            if fault not in self.faults:
+                print(f"passed over: {fault}")
+        self.faults.update(told)
+        good = [i for i, fault in enumerate(faults) if not fault]
+        if not good:
+            raise VkdError(f"no image of a whole batch can be used, the first: {told[0]}")
+        for place, index in enumerate(bad):
+            images[index] = images[good[place % len(good)]]
+            labels[index] = labels[good[place % len(good)]]
+        return images, labels
+
+
+def rows_of_a_part(settings: ClassifierSettings) -> int:
+    """Images that a rank works on at a time."""
+    size, parts = settings.train.batch_size, ranks.world() * settings.train.accumulate
+    if size % parts:
+        raise SettingsError(
+            f"train.batch_size = {size}: {ranks.world()} ranks times train.accumulate = "
+            f"{settings.train.accumulate} cannot share it evenly"
+        )
+    return size // parts
+
+
+def heldout_batches(
+    settings: ClassifierSettings, images: Images
+) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    """This rank's part of the held-out images: images, labels and faults, each image once."""
+    part = ranks.own_part(len(images.labels))
+    transform = test_transform(settings.data, settings.evaluate.crop)
+    items = Transformed(images, transform, settings.data.resolution)
+    places = [((index,), index) for index in range(part.start, part.stop)]
+    workers = settings.data.workers
+    yield from DataLoader(
+        items,
+        batch_size=settings.evaluate.batch_size,
+        sampler=places,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,198 @@
+"""A student in training: one update, as the papers have it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from timm.data.mixup import Mixup, mixup_target
+from timm.optim import param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from classification.config import ClassifierSettings
+from classification.data import Batch, sow
+from classification.objectives import Objective, Verdict
+from classification.students import Student
+from gan_vkd import ranks
+from gan_vkd.distill import Teacher
+
+
+class Learner:
+    """The student, its average, the objective, the optimiser and the rate's schedule.
+
+    Args:
+        settings: of the run.
+        student: what is trained.
+        teachers: each reads its logits, its features and, where the objective asks, an early map.
+        per_epoch: updates.
+        device: where everything lies.
+
+    Raises:
+        ValueError: widths that do not fit the objective.
+    """
+
+    def __init__(
+        self,
+        settings: ClassifierSettings,
+        student: Student,
+        teachers: Sequence[Teacher],
+        per_epoch: int,
+        device: str,
+    ) -> None:
+        train = settings.train
+        self.settings, self.device, self.teachers = settings, device, list(teachers)
+        self.per_epoch, self.total = per_epoch, per_epoch * train.epochs
+        self.teaching = round(settings.objective.stage_one * self.total) if teachers else 0
+        self.classes = int(student.network.num_classes)
+        early = [0, *student.early_widths(settings.data.resolution)][-1]
+        self.student = student.to(device).train()
+        widths = [(t.widths[1], t.widths[2] if len(t.widths) > 2 else 0) for t in self.teachers]
+        self.objective = Objective(settings.objective, student.width, early, widths).to(device)
+        self._batch_norm = [
+            buffer
+            for name, buffer in student.network.named_buffers()
+            if name.endswith(("running_mean", "running_var"))
+        ]
+        self._factor = 1.0
+        self.average = (
+            ModelEmaV3(self.student.network, train.ema_decay) if train.ema_decay else None
+        )
+        network = self.student.network
+        spared = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
+        groups = param_groups_weight_decay(network, train.weight_decay, no_weight_decay_list=spared)
+        thrown_away = [p for p in self.objective.parameters() if p.requires_grad]
+        if thrown_away:
+            groups.append({"params": thrown_away, "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(groups, settings.lr, train.betas)
+        self.schedule = make_schedule(self.optimizer, settings, per_epoch)
+        self.mix = make_mix(settings, self.classes)
+        data = settings.data
+        self._mean, self._std = (
+            torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (data.mean, data.std)
+        )
+
+    def step(self, parts: Callable[[int], Batch], number: int) -> dict[str, Tensor]:
+        """Update `number`, on the parts of its batch; parts(i) gives part i of the training."""
+        accumulate = self.settings.train.accumulate
+        sums: dict[str, Tensor] = {}
+        self._set_rate(number)
+        for i in range(accumulate):
+            batch = parts(number * accumulate + i)
+            sow(self.settings.seed, number, ranks.rank(), "mixing and dropping", i)
+            images, targets = self.mix(batch)
+            with self._precision():
+                verdicts = self.ask(images) if number < self.teaching else []
+                losses = self.objective(self.student.read(images), targets, verdicts)
+            (torch.stack(list(losses.values())).sum() / accumulate).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() / accumulate
+        learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
+        ranks.average_gradients(learnt)
+        if self.settings.train.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(learnt, self.settings.train.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        ranks.average(self._batch_norm)
+        if self.average is not None:
+            self.average.update(self.student.network)
+        return sums
+
+    @torch.no_grad()
+    def ask(self, images: Tensor) -> list[Verdict]:
+        """What the teachers say of what the student sees."""
+        seen = (images * self._std + self._mean) * 2 - 1
+        verdicts = []
+        for teacher in self.teachers:
+            logits, features, *early = teacher.read(seen)
+            verdicts.append(Verdict(logits, features, early[0] if early else None))
+        return verdicts
+
+    def _precision(self) -> Any:
+        lower = self.settings.train.precision == "bfloat16"
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=lower)
+
+    def _set_rate(self, number: int) -> None:
+        if self.settings.train.schedule == "epochs":
+            self.schedule.step(number // self.per_epoch)
+        else:
+            self.schedule.step_update(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self._factor
+
+    @property
+    def rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def measured(self) -> Student:
+        """The student, or its average, as the settings have it measured and exported."""
+        if self.settings.evaluate.weights == "student":
+            return self.student
+        assert self.average is not None
+        return Student(self.average.module)
+
+    # what a run's loop needs (gan_vkd.progress.Trained)
+
+    def set_learning_rates(self, factor: float) -> None:
+        self._factor = factor
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.student.network.state_dict())
+
+    def decompositions(self) -> dict[str, Tensor]:
+        """Projections' bases and normalisers' statistics, by name."""
+        buffers = self.objective.named_buffers()
+        return {f"objective.{name}": x for name, x in buffers if x.is_floating_point()}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "student": self.student.network.state_dict(),
+            "average": self.average.module.state_dict() if self.average is not None else None,
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.student.network.load_state_dict(state["student"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: ClassifierSettings, per_epoch: int
+) -> CosineLRScheduler:
+    """timm's cosine with warm-up, in epochs or in updates."""
+    train = settings.train
+    unit = 1 if train.schedule == "epochs" else per_epoch
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=(train.epochs - train.cooldown_epochs) * unit,
+        lr_min=train.min_lr,
+        warmup_t=train.warmup_epochs * unit,
+        warmup_lr_init=train.warmup_lr,
+        t_in_epochs=train.schedule == "epochs",
+    )
+
+
+def make_mix(
+    settings: ClassifierSettings, classes: int
+) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+    """Images and labels -> images and targets (B, C): timm's Mixup and CutMix, smoothed labels."""
+    augment = settings.augment
+    if not augment.mixup and not augment.cutmix:
+        return lambda batch: (
+            batch.images,
+            mixup_target(batch.labels, classes, 1.0, augment.smoothing),
+        )
+    mixup = Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mix_probability,
+        switch_prob=augment.switch_probability,
+        label_smoothing=augment.smoothing,
+        num_classes=classes,
+    )
+    return lambda batch: mixup(batch.images, batch.labels)

@@ -1,0 +1,149 @@
+"""Students: timm's networks, with a distillation token for each teacher where they have one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import trunc_normal_
+from timm.models.deit import VisionTransformerDistilled
+from torch import Tensor, nn
+
+from classification.config import StudentSettings
+from gan_vkd.distill import Layer, Reader
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.teachers import load_foreign, load_weights
+
+
+class Outputs(NamedTuple):
+    """What a student says of B images.
+
+    logits: (B, C), of the class token. distilled: (B, C) of each distillation token; empty for
+    students without. features: (B, d), the mean of ALL tokens, or a CNN's pooled features. early:
+    (B, N, d) patch tokens or (B, d, H, W) maps of the layers that were asked for.
+    """
+
+    logits: Tensor
+    distilled: list[Tensor]
+    features: Tensor
+    early: list[Tensor]
+
+
+class Student(nn.Module):
+    """A timm network that is read for distillation and predicts as timm's own does.
+
+    Args:
+        network: of timm.
+        layers: early layers to read.
+
+    Raises:
+        ValueError: no such layer.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.prefix: int = getattr(network, "num_prefix_tokens", 0)
+        tokens = isinstance(network, VisionTransformerDistilled)
+        heads: Any = network.head_dist if tokens else []
+        self.distilled_heads = list(heads) if isinstance(heads, nn.ModuleList) else [heads] * tokens
+        self.reader = Reader(network, [Layer(name, "all", self.prefix) for name in layers])
+
+    @torch.no_grad()
+    def early_widths(self, resolution: int) -> list[int]:
+        """Channels of the early layers."""
+        training = self.network.training
+        early = self.eval().read(torch.zeros(1, 3, resolution, resolution)).early
+        self.train(training)
+        return [x.shape[2] if x.ndim == 3 else x.shape[1] for x in early]
+
+    @property
+    def width(self) -> int:
+        """Of the features."""
+        return int(self.network.num_features)
+
+    def read(self, images: Tensor) -> Outputs:
+        """Normalised images (B, 3, R, R) -> all that is taught."""
+        network = self.network
+        x = network.forward_features(images)
+        early = self.reader.take()
+        if x.ndim != 3:
+            return Outputs(network.forward_head(x), [], network.forward_head(x, True), early)
+        if not self.distilled_heads:
+            return Outputs(network.forward_head(x), [], x.mean(1), early)
+        tokens = network.head_drop(x)
+        distilled = [head(tokens[:, 1 + k]) for k, head in enumerate(self.distilled_heads)]
+        return Outputs(network.head(tokens[:, 0]), distilled, x.mean(1), early)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, R, R) -> the mean of all heads' logits (B, C), as in DeiT."""
+        said = self.read(images)
+        return torch.stack([said.logits, *said.distilled]).mean(0)
+
+
+def build_student(
+    settings: StudentSettings,
+    classes: int,
+    tokens: int,
+    layers: Sequence[str] = (),
+    drop_path: float | None = None,
+) -> Student:
+    """The student that the settings name.
+
+    Args:
+        settings: name, options of timm.create_model, weights to start from.
+        classes: C.
+        tokens: distillation tokens, where the network has any.
+        layers: early layers that are taught.
+        drop_path: instead of that of the settings.
+
+    Raises:
+        SettingsError: no such model, option or layer.
+        VkdError: weights that are missing or do not fit.
+    """
+    import timm
+
+    rate = settings.drop_path if drop_path is None else drop_path
+    options: dict[str, Any] = dict(settings.options) | ({"drop_path_rate": rate} if rate else {})
+    if not timm.is_model(settings.name.split(".")[0]):
+        near = timm.list_models(f"*{settings.name.split('_')[0]}*")[:5]
+        hint = f"; it has {', '.join(near)}" if near else ""
+        raise SettingsError(f"student.name = {settings.name}: timm has no such model{hint}")
+    published = settings.weights == "published"
+    try:
+        network = timm.create_model(
+            settings.name, pretrained=published, num_classes=classes, **options
+        )
+        if isinstance(network, VisionTransformerDistilled) and tokens > 1:
+            _give_tokens(network, tokens)
+        student = Student(network, layers)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SettingsError(f"student: {settings.name} cannot be built so: {reason}") from None
+    except Exception as error:  # hub and network errors of many kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise VkdError(
+            f"{settings.name}: its weights could not be fetched ({reason}); set student.weights "
+            "to a local copy, or to null"
+        ) from None
+    if settings.weights is not None and not published:
+        saved = load_foreign(Path(settings.weights).expanduser())
+        for wrapper in ("model", "state_dict"):
+            saved = saved.get(wrapper, saved)
+        load_weights(network, saved, settings.weights)
+    return student
+
+
+def _give_tokens(network: Any, tokens: int) -> None:
+    """Several distillation tokens and heads, as in CiT, in the place of DeiT's one."""
+    width, patches = network.embed_dim, network.patch_embed.num_patches
+    network.num_prefix_tokens = 1 + tokens
+    network.dist_token = nn.Parameter(torch.zeros(1, tokens, width))
+    network.pos_embed = nn.Parameter(torch.zeros(1, 1 + tokens + patches, width))
+    for parameter in (network.dist_token, network.pos_embed):
+        trunc_normal_(parameter, std=0.02)
+    heads = [nn.Linear(width, network.num_classes) for _ in range(tokens)]
+    for head in heads:
+        trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+    network.head_dist = nn.ModuleList(heads)

@@ -1,0 +1,45 @@
+"""Small runs for tests: a tiny ViT on a hundred digits, a hardly trained teacher."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from classification.config import ClassifierSettings, load_settings
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+MakeStudent = Callable[..., ClassifierSettings]
+
+
+@pytest.fixture
+def tiny(classifier: Path) -> MakeStudent:
+    """tiny("key=value", ..., arm="vkd"): settings of a run that takes seconds."""
+
+    def make(*overrides: str, arm: str = "vkd") -> ClassifierSettings:
+        name = "cifar10_vit.yaml" if arm == "plain" else f"cifar10_vit_{arm}.yaml"
+        settings = [
+            "data.source=digits",
+            "data.fraction=null",
+            "data.num_images=100",
+            "data.workers=0",
+            "student.options={img_size: 32, patch_size: 8, embed_dim: 24, depth: 3, num_heads: 2}",
+            "student.drop_path=0.1",
+            "train.epochs=3",
+            "train.batch_size=20",
+            "train.warmup_epochs=1",
+            "train.log_every=1",
+            "train.checkpoint_every=4",
+            "evaluate.every=1",
+            "device=cpu",
+        ]
+        if arm != "plain":
+            settings += [
+                f"teachers.resnet56={{name: classifier, weights: {str(classifier)!r}}}",
+            ]
+        if arm == "cit":
+            settings += [
+                f"teachers.resnet20={{name: classifier, weights: {str(classifier)!r}}}",
+            ]
+        return load_settings(CONFIGS / name, [*settings, *overrides])
+
+    return make

@@ -1,0 +1,86 @@
+"""The settings of classification runs."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from classification.config import load_settings
+from gan_vkd.errors import SettingsError
+from tests.classification.conftest import CONFIGS
+from tests.test_config import STUDENTS
+
+OBJECTIVES = sorted((CONFIGS / "objectives").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", STUDENTS, ids=lambda file: file.stem)
+def test_every_config_loads_and_survives_its_dump(file: Path, tmp_path: Path) -> None:
+    settings = load_settings(file)
+    (tmp_path / "settings.yaml").write_text(settings.dump())
+    assert load_settings(tmp_path) == settings
+
+
+def test_every_objective_is_run_by_a_config_of_its_name() -> None:
+    arms = {load_settings(file).arm for file in STUDENTS}
+    named = {file.stem for file in OBJECTIVES} - {"resnet56", "regnety160"}
+    assert named | {"plain"} == arms
+
+
+def test_the_published_settings_of_imagenet() -> None:
+    for size, name in (("ti", "tiny"), ("s", "small")):
+        settings = load_settings(CONFIGS / f"imagenet_deit_{size}_vkd.yaml")
+        assert settings.student.name == f"deit_{name}_distilled_patch16_224"
+        assert [network.name for network in settings.teachers.values()] == [
+            "timm/regnety_160.deit_in1k"
+        ]
+        train, augment, features = settings.train, settings.augment, settings.objective.features
+        assert (train.epochs, train.batch_size, settings.lr) == (300, 1024, 1e-3)
+        assert (train.warmup_epochs, train.warmup_lr, train.min_lr) == (5, 1e-6, 1e-5)
+        assert (train.weight_decay, train.ema_decay) == (0.05, 0.99996)
+        assert (augment.mixup, augment.cutmix, augment.erasing, augment.repeats) == (
+            0.8,
+            1,
+            0.25,
+            3,
+        )
+        assert (augment.smoothing, settings.student.drop_path) == (0.1, 0.1)
+        assert augment.policy == "rand-m9-mstd0.5-inc1"
+        assert features is not None
+        assert (features.projection, features.normalization) == ("orthogonal", "layer_norm")
+        assert features.distance == "smooth_l1"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "fault"),
+    [
+        ("cifar10_vit", ["train.batch_sise=3"], "did you mean train.batch_size"),
+        ("cifar10_vit", ["objective.token={kind: soft}"], "needs teachers, and there is none"),
+        ("cifar10_vit_vkd", ["objective={}"], "the objective asks for nothing of them"),
+        ("cifar10_vit_vkd", ["objective=null"], "objective"),
+        ("cifar10_vit", ["augment.mixup=0.8", "train.batch_size=25"], "must be even"),
+        ("cifar10_vit", ["evaluate.weights=average"], "train.ema_decay = 0"),
+        ("cifar10_vit", ["data.kind=files"], "heldout = test belongs to kind = memory"),
+        ("cifar10_vit", ["data.kind=shards"], "set num_images and classes"),
+        ("imagenet_deit_ti_vkd_shards", ["augment.repeats=3"], "set augment.repeats = 1"),
+        ("imagenet_deit_ti", ["data.num_images=10"], "belong to kind = memory"),
+        ("cifar10_vit_vkd", ["objective.features.method=spkd", "objective.features.projection=mlp"],
+         "projection belongs to method = vkd"),
+    ],
+)  # fmt: skip
+def test_settings_that_contradict_are_one_line(name: str, overrides: list[str], fault: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(CONFIGS / f"{name}.yaml", overrides)
+    assert fault in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_help_comes_in_a_second() -> None:
+    def took() -> float:
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-m", "classification", "--help"], check=True,
+                       capture_output=True)  # fmt: skip
+        return time.monotonic() - start
+
+    assert min(took() for _ in range(3)) < 2
