@@ -150,7 +150,8 @@ class ClassifierTrainSettings(LoopSettings):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: Rate | None = None
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99996  # 0: without
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the student's forward
+    teacher_precision: Literal["float32", "bfloat16"] = "bfloat16"
 
 
 class ClassifierEvaluateSettings(Section):

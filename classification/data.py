@@ -5,12 +5,10 @@ it would have seen, whatever the number of workers, and no random generator's st
 """
 
 import hashlib
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from timm.data.distributed_sampler import RepeatAugSampler
@@ -20,28 +18,21 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import transforms
 
 from classification.config import AugmentSettings, ClassifierSettings, InputSettings
+from classification.items import Item, sow
+from classification.shards import ShardList, Stream
 from gan_vkd import ranks
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.images import BadImage, FolderSource, list_images, open_rgb
 
 
-def sow(*key: Any) -> int:
-    """Seeds Python's, NumPy's and torch's generators as a function of the key, which it returns as
-    a number."""
-    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    return seed
-
-
 class Images(Protocol):
     """Labelled images, decoded one by one.
 
-    labels: (N,) int64. classes: the names behind them.
+    count: N. labels: (N,) int64. classes: the names behind them.
     """
 
+    count: int
     labels: Tensor
     classes: list[str]
 
@@ -56,6 +47,7 @@ class InMemory:
     def __init__(self, images: ImageSet) -> None:
         self.pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
         self.labels, self.classes, self.names = images.labels, images.classes, images.names
+        self.count = len(self.names)
 
     def name(self, index: int) -> str:
         return self.names[index]
@@ -81,6 +73,7 @@ class Files:
             raise VkdError(f"{path}: has no class folders")
         index = {name: i for i, name in enumerate(self.classes)}
         self.labels = torch.tensor([index[folder] for folder in folders])
+        self.count = len(self.names)
 
     def name(self, index: int) -> str:
         return str(self.source.path / self.names[index])
@@ -89,8 +82,8 @@ class Files:
         return open_rgb(self.source.read(self.names[index]))
 
 
-def load_training_images(settings: InputSettings) -> Images:
-    """Of kind memory or files.
+def load_training_images(settings: InputSettings) -> Images | ShardList:
+    """What the settings name, decoded where it is of kind memory.
 
     Raises:
         SettingsError: a subset or resolution that the set cannot give.
@@ -98,6 +91,10 @@ def load_training_images(settings: InputSettings) -> Images:
     """
     if settings.kind == "files":
         return Files(Path(settings.source).expanduser())
+    if settings.kind == "shards":
+        assert settings.num_images is not None
+        assert settings.classes is not None
+        return ShardList(settings.source, settings.num_images, settings.classes)
     images = load_training_set(settings.in_memory)
     if len(images.classes) < 2:
         raise SettingsError(f"data.source = {settings.source}: has no class folders")
@@ -118,7 +115,15 @@ def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> I
         heldout: Images | None = None if loaded is None else InMemory(loaded)
     else:
         heldout = Files(Path(settings.heldout).expanduser())
-    if heldout is not None and classes is not None and heldout.classes != classes:
+    if heldout is None or classes is None:
+        return heldout
+    if settings.kind == "shards":
+        if len(heldout.classes) != settings.classes:
+            raise SettingsError(
+                f"data.heldout = {settings.heldout}: has {len(heldout.classes)} classes, the "
+                f"shards {settings.classes}"
+            )
+    elif heldout.classes != classes:
         odd = sorted({*heldout.classes} ^ {*classes})[:5]
         raise SettingsError(f"data.heldout = {settings.heldout}: has other classes ({odd})")
     return heldout
@@ -159,14 +164,6 @@ def test_transform(data: InputSettings, crop: float) -> Any:
         std=data.std,
         crop_pct=crop,
     )
-
-
-class Item(NamedTuple):
-    """One example: a normalised image (3, R, R), its label, and what was wrong with its file."""
-
-    image: Tensor
-    label: int
-    fault: str
 
 
 class Transformed(Dataset[Item]):
@@ -251,16 +248,17 @@ class Batch(NamedTuple):
 class Feed:
     """Batches by number, of this rank; in a row they are made ahead by the workers."""
 
-    def __init__(self, settings: ClassifierSettings, images: Images, device: str) -> None:
-        data, train = settings.data, settings.train
-        self.settings, self.device = settings, device
-        rows = rows_of_a_part(settings)
-        self.order = Order(len(images.labels), rows, settings.seed, settings.augment.repeats)
+    def __init__(
+        self, settings: ClassifierSettings, images: Images | ShardList, device: str
+    ) -> None:
+        train = settings.train
+        self.settings, self.images, self.device = settings, images, device
+        self.rows = rows_of_a_part(settings)
+        self.order = Order(images.count, self.rows, settings.seed, settings.augment.repeats)
         self.per_epoch = self.order.per_epoch // train.accumulate
         if not self.per_epoch:
             raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
-        transform = training_transform(data, settings.augment)
-        self.items = Transformed(images, transform, data.resolution)
+        self.transform = training_transform(settings.data, settings.augment)
         self.faults: set[str] = set()
         self._next, self._batches = -1, iter(list[Any]())
 
@@ -281,19 +279,25 @@ class Feed:
         return Batch(images.to(**to), labels.to(**to))
 
     def _loader(self, start: int) -> DataLoader[Any]:
-        workers = self.settings.data.workers
-        return DataLoader(
-            self.items,
-            batch_sampler=_From(self.order, start),
-            num_workers=workers,
-            pin_memory=self.device.startswith("cuda"),
-            prefetch_factor=4 if workers else None,
-        )
+        data, workers = self.settings.data, self.settings.data.workers
+        options: dict[str, Any] = {
+            "num_workers": workers,
+            "pin_memory": self.device.startswith("cuda"),
+            "prefetch_factor": 4 if workers else None,
+        }
+        if isinstance(self.images, ShardList):
+            stream = Stream(
+                self.images, self.transform, data.resolution, seed=self.settings.seed,
+                rows=self.rows, start=start, workers=workers,
+            )  # fmt: skip
+            return DataLoader(stream, batch_size=self.rows, **options)
+        items = Transformed(self.images, self.transform, data.resolution)
+        return DataLoader(items, batch_sampler=_From(self.order, start), **options)
 
     def _without(self, images: Tensor, labels: Tensor, faults: Any) -> tuple[Tensor, Tensor]:
         """Puts good images of the batch in the place of those that cannot be used."""
         bad = [i for i, fault in enumerate(faults) if fault]
-        told = [faults[i] for i in bad]
+        told = list(dict.fromkeys(faults[i] for i in bad))
         if self.settings.data.damaged == "refuse":
             raise VkdError(
                 f"cannot be used: {'; '.join(told[:5])}. Mend or remove it, or set "
@@ -327,7 +331,7 @@ def heldout_batches(
     settings: ClassifierSettings, images: Images
 ) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
     """This rank's part of the held-out images: images, labels and faults, each image once."""
-    part = ranks.own_part(len(images.labels))
+    part = ranks.own_part(images.count)
     transform = test_transform(settings.data, settings.evaluate.crop)
     items = Transformed(images, transform, settings.data.resolution)
     places = [((index,), index) for index in range(part.start, part.stop)]

@@ -11,7 +11,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from classification.config import ClassifierSettings
-from classification.data import Batch, sow
+from classification.data import Batch
+from classification.items import sow
 from classification.objectives import Objective, Verdict
 from classification.students import Student
 from gan_vkd import ranks
@@ -81,8 +82,8 @@ class Learner:
             batch = parts(number * accumulate + i)
             sow(self.settings.seed, number, ranks.rank(), "mixing and dropping", i)
             images, targets = self.mix(batch)
-            with self._precision():
-                verdicts = self.ask(images) if number < self.teaching else []
+            verdicts = self.ask(images) if number < self.teaching else []
+            with self._precision(self.settings.train.precision):
                 losses = self.objective(self.student.read(images), targets, verdicts)
             (torch.stack(list(losses.values())).sum() / accumulate).backward()
             for name, loss in losses.items():
@@ -104,13 +105,14 @@ class Learner:
         seen = (images * self._std + self._mean) * 2 - 1
         verdicts = []
         for teacher in self.teachers:
-            logits, features, *early = teacher.read(seen)
+            with self._precision(self.settings.train.teacher_precision):
+                logits, features, *early = teacher.read(seen)
             verdicts.append(Verdict(logits, features, early[0] if early else None))
         return verdicts
 
-    def _precision(self) -> Any:
-        lower = self.settings.train.precision == "bfloat16"
-        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=lower)
+    def _precision(self, name: str) -> Any:
+        kind = self.device.partition(":")[0]
+        return torch.autocast(kind, torch.bfloat16, enabled=name == "bfloat16")
 
     def _set_rate(self, number: int) -> None:
         if self.settings.train.schedule == "epochs":

@@ -98,7 +98,7 @@ def _train(settings: ClassifierSettings, run: Run, resume: bool, stop: Stop) -> 
         run.truncate("metrics", progress.iteration)
     together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
     print(
-        f"{run.path}: {len(images.labels):,} images, {classes} classes, {together}{device}, "
+        f"{run.path}: {images.count:,} images, {classes} classes, {together}{device}, "
         f"{settings.student.name}, arm {settings.arm}, seed {settings.seed}, from epoch "
         f"{progress.iteration / feed.per_epoch:.4g} of {settings.train.epochs}"
     )

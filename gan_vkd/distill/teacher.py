@@ -97,7 +97,8 @@ class Reader:
 class Teacher(nn.Module):
     """Images in [-1, 1] to features of a frozen network, differentiable in the images.
 
-    The features of several layers stand side by side in one tensor (B, width); `widths` are theirs, `shapes` those of one image.
+    The features of several layers stand side by side in one tensor (B, width); `widths` are theirs,
+    `shapes` those of one image.
 
     Args:
         network: any image network; frozen and set to eval mode here.

@@ -154,7 +154,7 @@ def test_accumulation_is_the_whole_batch(tiny: MakeStudent) -> None:
     states = []
     for accumulate in (1, 2):
         learner, feed = learner_of(tiny(*still, f"train.accumulate={accumulate}", arm="vkd"))
-        feed.items.transform = timm.data.create_transform(32)  # without the random crop
+        feed.transform = timm.data.create_transform(32)  # without the random crop
         learner.step(feed, 0)
         states.append(torch.cat([p.flatten() for p in learner.student.network.parameters()]))
     torch.testing.assert_close(states[0], states[1], atol=1e-4, rtol=0)

@@ -1,0 +1,109 @@
+"""The command line: a run, a sweep and its table, one line for every mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from classification.compare import compare
+from classification.run import Run
+from classification.training import train
+from gan_vkd.errors import VkdError
+from tests.classification.conftest import MakeStudent
+from tests.conftest import until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def vkd_classify(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "classification", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def written(tiny: MakeStudent, tmp_path: Path):
+    def write(name: str, *overrides: str, arm: str) -> Path:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(tiny(*overrides, arm=arm).dump())
+        return file
+
+    return write
+
+
+def test_a_run_from_training_to_export(written, tmp_path: Path) -> None:
+    config, run = written("vkd", "train.epochs=1", arm="vkd"), tmp_path / "run"
+    trained = vkd_classify("train", config, "--out", run)
+    assert trained.returncode == 0, trained.stderr
+    assert "images/s" in trained.stderr
+    again = vkd_classify("train", run, "--resume")
+    assert "finished already (1 epochs)" in again.stdout
+    measured = vkd_classify("evaluate", run, "data.heldout=test")
+    top1 = Run(run).records("metrics")[-1]["top1"]
+    assert f"top1: {top1}" in measured.stdout
+    exported = vkd_classify("export", run, tmp_path / "student.pth")
+    assert exported.stdout.startswith(str(tmp_path / "student.pth"))
+    looked = vkd_classify("features", run, "--out", tmp_path / "figures", "--count", 3)
+    assert (tmp_path / "figures" / "attention.png").exists(), looked.stderr
+
+
+def test_a_sweep_ends_in_a_table_and_skips_what_is_done(written, tmp_path: Path) -> None:
+    configs = [written(arm, "train.epochs=1", arm=arm) for arm in ("plain", "vkd")]
+    out = tmp_path / "out"
+    first = vkd_classify("sweep", *configs, "--seeds", 0, 1, "objective.features.weight=2",
+                         "--out", out)  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    assert "less plain at the same seed" in first.stdout
+    assert Run(out / "vkd_seed1").settings().objective.features.weight == 2
+    assert Run(out / "plain_seed1").settings().objective.features is None
+    assert (out / "curves.png").exists()
+    assert "4/4 finished already" in vkd_classify("sweep", *configs, "--seeds", 0, 1,
+        "objective.features.weight=2", "--out", out).stdout  # fmt: skip
+
+
+def test_a_stop_writes_a_checkpoint_and_says_how_to_go_on(written, tmp_path: Path) -> None:
+    config = written("long", "train.epochs=5000", arm="plain")
+    stopped = vkd_classify("train", config, "--out", tmp_path / "run", "--max-time", "2s")
+    assert stopped.returncode == 124
+    assert "out of its time" in stopped.stderr
+    assert Run(tmp_path / "run").checkpoints()
+
+
+def test_two_ranks_train_and_agree(written, tmp_path: Path) -> None:
+    config = written("vkd", "train.epochs=2", "student.name=resnet10t", "student.options={}",
+                     "student.drop_path=0", arm="vkd")  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
+               "--master-port=0", "-m", "classification", "train", str(config), "--out",
+               str(tmp_path / "run")]  # fmt: skip
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    last = Run(tmp_path / "run").records("metrics")[-1]
+    assert last["images"] == 297  # each once
+    assert "2 ranks" in ended.stdout
+    until(lambda: Run(tmp_path / "run").checkpoints(), 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["train", "nowhere.yaml"], "no such settings file"),
+        (["train", "configs/cifar10_vit.yaml", "train.epoch=3"], "did you mean train.epochs"),
+        (["evaluate", "nowhere"], "nowhere: no such settings file"),
+        (["export", "nowhere", "x.pth"], "no student yet"),
+        (["compare", "nowhere", "--out", "nowhere"], "not a run folder"),
+        (["features", "nowhere", "--out", "nowhere"], "no such settings file"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], fault: str) -> None:
+    ended = vkd_classify(*arguments)
+    assert ended.returncode in (1, 2)
+    assert fault in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (ROOT / "nowhere").exists()
+
+
+def test_two_runs_of_one_arm_and_seed_are_not_compared(tiny: MakeStudent, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(tiny("train.epochs=1", arm="plain"), tmp_path / name)
+    with pytest.raises(VkdError, match="two runs of arm plain at seed 0"):
+        compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out")

@@ -1,0 +1,223 @@
+"""A miniature of ImageNet's folders, broken images among them, and tar shards."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from classification.data import Feed, load_heldout_images, load_training_images
+from classification.evaluation import evaluate_run
+from classification.run import Run, read_student
+from classification.training import train
+from gan_vkd.errors import SettingsError, VkdError
+from tests.classification.conftest import MakeStudent
+
+CLASSES = ["n01440764", "n01443537", "n01484850"]
+
+
+def picture(rng: np.random.Generator, mode: str = "RGB") -> Image.Image:
+    height, width = rng.integers(40, 90, 2)
+    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).convert(mode)
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> Path:
+    """train/ and val/ with a folder a class: JPEGs of many sizes, grey and CMYK ones too."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 5)):
+        for name in CLASSES:
+            folder = tmp_path / "imagenet" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                mode = {0: "L", 1: "CMYK"}.get(i, "RGB")
+                picture(rng, mode).save(folder / f"{name}_{i}.JPEG")
+    return tmp_path / "imagenet"
+
+
+def break_one(folder: Path) -> Path:
+    file = sorted(folder.rglob("*.JPEG"))[4]
+    file.write_bytes(file.read_bytes()[:200])
+    return file
+
+
+@pytest.fixture
+def files(tiny: MakeStudent, imagenet: Path):
+    def make(*overrides: str):
+        return tiny(
+            "data.kind=files", f"data.source={imagenet / 'train'}",
+            f"data.heldout={imagenet / 'val'}", "data.num_images=null", "augment.crop=resized",
+            "augment.policy=rand-m9-mstd0.5-inc1", "augment.mixup=0.8", "augment.cutmix=1",
+            "augment.erasing=0.25", "augment.repeats=3", "train.batch_size=6", "train.epochs=2",
+            *overrides, arm="plain",
+        )  # fmt: skip
+
+    return make
+
+
+def test_imagenets_folders(files, imagenet: Path, tmp_path: Path) -> None:
+    settings = files()
+    images = load_training_images(settings.data)
+    assert images.classes == CLASSES
+    assert images.labels.bincount().tolist() == [8, 8, 8]
+    train(settings, tmp_path / "run")
+    last = Run(tmp_path / "run").records("metrics")[-1]
+    assert last["images"] == 15
+    assert read_student(tmp_path / "run")[1]["classes"] == CLASSES
+
+
+def test_a_broken_training_image_is_named_and_stops_or_is_passed_over(
+    files, imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = break_one(imagenet / "train")
+    with pytest.raises(VkdError, match="cannot be used") as caught:
+        train(files(), tmp_path / "run")
+    message = str(caught.value)
+    assert broken.name in message
+    assert "data.damaged=skip" in message
+    assert len(message.splitlines()) == 1
+    train(files("data.damaged=skip"), tmp_path / "run", resume=True)
+    printed = capsys.readouterr().out
+    assert printed.count("passed over") == 1
+    assert broken.name in printed
+
+
+def test_broken_images_come_through_worker_processes(files, imagenet: Path, tmp_path: Path) -> None:
+    broken = break_one(imagenet / "train")
+    with pytest.raises(VkdError, match=broken.name) as caught:
+        train(files("data.workers=2"), tmp_path / "run")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_good_image_stands_in_the_place_of_a_broken_one(files, imagenet: Path) -> None:
+    break_one(imagenet / "train")
+    settings = files("data.damaged=skip", "augment.repeats=1", "augment.erasing=0")
+    feed = Feed(settings, load_training_images(settings.data), "cpu")
+    for number in range(4):
+        batch = feed(number)
+        assert batch.images.flatten(1).std(1).min() > 0  # none is blank
+    assert len(feed.faults) == 1
+
+
+def test_a_broken_heldout_image_is_refused_or_counted_apart(
+    files, imagenet: Path, tmp_path: Path
+) -> None:
+    train(files(), tmp_path / "run")
+    broken = break_one(imagenet / "val")
+    with pytest.raises(VkdError, match=f"1 held-out images cannot be used.*{broken.name}"):
+        evaluate_run(tmp_path / "run", files())
+    result = evaluate_run(tmp_path / "run", files("data.damaged=skip"))
+    assert (result["images"], result["damaged"]) == (14, 1)
+
+
+def test_a_class_that_is_missing_in_val(files, imagenet: Path) -> None:
+    for file in (imagenet / "val" / CLASSES[1]).iterdir():
+        file.unlink()
+    settings = files()
+    with pytest.raises(SettingsError, match=rf"has other classes \(\['{CLASSES[1]}'\]\)"):
+        load_heldout_images(settings.data, CLASSES)
+
+
+def test_a_folder_that_is_not_there(files) -> None:
+    with pytest.raises(VkdError, match="no such folder of class folders"):
+        load_training_images(files("data.source=nowhere").data)
+
+
+# shards
+
+
+def write_shards(imagenet: Path, folder: Path, count: int = 3) -> str:
+    folder.mkdir()
+    files = sorted((imagenet / "train").rglob("*.JPEG"))
+    for shard in range(count):
+        with tarfile.open(folder / f"train-{shard:03d}.tar", "w") as tar:
+            for file in files[shard::count]:
+                label = str(CLASSES.index(file.parent.name)).encode()
+                for suffix, data in (("jpg", file.read_bytes()), ("cls", label)):
+                    info = tarfile.TarInfo(f"{file.stem}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return str(folder / f"train-{{000..{count - 1:03d}}}.tar")
+
+
+@pytest.fixture
+def shards(files, imagenet: Path, tmp_path: Path):
+    pattern = write_shards(imagenet, tmp_path / "shards")
+
+    def make(*overrides: str):
+        return files(
+            "data.kind=shards", f"data.source={pattern}", "data.num_images=24", "data.classes=3",
+            "augment.repeats=1", *overrides,
+        )  # fmt: skip
+
+    return make
+
+
+def test_shards_train_and_measure(shards, tmp_path: Path) -> None:
+    train(shards(), tmp_path / "run")
+    assert Run(tmp_path / "run").records("metrics")[-1]["images"] == 15
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_go_on_where_they_stopped(shards, workers: int) -> None:
+    settings = shards(f"data.workers={workers}")
+    images = load_training_images(settings.data)
+    feed = Feed(settings, images, "cpu")
+    whole = [feed(number) for number in range(7)]
+    later = Feed(settings, images, "cpu")
+    for number in (3, 4, 5, 6):
+        batch = later(number)
+        assert torch.equal(batch.images, whole[number].images)
+        assert torch.equal(batch.labels, whole[number].labels)
+
+
+def test_one_pass_of_the_shards_shows_every_image_once(shards) -> None:
+    settings = shards("augment.mixup=0", "augment.cutmix=0")
+    feed = Feed(settings, load_training_images(settings.data), "cpu")
+    labels = torch.cat([feed(number).labels for number in range(4)])
+    assert labels.bincount().tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["data.source=pipe:cat x.tar"], "no such shards"),
+        (["data.source=nowhere-{00..03}.tar"], "no such shards"),
+        (["data.workers=4"], "fewer than the 4 workers"),
+    ],
+)
+def test_shards_that_cannot_be_had(shards, overrides: list[str], fault: str) -> None:
+    settings = shards(*overrides)
+    with pytest.raises(VkdError, match=fault):
+        Feed(settings, load_training_images(settings.data), "cpu")(0)
+
+
+def test_a_shard_with_a_broken_image_and_a_bad_label(
+    shards, imagenet: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "shards" / "train-001.tar"
+    with tarfile.open(file, "a") as tar:
+        for suffix, data in (("jpg", b"no image"), ("cls", b"1")):
+            info = tarfile.TarInfo(f"bad.{suffix}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(VkdError, match=r"bad.* \(not an image\)"):
+        train(shards("train.epochs=4"), tmp_path / "run")
+    with tarfile.open(file, "a") as tar:
+        for suffix, data in (("jpg", b"x"), ("cls", b"7")):
+            info = tarfile.TarInfo(f"odd.{suffix}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(VkdError, match="odd"):
+        train(shards("train.epochs=6", "seed=1"), tmp_path / "other")
+
+
+def test_a_cut_off_shard_is_one_line(shards, tmp_path: Path) -> None:
+    file = tmp_path / "shards" / "train-002.tar"
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(VkdError, match=r"train-002\.tar") as caught:
+        train(shards("train.epochs=6"), tmp_path / "run")
+    assert len(str(caught.value).splitlines()) == 1

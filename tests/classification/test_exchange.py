@@ -1,0 +1,91 @@
+"""Students leave: for timm, torch.hub and onnxruntime."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from classification.exchange import export_student
+from classification.run import Run, read_student
+from classification.training import train
+from gan_vkd.errors import SettingsError, VkdError
+from tests.classification.conftest import MakeStudent
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def run(tiny: MakeStudent, tmp_path: Path) -> Path:
+    train(tiny("train.epochs=1"), tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@torch.no_grad()
+def test_timm_loads_an_export(suffix: str, run: Path, tmp_path: Path, images: torch.Tensor) -> None:
+    out = tmp_path / f"student.{suffix}"
+    said = export_student(run, out)
+    call = said.partition(": ")[2]
+    assert call.startswith("timm.create_model('deit_tiny_distilled_patch16_224', checkpoint_path=")
+    network = eval(call, {"timm": timm}).eval()
+    torch.testing.assert_close(network(images), read_student(run)[0](images))
+
+
+@torch.no_grad()
+def test_torch_hub_loads_an_export(run: Path, tmp_path: Path, images: torch.Tensor) -> None:
+    export_student(run, tmp_path / "student.safetensors")
+    network = torch.hub.load(
+        str(ROOT), "student", str(tmp_path / "student.safetensors"), source="local"
+    )
+    assert torch.equal(network(images), read_student(run)[0](images))
+    assert network.facts["resolution"] == 32
+
+
+def test_onnxruntime_computes_the_same(run: Path, tmp_path: Path, images: torch.Tensor) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "student.onnx"
+    assert "of torch's" in export_student(run, out)
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    theirs = session.run(None, {"images": images.numpy()})[0]
+    with torch.no_grad():
+        ours = read_student(run)[0](images).numpy()
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_two_tokens_have_no_timm_model(tiny: MakeStudent, tmp_path: Path) -> None:
+    train(tiny("train.epochs=1", arm="cit"), tmp_path / "run")
+    assert "which timm has no model for" in export_student(tmp_path / "run", tmp_path / "x.pth")
+
+
+def test_another_suffix_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"\.safetensors, \.pth or \.onnx"):
+        export_student(run, tmp_path / "student.pt2")
+
+
+def test_without_onnxruntime_it_says_what_to_install(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(VkdError, match="pip install onnx onnxruntime onnxscript"):
+        export_student(run, tmp_path / "student.onnx")
+    assert not (tmp_path / "student.onnx").exists()
+
+
+def test_a_damaged_student_is_one_line(run: Path) -> None:
+    file = Run(run).student_file
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(VkdError, match="its checksum does not match"):
+        read_student(run)
+    file.write_bytes(data[:100])
+    with pytest.raises(VkdError, match="damaged or not a student of ours"):
+        read_student(run)
