@@ -42,7 +42,7 @@ def test_procrustes_finds_the_orthogonal_map() -> None:
 
 @torch.no_grad()
 def test_attention_is_what_the_block_computes(student: Student) -> None:
-    """With V and the output map the identity on one channel, the block's output is the map's sum."""
+    """The mean over heads of softmax(q k^T / sqrt(d)) in the class token's row, patches alone."""
     images = torch.randn(2, 3, 32, 32)
     maps = attention_maps(student, images)
     assert maps is not None

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# A small ViT on 10% of CIFAR-10: every method, three seeds, one table. Two hours on two cores.
+#   bash scripts/cifar10_vit.sh [--jobs 2] [--seeds 0 1 2] [--out DIR] [key.sub=value ...]
+# Finished runs are skipped, stopped ones continued.
+set -euo pipefail
+source "$(dirname "$0")/setup.sh"
+case " $* " in *" --seeds "*) ;; *) set -- --seeds 0 1 2 "$@" ;; esac
+exec vkd-classify sweep configs/cifar10_vit.yaml \
+    configs/cifar10_vit_{hard,soft,cit,dearkd,vkd_linear,vkd}.yaml --out runs/cifar10_vit "$@"
