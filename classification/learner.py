@@ -139,7 +139,7 @@ class Learner:
     def set_learning_rates(self, factor: float) -> None:
         self._factor = factor
 
-    def weights(self) -> dict[str, Tensor]:
+    def shared(self) -> dict[str, Tensor]:
         return dict(self.student.network.state_dict())
 
     def decompositions(self) -> dict[str, Tensor]:

@@ -275,14 +275,18 @@ class GAN:
             if value.grad is not None
         }
 
-    def weights(self) -> dict[str, Tensor]:
-        """What all ranks must agree on."""
+    def shared(self) -> dict[str, Tensor]:
+        """What all ranks must agree on: weights, and random numbers drawn for the whole batch."""
         networks = {"generator": self.generator, "discriminator": self.discriminator}
-        return {
+        state = {
             f"{name}.{key}": value
             for name, network in networks.items()
             for key, value in network.state_dict().items()
         }
+        state["random numbers"] = torch.get_rng_state()
+        if self.device.startswith("cuda"):
+            state["random numbers of the device"] = torch.cuda.get_rng_state(self.device)
+        return state
 
     def state(self) -> dict[str, Any]:
         return {

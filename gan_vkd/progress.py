@@ -22,7 +22,7 @@ class Trained(Protocol):
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any]) -> None: ...
 
-    def weights(self) -> dict[str, Tensor]:
+    def shared(self) -> dict[str, Tensor]:
         """What all ranks must agree on."""
         ...
 
@@ -62,12 +62,12 @@ def save(
     """
     on_host = torch.get_rng_state()
     on_device = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
-    _require_step(run, trained, [on_host, on_device])
+    _require_step(run, trained)
     if ranks.is_first():
         state = {
             "trained": trained.state(),
             "progress": vars(progress),
-            "random": {"cpu": on_host, "cuda": on_device},  # the same on every rank
+            "random": {"cpu": on_host, "cuda": on_device},
             "settings": settings.dump(),
             "made": _circumstances(device),
         }
@@ -76,13 +76,12 @@ def save(
         )
 
 
-def _require_step(run: RunFolder, trained: Trained, random: list[Tensor | None]) -> None:
-    """Refuses to keep what the ranks do not agree on: weights and random numbers."""
+def _require_step(run: RunFolder, trained: Trained) -> None:
+    """Refuses to keep what the ranks do not agree on."""
     if ranks.world() == 1:
         return
-    weights = {k: v.detach().cpu() for k, v in trained.weights().items()}
-    weights |= {f"random{i}": v for i, v in enumerate(random) if v is not None}
-    if len(set(ranks.all_parts(digest("", weights)))) > 1:
+    shared = {k: v.detach().cpu() for k, v in trained.shared().items()}
+    if len(set(ranks.all_parts(digest("", shared)))) > 1:
         raise VkdError(
             f"{run.path}: the ranks have drifted apart since the last checkpoint; use devices of "
             "one kind, and go on from there with --resume"

@@ -73,7 +73,7 @@ def test_two_ranks_train_and_agree(written, tmp_path: Path) -> None:
     config = written("vkd", "train.epochs=2", "student.name=resnet10t", "student.options={}",
                      "student.drop_path=0", arm="vkd")  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
-               "--master-port=0", "-m", "classification", "train", str(config), "--out",
+               "--standalone", "-m", "classification", "train", str(config), "--out",
                str(tmp_path / "run")]  # fmt: skip
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
