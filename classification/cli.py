@@ -63,6 +63,13 @@ def sweep(
     out: Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")] = Path(
         "runs/classification"
     ),
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="A SLURM job a run: timeout_min=240,partition=gpu,gpus_per_node=1",
+        ),
+    ] = None,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
     from classification.sweep import STUDENTS
@@ -70,6 +77,11 @@ def sweep(
     from gan_vkd.sweep import sweep as run_sweep
 
     configs, numbers, overrides = read_arguments(arguments, seeds)
+    if slurm is not None:
+        from gan_vkd.slurm import submit
+
+        submit(configs, numbers, out, overrides, slurm, program=STUDENTS)
+        return
     finished = run_sweep(configs, numbers, out, overrides, jobs, STUDENTS)
     if finished:
         compare(finished, out)

@@ -1,0 +1,74 @@
+"""What distillation adds to a student's update: python benchmarks/student_step.py
+
+configs/imagenet_deit_ti*.yaml with a batch that fits a laptop, RegNetY-160's widths (1,000 classes,
+3,024 features); the teacher's forward is left out: what it says is at hand. "A distillation token"
+is the larger student alone, which every distilled arm has.
+"""
+
+from pathlib import Path
+
+import torch
+from timing import machine, side_by_side
+
+from classification.config import ClassifierSettings, load_settings
+from classification.data import Batch
+from classification.learner import Learner
+from classification.objectives import Verdict
+from classification.students import build_student
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+BATCH, CLASSES, WIDTH, ROUNDS = 32, 1000, 3024, 15
+PLAIN, VKD, HARD = "imagenet_deit_ti", "imagenet_deit_ti_vkd", "imagenet_deit_ti_hard"
+ARMS = {
+    "plain": (PLAIN, []),
+    "plain, a distillation token": (PLAIN, ["student.name=deit_tiny_distilled_patch16_224"]),
+    "hard distillation": (HARD, []),
+    "VkD, linear": (VKD, ["objective.features.projection=linear"]),
+    "VkD": (VKD, []),
+    "VkD, static exponential": (VKD, ["objective.features.projection=orthogonal_static"]),
+}
+
+
+class KnownTeacher:
+    """RegNetY-160 by its widths."""
+
+    widths = (CLASSES, WIDTH)
+
+
+def settings_of(config: str, changes: list[str]) -> ClassifierSettings:
+    common = [f"train.batch_size={BATCH}", "augment.mixup=0.8"]
+    if not torch.cuda.is_available():
+        common.append("train.precision=float32")
+    return load_settings(CONFIGS / f"{config}.yaml", [*common, *changes])
+
+
+def stepper(config: str, changes: list[str], device: str):
+    torch.manual_seed(0)
+    settings = settings_of(config, changes)
+    student = build_student(settings.student, CLASSES, len(settings.teachers))
+    teachers = [KnownTeacher() for _ in settings.teachers]
+    learner = Learner(settings, student, teachers, 1000, device)
+    verdict = Verdict(
+        torch.randn(BATCH, CLASSES, device=device), torch.randn(BATCH, WIDTH, device=device), None
+    )
+    learner.ask = lambda images: [verdict] * len(teachers)
+    images = torch.randn(BATCH, 3, 224, 224, device=device)
+    labels = torch.randint(CLASSES, (BATCH,), device=device)
+    return lambda: learner.step(lambda number: Batch(images.clone(), labels), 0)
+
+
+def main() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    steps = {name: stepper(config, changes, device) for name, (config, changes) in ARMS.items()}
+    found = side_by_side(steps, ROUNDS)
+    print(f"An update of DeiT-Ti at 224, batch {BATCH}, 192 to {WIDTH}, median of {ROUNDS} rounds")
+    print(f"{machine()}\n")
+    print("| update | ms | more than plain |")
+    print("|---|---|---|")
+    for name, seconds in found.items():
+        more = 100 * (seconds / found["plain"] - 1)
+        print(f"| {name} | {1000 * seconds:.1f} | {more:+.1f}% |")
+
+
+if __name__ == "__main__":
+    main()
