@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.cli import Overrides, run_app
+from gan_vkd.cli import (
+    Config,
+    ConfigsAndOverrides,
+    Jobs,
+    MaxTime,
+    OutOrDefault,
+    Overrides,
+    Resume,
+    RunFolder,
+    Seeds,
+    Slurm,
+    SweepFolder,
+    run_app,
+)
 from gan_vkd.errors import VkdError
 
 app = typer.Typer(
@@ -15,8 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
-
 
 def main() -> None:
     run_app(app)
@@ -24,13 +35,11 @@ def main() -> None:
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="A settings file, or a run folder to go on with.")],
+    config: Config,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue, or start.")] = False,
-    max_time: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
-    ] = None,
+    out: OutOrDefault = None,
+    resume: Resume = False,
+    max_time: MaxTime = None,
 ) -> None:
     """Train a student, alone or as one of torchrun's ranks. Exit codes: as of `vkd train`."""
     from classification.config import load_settings
@@ -47,29 +56,11 @@ def train(
 
 @app.command()
 def sweep(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CONFIG... [KEY.SUB=VALUE]...",
-            help="Settings files, one an arm; key.sub=value for all arms that have it.",
-            show_default=False,
-        ),
-    ],
-    seeds: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")] = Path(
-        "runs/classification"
-    ),
-    slurm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY=VALUE,...",
-            help="A SLURM job a run: timeout_min=240,partition=gpu,gpus_per_node=1",
-        ),
-    ] = None,
+    arguments: ConfigsAndOverrides,
+    seeds: Seeds = None,
+    jobs: Jobs = 1,
+    out: SweepFolder = Path("runs/classification"),
+    slurm: Slurm = None,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
     from classification.sweep import STUDENTS

@@ -18,6 +18,33 @@ app = typer.Typer(
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+Config = Annotated[Path, typer.Argument(help="A settings file, or a run folder to go on with.")]
+OutOrDefault = Annotated[Path | None, typer.Option(help="The run folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue, or start.")]
+MaxTime = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
+]
+ConfigsAndOverrides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG... [KEY.SUB=VALUE]...",
+        help="Settings files, one an arm; key.sub=value for all arms that have it.",
+        show_default=False,
+    ),
+]
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs at once.")]
+SweepFolder = Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")]
+Slurm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="A SLURM job a run: timeout_min=240,partition=gpu,gpus_per_node=1",
+    ),
+]
 
 
 def main() -> None:
@@ -37,13 +64,11 @@ def run_app(app: typer.Typer) -> None:
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="A settings file, or a run folder to go on with.")],
+    config: Config,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue, or start.")] = False,
-    max_time: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
-    ] = None,
+    out: OutOrDefault = None,
+    resume: Resume = False,
+    max_time: MaxTime = None,
 ) -> None:
     """Train a GAN, alone or as one of torchrun's ranks.
 
@@ -66,29 +91,11 @@ def train(
 
 @app.command()
 def sweep(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CONFIG... [KEY.SUB=VALUE]...",
-            help="Settings files, one an arm; key.sub=value for all of them.",
-            show_default=False,
-        ),
-    ],
-    seeds: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")] = Path(
-        "runs/sweep"
-    ),
-    slurm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY=VALUE,...",
-            help="A SLURM job a run: timeout_min=240,partition=gpu,gpus_per_node=1",
-        ),
-    ] = None,
+    arguments: ConfigsAndOverrides,
+    seeds: Seeds = None,
+    jobs: Jobs = 1,
+    out: SweepFolder = Path("runs/sweep"),
+    slurm: Slurm = None,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
     from gan_vkd.sweep import read_arguments

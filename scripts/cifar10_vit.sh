@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A small ViT on 10% of CIFAR-10: every method, three seeds, one table. Two hours on two cores.
+# A small ViT on 10% of CIFAR-10: every method, three seeds, one table.
 #   bash scripts/cifar10_vit.sh [--jobs 2] [--seeds 0 1 2] [--out DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued.
 set -euo pipefail
