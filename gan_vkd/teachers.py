@@ -188,6 +188,8 @@ def _timm(name: str, weights: str | None, whole: bool) -> tuple[nn.Module, dict[
         if weights is not None:  # older versions of timm would unpickle anything
             path = str(Path(weights).expanduser())
             overlay = {"state_dict": timm.models.load_state_dict(path, weights_only=True)}
+            if not overlay["state_dict"]:  # timm would fetch the published ones in their place
+                raise ValueError("there is nothing in it")
         # with its classifier, since timm lets any names pass where num_classes is not the weights'
         network: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # hub, network and file errors of many kinds

@@ -361,10 +361,14 @@ def saved(content: object) -> bytes:
      saved({"conv1.weight": "text"}), saved({"state_dict": {"conv1.weight": None}})],
     ids=range(11),
 )  # fmt: skip
-def test_file_that_holds_no_weights_of_it(name, content, tmp_path):
+def test_file_that_holds_no_weights_of_it(name, content, tmp_path, monkeypatch):
     file = tmp_path / "w.pth"
     file.write_bytes(content)
+    fetched = []
+    fetch = "timm.models._builder.load_state_dict_from_hf"
+    monkeypatch.setattr(fetch, lambda *where, **options: fetched.append(where))
     assert str(file) in refusal(lambda: load(name, file))
+    assert not fetched
 
 
 def test_damaged_safetensors_are_refused(tmp_path):
