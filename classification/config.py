@@ -136,7 +136,9 @@ class ObjectiveSettings(Section):
         return any(part is not None for part in (self.token, self.features, self.early))
 
 
-class ClassifierTrainSettings(LoopSettings):
+class EpochSettings(LoopSettings):
+    """What training by epochs with AdamW is told, for recognition and detection alike."""
+
     epochs: Positive = 300
     batch_size: Positive = 1024  # of all ranks together, for one update
     accumulate: Positive = 1  # parts that a rank's share of it is computed in
@@ -149,9 +151,12 @@ class ClassifierTrainSettings(LoopSettings):
     weight_decay: Weight = 0.05
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: Rate | None = None
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99996  # 0: without
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the student's forward
     teacher_precision: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class ClassifierTrainSettings(EpochSettings):
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99996  # 0: without
 
 
 class ClassifierEvaluateSettings(Section):

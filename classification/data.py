@@ -4,21 +4,20 @@ Everything random is a function of (seed, number of the batch, place in it): a r
 it would have seen, whatever the number of workers, and no random generator's state is saved.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image
-from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from classification.config import AugmentSettings, ClassifierSettings, InputSettings
 from classification.items import Item, sow
+from classification.order import BatchesFrom, Order, rows_of_a_part
 from classification.shards import ShardList, Stream
 from gan_vkd import ranks
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set
@@ -183,61 +182,6 @@ class Transformed(Dataset[Item]):
             return Item(blank, label, f"{self.images.name(index)} ({error})")
 
 
-class Order:
-    """Which images each rank sees in each batch: shuffled epochs, with repeated augmentation.
-
-    Each image comes `repeats` times, to different ranks where there are several, and as many fewer
-    images come in an epoch (Hoffer et al. 2020; Berman et al. 2019; timm's RepeatAugSampler). What
-    is left over at an epoch's end is dropped.
-    """
-
-    def __init__(self, count: int, batch: int, seed: int, repeats: int = 1) -> None:
-        self.batch, self.seed = batch, seed
-        self.per_epoch = count // ranks.world() // batch
-        if not self.per_epoch:
-            raise SettingsError(
-                f"train.batch_size: {batch} images on each of {ranks.world()} ranks are more than "
-                f"the {count} there are"
-            )
-        shared: dict[str, Any] = {
-            "num_replicas": ranks.world(),
-            "rank": ranks.rank(),
-            "shuffle": True,
-        }
-        everything: Any = range(count)
-        self.sampler: Any = (
-            RepeatAugSampler(everything, num_repeats=repeats, **shared)
-            if repeats > 1
-            else DistributedSampler(everything, drop_last=True, **shared)
-        )
-        self._epoch, self._order = -1, list[int]()
-        if repeats > 1:
-            self.per_epoch = max(1, len(self.sampler) // batch)
-
-    def __call__(self, number: int) -> list[tuple[tuple[Any, ...], int]]:
-        """The (key, index) of this rank's rows of batch `number`, counted over all epochs."""
-        epoch, place = divmod(number, self.per_epoch)
-        if epoch != self._epoch:
-            shuffled = hashlib.sha256(f"{self.seed}: epoch {epoch}".encode()).digest()
-            self.sampler.set_epoch(int.from_bytes(shuffled[:6], "big"))
-            self._epoch, self._order = epoch, list(self.sampler)
-        rows = self._order[place * self.batch : (place + 1) * self.batch]
-        return [((self.seed, number, ranks.rank(), i), int(x)) for i, x in enumerate(rows)]
-
-
-class _From:
-    """Batches of an order from some number on, without an end."""
-
-    def __init__(self, order: Order, start: int) -> None:
-        self.order, self.start = order, start
-
-    def __iter__(self) -> Iterator[list[tuple[tuple[Any, ...], int]]]:
-        number = self.start
-        while True:
-            yield self.order(number)
-            number += 1
-
-
 class Batch(NamedTuple):
     """Normalised images (B, 3, R, R) and labels (B,), on the device."""
 
@@ -253,7 +197,7 @@ class Feed:
     ) -> None:
         train = settings.train
         self.settings, self.images, self.device = settings, images, device
-        self.rows = rows_of_a_part(settings)
+        self.rows = rows_of_a_part(settings.train)
         self.order = Order(images.count, self.rows, settings.seed, settings.augment.repeats)
         self.per_epoch = self.order.per_epoch // train.accumulate
         if not self.per_epoch:
@@ -292,7 +236,7 @@ class Feed:
             )  # fmt: skip
             return DataLoader(stream, batch_size=self.rows, **options)
         items = Transformed(self.images, self.transform, data.resolution)
-        return DataLoader(items, batch_sampler=_From(self.order, start), **options)
+        return DataLoader(items, batch_sampler=BatchesFrom(self.order, start), **options)
 
     def _without(self, images: Tensor, labels: Tensor, faults: Any) -> tuple[Tensor, Tensor]:
         """Puts good images of the batch in the place of those that cannot be used."""
@@ -314,17 +258,6 @@ class Feed:
             images[index] = images[good[place % len(good)]]
             labels[index] = labels[good[place % len(good)]]
         return images, labels
-
-
-def rows_of_a_part(settings: ClassifierSettings) -> int:
-    """Images that a rank works on at a time."""
-    size, parts = settings.train.batch_size, ranks.world() * settings.train.accumulate
-    if size % parts:
-        raise SettingsError(
-            f"train.batch_size = {size}: {ranks.world()} ranks times train.accumulate = "
-            f"{settings.train.accumulate} cannot share it evenly"
-        )
-    return size // parts
 
 
 def heldout_batches(

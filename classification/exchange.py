@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classification.run import read_student, write_student
+from classification.run import read_student
 from classification.students import Student
-from gan_vkd.checkpoint import write_atomically
+from gan_vkd.checkpoint import save_weights, write_atomically
 from gan_vkd.errors import SettingsError, VkdError
 
 
@@ -29,7 +29,7 @@ def export_student(run: Path, out: Path) -> str:
     student, facts = read_student(run)
     state = student.network.state_dict()
     if out.suffix == ".safetensors":
-        write_student(out, state, facts)
+        save_weights(out, state, facts)
     elif out.suffix == ".pth":
         buffer = io.BytesIO()  # torch.save reports a full disk as an error of its own
         torch.save(dict(state), buffer)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from timm.data.mixup import Mixup, mixup_target
 from timm.optim import param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from classification.config import ClassifierSettings
 from classification.data import Batch
 from classification.items import sow
 from classification.objectives import Objective, Verdict
+from classification.schedule import make_schedule
 from classification.students import Student
 from gan_vkd import ranks
 from gan_vkd.distill import Teacher
@@ -66,7 +66,7 @@ class Learner:
         if thrown_away:
             groups.append({"params": thrown_away, "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(groups, settings.lr, train.betas)
-        self.schedule = make_schedule(self.optimizer, settings, per_epoch)
+        self.schedule = make_schedule(self.optimizer, train, per_epoch)
         self.mix = make_mix(settings, self.classes)
         data = settings.data
         self._mean, self._std = (
@@ -161,22 +161,6 @@ class Learner:
             self.average.module.load_state_dict(state["average"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, settings: ClassifierSettings, per_epoch: int
-) -> CosineLRScheduler:
-    """timm's cosine with warm-up, in epochs or in updates."""
-    train = settings.train
-    unit = 1 if train.schedule == "epochs" else per_epoch
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=(train.epochs - train.cooldown_epochs) * unit,
-        lr_min=train.min_lr,
-        warmup_t=train.warmup_epochs * unit,
-        warmup_lr_init=train.warmup_lr,
-        t_in_epochs=train.schedule == "epochs",
-    )
 
 
 def make_mix(

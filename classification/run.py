@@ -1,16 +1,11 @@
 """A classification run's folder: what every run has, and the exported student."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
 from classification.config import ClassifierSettings, StudentSettings, load_settings
 from classification.students import Student, build_student
-from gan_vkd.checkpoint import digest, write_atomically
+from gan_vkd.checkpoint import load_weights, save_weights
 from gan_vkd.errors import VkdError
 from gan_vkd.folder import RunFolder
 
@@ -27,15 +22,7 @@ class Run(RunFolder):
         return load_settings(self.path)
 
     def export(self, student: Student, facts: dict[str, Any]) -> None:
-        write_student(self.student_file, student.network.state_dict(), facts)
-
-
-def write_student(file: Path, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """A student's weights as plain safetensors, loadable by timm, with its facts in the header."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    text = json.dumps(facts)
-    metadata = {"facts": text, "sha256": digest(text, tensors)}
-    write_atomically(file, lambda path: save_file(tensors, path, metadata))
+        save_weights(self.student_file, student.network.state_dict(), facts)
 
 
 def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, Any]]:
@@ -49,17 +36,12 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
         file = file / "student.safetensors"
     if not file.is_file():
         raise VkdError(f"{file}: no student yet; train first (vkd-classify train CONFIG --out RUN)")
+    state, facts = load_weights(file)
     try:
-        with safe_open(file, "pt") as saved:
-            metadata = saved.metadata() or {}
-            state = {key: saved.get_tensor(key) for key in saved.keys()}  # noqa: SIM118
-        if metadata["sha256"] != digest(metadata["facts"], state):
-            raise ValueError("its checksum does not match")
-        facts = json.loads(metadata["facts"])
         settings = StudentSettings(name=facts["name"], options=facts["options"])
         student = build_student(settings, len(facts["classes"]), facts["tokens"], drop_path=0.0)
         student.network.load_state_dict(state)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise VkdError(f"{file}: damaged or not a student of ours ({reason})") from None
+        raise VkdError(f"{file}: not a student of ours ({reason})") from None
     return student.to(device).eval().requires_grad_(False), facts

@@ -81,6 +81,33 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def save_weights(
+    path: Path, state: dict[str, Tensor], facts: dict[str, Any], **metadata: str
+) -> None:
+    """Writes a network's weights as plain safetensors, with what is known of it in the header."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    text = json.dumps(facts)
+    metadata |= {"facts": text, "sha256": digest(text, tensors)}
+    write_atomically(path, lambda file: save_file(tensors, file, metadata))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_weights` wrote: weights on the CPU, and facts.
+
+    Raises:
+        VkdError: damaged, cut off or of another kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if metadata["sha256"] != digest(metadata["facts"], state):
+            raise ValueError("its checksum does not match")
+        return state, json.loads(metadata["facts"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise VkdError(f"{path}: damaged or not one of our files ({error})") from None
+
+
 def _strip(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, Tensor):
         name = f"{len(tensors)}{name}"  # the number tells {1: ...} from {"1": ...}

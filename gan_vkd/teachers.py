@@ -1,5 +1,6 @@
 """Frozen networks by name, with their own preprocessing: to distil from and to judge with."""
 
+import argparse
 import dataclasses
 import warnings
 from collections.abc import Sequence
@@ -255,7 +256,10 @@ def load_foreign(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # of what it is about to refuse
+        with (
+            warnings.catch_warnings(action="ignore"),  # of what it is about to refuse
+            torch.serialization.safe_globals([argparse.Namespace]),  # settings beside weights
+        ):
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and unpickling errors of many kinds
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]

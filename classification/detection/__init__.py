@@ -1,0 +1,1 @@
+"""Detection with the same core: ViDT students from ViDT teachers."""

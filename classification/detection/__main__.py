@@ -1,0 +1,3 @@
+from classification.detection.cli import main
+
+main()

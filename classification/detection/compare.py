@@ -1,0 +1,72 @@
+"""Detection runs side by side: AP, and how soon it was reached."""
+
+from pathlib import Path
+
+from classification.arms import Measured
+from classification.arms import compare as compare_arms
+from classification.detection.config import DetectionSettings
+from classification.detection.evaluation import MEASURES
+from classification.detection.run import Run
+
+
+class Detected(Measured):
+    """A detection run's evaluations.
+
+    Args:
+        run: its folder.
+        target: the AP50 in percent whose first reaching is told.
+    """
+
+    key, name = "AP", "AP"
+
+    def __init__(self, run: Run, target: float) -> None:
+        super().__init__(run)
+        self.settings, self.target = run.settings(), target
+
+    @property
+    def run_settings(self) -> DetectionSettings:
+        return self.settings
+
+    @property
+    def caption(self) -> str:
+        data, train = self.settings.data, self.settings.train
+        share = f"{data.num_images:,} images" if data.num_images is not None else "all images"
+        return (
+            f"AP in percent on {data.heldout} ({self.last['images']:,} images), after "
+            f"{train.epochs} epochs of {data.train}, {share}, at {self.settings.evaluate.scale} "
+            "pixels"
+        )
+
+    @property
+    def teachers(self) -> str:
+        teacher = self.settings.teacher
+        return "" if teacher is None else f"ViDT {teacher.size}"
+
+    @property
+    def epochs(self) -> int:
+        return self.settings.train.epochs
+
+    @property
+    def _updates(self) -> str:
+        return f"updates to AP50 {self.target:g}"
+
+    @property
+    def compared(self) -> list[str]:
+        return ["AP", self._updates]
+
+    def numbers(self) -> dict[str, float]:
+        numbers = {name: self.last[name] for name in MEASURES if name in self.last}
+        for record in self.evaluations:
+            if record["AP50"] >= self.target:
+                return numbers | {self._updates: record["iteration"]}
+        return numbers
+
+
+def compare(folders: list[Path], out: Path, baseline: str = "plain", target: float = 50.0) -> str:
+    """Tables and curves of run folders (`classification.arms.compare`), and the first evaluated
+    update with an AP50 of `target` percent.
+
+    Raises:
+        VkdError: a folder that is no run, or was never evaluated; two runs of one arm and seed.
+    """
+    return compare_arms([Detected(Run(folder), target) for folder in folders], out, baseline)

@@ -1,0 +1,38 @@
+"""What a detector is taught by the objects: class, box and overlap of every predictor."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
+
+from classification.detection.config import CriterionSettings
+from classification.detection.matching import Targets, match
+from classification.detection.vidt import Outputs
+from gan_vkd import ranks
+
+
+def set_losses(said: Outputs, targets: Targets, settings: CriterionSettings) -> dict[str, Tensor]:
+    """The weighted losses by name, each the sum over the K predictors.
+
+    Focal loss of all classes of all queries; L1 and generalised IoU of the matched boxes; over the
+    number of objects, of all ranks (Carion et al. 2020; Zhu et al. 2021).
+    """
+    logits, boxes = said.logits.float(), said.boxes.float()
+    matches = match(logits, boxes, targets, settings)
+    count = torch.tensor(float(sum(targets.counts)), device=logits.device)
+    objects = ranks.mean(count).clamp_min(1)
+
+    wanted = torch.zeros_like(logits)
+    wanted[(*matches.place, targets.labels[matches.target])] = 1
+    classes = sigmoid_focal_loss(
+        logits, wanted, settings.focal_alpha, settings.focal_gamma, reduction="sum"
+    )
+    ours, theirs = boxes[matches.place], targets.boxes[matches.target]
+    overlap = generalized_box_iou_loss(
+        *(box_convert(x, "cxcywh", "xyxy") for x in (ours, theirs)), reduction="sum"
+    )
+    return {
+        "class_loss": settings.class_weight * classes / objects,
+        "box_loss": settings.box_weight * F.l1_loss(ours, theirs, reduction="sum") / objects,
+        "giou_loss": settings.giou_weight * overlap / objects,
+    }

@@ -1,0 +1,152 @@
+"""Batches of images and boxes: padded to one size, by number, made ahead by workers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from classification.detection.coco import Coco
+from classification.detection.config import DetectionSettings
+from classification.detection.matching import Targets
+from classification.detection.views import test_view, training_view, with_boxes
+from classification.items import sow
+from classification.order import BatchesFrom, Order, rows_of_a_part
+from gan_vkd import ranks
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.images import BadImage
+
+
+class Example(NamedTuple):
+    """An image (3, H, W), its labels (n,) and boxes (n, 4); or what was wrong with its file."""
+
+    image: Tensor
+    labels: Tensor
+    boxes: Tensor
+    place: int
+    fault: str
+
+
+class Batch(NamedTuple):
+    """Images (B, 3, H, W) padded to the largest, where they are padded (B, H, W), and objects.
+
+    indices: of the images in their set. faults: of files that could not be used and are not here.
+    """
+
+    images: Tensor
+    padding: Tensor
+    targets: Targets
+    indices: list[int]
+    faults: list[str]
+
+    def to(self, device: str) -> "Batch":
+        images, padding = (x.to(device, non_blocking=True) for x in (self.images, self.padding))
+        return self._replace(images=images, padding=padding, targets=self.targets.to(device))
+
+
+class Viewed(Dataset[Example]):
+    """Examples by (key, index): the key alone decides what is random in the view."""
+
+    def __init__(self, images: Coco, view: Any) -> None:
+        self.images, self.view = images, view
+
+    def __getitem__(self, place: tuple[Any, int]) -> Example:
+        key, index = place
+        sow(*key)
+        try:
+            objects = self.images.objects[index]
+            seen = with_boxes(self.view, self.images.image(index), objects)
+            return Example(*seen, index, "")
+        except BadImage as error:
+            nothing = torch.empty(0)
+            fault = f"{self.images.name(index)} ({error})"
+            return Example(nothing, nothing, nothing, index, fault)
+
+
+def together(examples: Sequence[Example]) -> Batch:
+    """Pads at the right and below; examples with a fault are left out."""
+    good = [example for example in examples if not example.fault]
+    sizes = [example.image.shape[1:] for example in good]
+    height, width = (max((size[i] for size in sizes), default=0) for i in (0, 1))
+    images = torch.zeros(len(good), 3, height, width)
+    padding = torch.ones(len(good), height, width, dtype=torch.bool)
+    for i, (example, (h, w)) in enumerate(zip(good, sizes, strict=True)):
+        images[i, :, :h, :w] = example.image
+        padding[i, :h, :w] = False
+    labels = torch.cat([example.labels for example in good]) if good else torch.empty(0)
+    boxes = torch.cat([example.boxes for example in good]) if good else torch.empty(0, 4)
+    counts = [len(example.labels) for example in good]
+    faults = [example.fault for example in examples if example.fault]
+    indices = [example.place for example in good]
+    return Batch(images, padding, Targets(labels, boxes, counts), indices, faults)
+
+
+class Feed:
+    """Batches by number, of this rank."""
+
+    def __init__(self, settings: DetectionSettings, images: Coco, device: str) -> None:
+        train = settings.train
+        self.settings, self.images, self.device = settings, images, device
+        self.order = Order(images.count, rows_of_a_part(train), settings.seed)
+        self.per_epoch = self.order.per_epoch // train.accumulate
+        if not self.per_epoch:
+            raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
+        self.items = Viewed(images, training_view(settings.data, settings.augment))
+        self.faults: set[str] = set()
+        self._next, self._batches = -1, iter(list[Batch]())
+
+    def __call__(self, number: int) -> Batch:
+        """Part `number` of the whole training.
+
+        Raises:
+            VkdError: a file that cannot be used, with data.damaged=refuse.
+        """
+        if number != self._next:
+            order = BatchesFrom(self.order, number)
+            self._batches = iter(_loader(self.settings, self.items, self.device, sampler=order))
+        self._next = number + 1
+        batch = next(self._batches)
+        if batch.faults:
+            self._tell(batch.faults)
+        if not batch.indices:
+            raise VkdError(f"no image of a whole batch can be used, the first: {batch.faults[0]}")
+        return batch.to(self.device)
+
+    def _tell(self, faults: list[str]) -> None:
+        if self.settings.data.damaged == "refuse":
+            raise VkdError(
+                f"cannot be used: {'; '.join(faults[:5])}. Mend or remove it, or set "
+                "data.damaged=skip; continue with --resume"
+            )
+        for fault in faults:
+            if fault not in self.faults:
+                print(f"passed over: {fault}")
+        self.faults.update(faults)
+
+
+def heldout_batches(settings: DetectionSettings, images: Coco, device: str) -> Iterator[Batch]:
+    """This rank's part of the held-out images, each once."""
+    evaluate, data = settings.evaluate, settings.data
+    part = ranks.own_part(images.count)
+    places = [((index,), index) for index in range(part.start, part.stop)]
+    items = Viewed(images, test_view(evaluate.scale, evaluate.longest, data.mean, data.std))
+    batches = [
+        places[i : i + evaluate.batch_size] for i in range(0, len(places), evaluate.batch_size)
+    ]
+    for batch in _loader(settings, items, device, sampler=batches):
+        yield batch.to(device)
+
+
+def _loader(
+    settings: DetectionSettings, items: Viewed, device: str, sampler: Any
+) -> DataLoader[Example]:
+    workers = settings.data.workers
+    return DataLoader(
+        items,
+        batch_sampler=sampler,
+        collate_fn=together,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=device.startswith("cuda"),
+    )

@@ -1,0 +1,137 @@
+"""What a detector is taught by a teacher: its [PATCH] and [DET] tokens, place by place.
+
+The teacher is a ViDT with as many [DET] tokens, which sees the same padded images.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classification.detection.config import DistillationSettings
+from classification.detection.vidt import Tokens
+from gan_vkd import ranks
+from gan_vkd.distill import make_projection
+
+SCALES = 4
+
+
+def rows(tokens: Tokens) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Patches of each scale (B h w, d), body (B Q, d) and neck (K B Q, d), a row a token."""
+    patches = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in tokens.patches]
+    return patches, tokens.body.flatten(0, 1), tokens.neck.flatten(0, 2)
+
+
+def standardize(x: Tensor, inside: Tensor) -> Tensor:
+    """Rows (N, d) to zero mean and unit variance a channel, over the rows inside of all ranks.
+
+    Differentiable, in float32; inside is (N, 1), 1 or 0.
+    """
+    x = x.float()
+    count = ranks.total(inside.sum())
+    mean = ranks.total((x * inside).sum(0)) / count
+    centred = (x - mean) * inside
+    variance = ranks.total(centred.square().sum(0)) / (count - 1).clamp_min(1)
+    return centred / (variance + 1e-5).sqrt()
+
+
+class ScaledProjection(nn.Module):
+    """A projection of the core, then a learnt scale and bias of each channel."""
+
+    def __init__(self, name: str, student_width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.project = make_projection(name, student_width, teacher_width)
+        self.scale = nn.Parameter(torch.ones(teacher_width))
+        self.bias = nn.Parameter(torch.zeros(teacher_width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(x) * self.scale + self.bias
+
+
+class DetectionVkD(nn.Module):
+    """Smooth L1 between projected tokens and the teacher's, standardised over the batch.
+
+    Miles, Elezi and Deng, CVPR 2024, section 4.2. A projection for each scale of the patches, one
+    for the body's and one for the neck's [DET] tokens; the terms are summed. Padding is left out.
+    Where the student is standardised as well, as published, scale and bias of the projection
+    cancel; `standardize = teacher` lets them learn the teacher's.
+    """
+
+    def __init__(
+        self, settings: DistillationSettings, student_width: int, teacher_width: int
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.projections = nn.ModuleList(
+            ScaledProjection(settings.projection, student_width, teacher_width)
+            for _ in range(SCALES + 2)
+        )
+
+    def forward(self, student: Tokens, teacher: Tokens) -> dict[str, Tensor]:
+        """The weighted terms: patches, body, neck."""
+        ours, theirs = rows(student), rows(teacher)
+        inside = [(~p).flatten()[:, None].float() for p in student.paddings]
+        *of_patches, of_body, of_neck = self.projections
+        patches = [
+            self._term(project, x, y, mask)
+            for project, x, y, mask in zip(of_patches, ours[0], theirs[0], inside, strict=True)
+        ]
+        weights = self.settings
+        return {
+            "patch_loss": weights.patches * torch.stack(patches).sum(),
+            "body_loss": weights.body * self._term(of_body, ours[1], theirs[1]),
+            "neck_loss": weights.neck * self._term(of_neck, ours[2], theirs[2]),
+        }
+
+    def _term(
+        self, project: nn.Module, student: Tensor, teacher: Tensor, inside: Tensor | None = None
+    ) -> Tensor:
+        inside = torch.ones_like(student[:, :1]) if inside is None else inside
+        x, y = project(student), teacher.detach().float()
+        which = self.settings.standardize
+        x = standardize(x, inside) if which == "both" else x.float()
+        y = standardize(y, inside) if which != "none" else y
+        distance = F.smooth_l1_loss(x * inside, y * inside, reduction="sum")
+        return distance / (ranks.mean(inside.sum()).clamp_min(1) * y.shape[1])
+
+
+class TokenMatching(nn.Module):
+    """ViDT's own distillation: the root of the summed mean distances (equation 4 of its paper).
+
+    The neck's tokens count for each predictor.
+
+    Raises:
+        ValueError: unequal widths.
+    """
+
+    def __init__(
+        self, settings: DistillationSettings, student_width: int, teacher_width: int
+    ) -> None:
+        super().__init__()
+        if student_width != teacher_width:
+            raise ValueError(
+                f"token matching needs equal widths, got student {student_width}, teacher "
+                f"{teacher_width}: choose method = vkd"
+            )
+        self.settings = settings
+
+    def forward(self, student: Tokens, teacher: Tokens) -> dict[str, Tensor]:
+        """The weighted loss."""
+        ours, theirs = rows(student), rows(teacher)
+        patches = [_distance(x, y) for x, y in zip(ours[0], theirs[0], strict=True)]
+        terms = [
+            self.settings.patches * torch.stack(patches).sum(),
+            self.settings.body * _distance(ours[1], theirs[1]),
+            self.settings.neck * _distance(ours[2], theirs[2]) * len(student.neck),
+        ]
+        return {"token_loss": ranks.mean(torch.stack(terms).sum()).sqrt()}
+
+
+def _distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean Euclidean distance of rows (N, d)."""
+    return (student.float() - teacher.detach().float()).norm(dim=1).mean()
+
+
+DISTILLATIONS: dict[str, type[DetectionVkD] | type[TokenMatching]] = {
+    "vkd": DetectionVkD,
+    "token_matching": TokenMatching,
+}

@@ -1,0 +1,143 @@
+"""A detector in training: one update, as the papers have it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+
+from classification.detection.config import DetectionSettings
+from classification.detection.criterion import set_losses
+from classification.detection.data import Batch
+from classification.detection.distillation import DISTILLATIONS
+from classification.detection.vidt import ViDT
+from classification.items import sow
+from classification.schedule import make_schedule
+from gan_vkd import ranks
+
+
+class Learner:
+    """The detector, its teacher, what projects between them, the optimiser and the schedule.
+
+    Args:
+        settings: of the run.
+        detector: what is trained.
+        teacher: frozen, of the settings; None without distillation.
+        per_epoch: updates.
+        device: where everything lies.
+
+    Raises:
+        ValueError: widths that do not fit the method.
+    """
+
+    def __init__(
+        self,
+        settings: DetectionSettings,
+        detector: ViDT,
+        teacher: ViDT | None,
+        per_epoch: int,
+        device: str,
+    ) -> None:
+        train = settings.train
+        self.settings, self.device = settings, device
+        self.per_epoch, self.total = per_epoch, per_epoch * train.epochs
+        self.detector = detector.to(device).train()
+        self.teacher = None if teacher is None else teacher.to(device).eval().requires_grad_(False)
+        self.distill: nn.Module | None = None
+        if settings.distill is not None and teacher is not None:
+            make = DISTILLATIONS[settings.distill.method]
+            self.distill = make(settings.distill, detector.width, teacher.width).to(device)
+        self._factor = 1.0
+        self.optimizer = torch.optim.AdamW(self._groups(), settings.lr, train.betas)
+        self.schedule = make_schedule(self.optimizer, train, per_epoch)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Weight decay for all of the neck and the matrices of the body, as in ViDT."""
+        decay = self.settings.train.weight_decay
+        spared = ("det_token", "det_position")
+        groups = param_groups_weight_decay(self.detector.body, decay, no_weight_decay_list=spared)
+        neck = [
+            parameter
+            for name, parameter in self.detector.named_parameters()
+            if parameter.requires_grad and not name.startswith("body.")
+        ]
+        groups.append({"params": neck, "weight_decay": decay})
+        thrown_away = [] if self.distill is None else list(self.distill.parameters())
+        if thrown_away:
+            groups.append({"params": thrown_away, "weight_decay": 0.0})
+        return groups
+
+    def step(self, parts: Callable[[int], Batch], number: int) -> dict[str, Tensor]:
+        """Update `number`, on the parts of its batch; parts(i) gives part i of the training."""
+        train = self.settings.train
+        sums: dict[str, Tensor] = {}
+        self._set_rate(number)
+        for i in range(train.accumulate):
+            batch = parts(number * train.accumulate + i)
+            sow(self.settings.seed, number, ranks.rank(), "dropping", i)
+            losses = self._losses(batch)
+            (torch.stack(list(losses.values())).sum() / train.accumulate).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() / train.accumulate
+        learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
+        ranks.average_gradients(learnt)
+        if train.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.detector.parameters(), train.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return sums
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        settings = self.settings
+        with self._precision(settings.train.precision):
+            said = self.detector(batch.images, batch.padding)
+        losses = set_losses(said, batch.targets, settings.criterion)
+        if self.distill is None or self.teacher is None or settings.distill is None:
+            return losses
+        with torch.no_grad(), self._precision(settings.train.teacher_precision):
+            taught = self.teacher(batch.images, batch.padding)
+        terms = self.distill(said.tokens, taught.tokens)
+        return losses | {name: settings.distill.weight * x for name, x in terms.items()}
+
+    def _precision(self, name: str) -> Any:
+        kind = self.device.partition(":")[0]
+        return torch.autocast(kind, torch.bfloat16, enabled=name == "bfloat16")
+
+    def _set_rate(self, number: int) -> None:
+        if self.settings.train.schedule == "epochs":
+            self.schedule.step(number // self.per_epoch)
+        else:
+            self.schedule.step_update(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self._factor
+
+    @property
+    def rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    # what a run's loop needs (gan_vkd.progress.Trained)
+
+    def set_learning_rates(self, factor: float) -> None:
+        self._factor = factor
+
+    def shared(self) -> dict[str, Tensor]:
+        return dict(self.detector.state_dict())
+
+    def decompositions(self) -> dict[str, Tensor]:
+        """Projections' bases, by name."""
+        buffers = [] if self.distill is None else self.distill.named_buffers()
+        return {f"distill.{name}": x for name, x in buffers if x.is_floating_point()}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "detector": self.detector.state_dict(),
+            "distill": None if self.distill is None else self.distill.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.detector.load_state_dict(state["detector"])
+        if self.distill is not None:
+            self.distill.load_state_dict(state["distill"])
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,126 @@
+"""Boxes drawn on pictures, and written in COCO's format of results."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from classification.detection.evaluation import best
+from classification.detection.run import read_detector
+from classification.detection.vidt import ViDT
+from classification.detection.views import test_view
+from gan_vkd.checkpoint import write_atomically
+from gan_vkd.devices import pick_device
+from gan_vkd.errors import VkdError
+from gan_vkd.images import BadImage, is_image, open_rgb
+
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+
+
+def predict(
+    run: Path, sources: list[Path], out: Path, threshold: float = 0.5, device: str = "auto"
+) -> list[Path]:
+    """Detects objects in images, draws them and writes detections.json.
+
+    Args:
+        run: a run folder or an exported detector.
+        sources: images, and folders of such.
+        out: for the pictures, under their names as PNG, and detections.json: a list of image_id,
+            file_name, category_id, bbox (left, top, width, height in pixels) and score. image_id is
+            the file's name where that is a number, as in COCO, otherwise its place from 1 on.
+        threshold: of the score, for the pictures; detections.json has all.
+        device: where the detector runs.
+
+    Returns:
+        What was written.
+
+    Raises:
+        VkdError: no detector, no such image, or one that cannot be used.
+    """
+    device = pick_device(device)
+    detector, facts = read_detector(run, device)
+    view = test_view(facts["scale"], facts["longest"], facts["mean"], facts["std"])
+    written, results = [], list[dict[str, Any]]()
+    names: set[str] = set()
+    for place, file in enumerate(_files(sources), start=1):
+        image = _open(file)
+        corners, scores, labels = detect(detector, view, image, device)
+        number = int(file.stem) if file.stem.isdecimal() else place
+        results += [
+            {
+                "image_id": number,
+                "file_name": file.name,
+                "category_id": int(label),
+                "bbox": [round(x, 2) for x in (left, top, right - left, bottom - top)],
+                "score": round(score, 5),
+            }
+            for (left, top, right, bottom), score, label in zip(
+                corners.tolist(), scores.tolist(), labels.tolist(), strict=True
+            )
+        ]
+        shown = scores >= threshold
+        categories = [facts["categories"].get(str(x), str(x)) for x in labels[shown].tolist()]
+        picture = draw(image, corners[shown], categories, scores[shown].tolist())
+        name = file.stem if file.stem not in names else f"{file.stem}_{place}"
+        names.add(name)
+        target = out / f"{name}.png"
+        write_atomically(target, partial(picture.save, format="PNG"))
+        written.append(target)
+    table = out / "detections.json"
+    write_atomically(table, lambda path: path.write_text(json.dumps(results)))
+    return [*written, table]
+
+
+@torch.no_grad()
+def detect(
+    detector: ViDT, view: Any, image: Image.Image, device: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Corners (n, 4) in the image's pixels, scores and categories (n,), best first."""
+    pixels = view(image)[None].to(device)
+    padding = torch.zeros(1, *pixels.shape[2:], dtype=torch.bool, device=device)
+    size = torch.tensor([[image.width, image.height]], device=device)
+    corners, scores, labels = (x[0].cpu() for x in best(detector(pixels, padding), size))
+    limits = torch.tensor([image.width, image.height] * 2)
+    return corners.clamp_min(0).minimum(limits), scores, labels
+
+
+def draw(
+    image: Image.Image, corners: Tensor, categories: list[str], scores: list[float]
+) -> Image.Image:
+    """A copy of the image with a named box for each object."""
+    picture = image.copy()
+    pen = ImageDraw.Draw(picture)
+    line = max(1, round(min(image.size) / 200))
+    font = ImageFont.load_default(size=max(10, min(image.size) / 25))
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(categories))}
+    for box, name, score in zip(corners.tolist(), categories, scores, strict=True):
+        pen.rectangle(box, outline=colours[name], width=line)
+        text, place = f"{name} {score:.2f}", (box[0] + line, max(0.0, box[1]))
+        pen.rectangle(pen.textbbox(place, text, font=font), fill=colours[name])
+        pen.text(place, text, fill="white", font=font)
+    return picture
+
+
+def _files(sources: list[Path]) -> Iterator[Path]:
+    for source in map(Path.expanduser, sources):
+        if not source.is_dir():
+            yield source
+            continue
+        images = sorted(file for file in source.iterdir() if is_image(file.name))
+        if not images:
+            raise VkdError(f"{source}: no images in it")
+        yield from images
+
+
+def _open(file: Path) -> Image.Image:
+    try:
+        return open_rgb(file.read_bytes())
+    except OSError as error:
+        raise VkdError(f"{file}: {error.strerror}") from None
+    except BadImage as error:
+        raise VkdError(f"{file}: {error}") from None

@@ -1,0 +1,75 @@
+"""A detection run's folder: what every run has, and the exported detector."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classification.detection.build import make_detector
+from classification.detection.config import DetectionSettings, DetectorSettings, load_settings
+from classification.detection.published import to_published
+from classification.detection.vidt import ViDT
+from gan_vkd.checkpoint import load_weights, save_weights, write_atomically
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.folder import RunFolder
+
+
+class Run(RunFolder):
+    """Beside the files of every run: evaluations.jsonl, and detector.safetensors, the weights of
+    the best detector with what is needed to build it."""
+
+    @property
+    def detector_file(self) -> Path:
+        return self.path / "detector.safetensors"
+
+    def settings(self) -> DetectionSettings:
+        return load_settings(self.path)
+
+    def export(self, detector: ViDT, facts: dict[str, Any]) -> None:
+        save_weights(self.detector_file, detector.state_dict(), facts)
+
+
+def read_detector(file: Path, device: str = "cpu") -> tuple[ViDT, dict[str, Any]]:
+    """The detector of a run folder or an exported file, in eval mode, and its facts.
+
+    Raises:
+        VkdError: no such file, or one that is damaged or of another kind.
+    """
+    file = file.expanduser()
+    if file.is_dir():
+        file = file / "detector.safetensors"
+    if not file.is_file():
+        raise VkdError(f"{file}: no detector yet; train first (vkd-detect train CONFIG --out RUN)")
+    state, facts = load_weights(file)
+    try:
+        settings = DetectorSettings(**facts["detector"])
+        detector = make_detector(settings, int(facts["classes"]))
+        detector.load_state_dict(state)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise VkdError(f"{file}: not a detector of ours ({reason})") from None
+    return detector.to(device).eval().requires_grad_(False), facts
+
+
+def export_detector(run: Path, out: Path) -> str:
+    """Writes the best detector of a run.
+
+    .safetensors is for `vkd-detect predict` and for student.weights or teacher.weights; .pth has
+    the names of the published checkpoints, under "model".
+
+    Raises:
+        SettingsError: another suffix.
+        VkdError: no detector.
+    """
+    detector, facts = read_detector(run)
+    state = detector.state_dict()
+    if out.suffix == ".safetensors":
+        save_weights(out, state, facts)
+    elif out.suffix == ".pth":
+        buffer = io.BytesIO()  # torch.save reports a full disk as an error of its own
+        torch.save({"model": to_published(state)}, buffer)
+        write_atomically(out, lambda file: file.write_bytes(buffer.getvalue()))
+    else:
+        raise SettingsError(f"{out}: expected a name that ends in .safetensors or .pth")
+    return f"{out}: a ViDT {facts['detector']['size']} of {facts['classes']} classes"

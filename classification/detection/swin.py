@@ -1,0 +1,305 @@
+"""ViDT's body: Swin with reconfigured attention (Song et al., ICLR 2022, section 3.1).
+
+[PATCH] tokens attend within windows, as in Swin (Liu et al., ICCV 2021), and never see a [DET]
+token. [DET] tokens attend to each other, and in the last stage to all [PATCH] tokens as well. Both
+go through the same weights.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp, trunc_normal_
+from torch import Tensor, nn
+
+WINDOW, SHIFT = 7, 3
+MASKED = -100.0  # added to an attention's logit, as in the published weights' training
+
+
+class Size(NamedTuple):
+    """Channels of the first stage (they double at each), blocks and heads of the four stages."""
+
+    channels: int
+    depths: tuple[int, int, int, int]
+    heads: tuple[int, int, int, int]
+    drop_path: float  # as published for this size
+
+    @property
+    def widths(self) -> list[int]:
+        return [self.channels * 2**i for i in range(4)]
+
+
+SIZES = {
+    "nano": Size(48, (2, 2, 6, 2), (3, 6, 12, 24), 0.0),
+    "tiny": Size(96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2),
+    "small": Size(96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3),
+    "base": Size(128, (2, 2, 18, 2), (4, 8, 16, 32), 0.3),
+}
+
+
+class Sight(NamedTuple):
+    """What [DET] tokens see of the [PATCH] tokens, in the last stage.
+
+    position: (B, N, C), added to the patches. bias: (B, 1, 1, N + Q), added to the attention's
+    logits; padding is masked.
+    """
+
+    position: Tensor
+    bias: Tensor
+
+
+class Attention(nn.Module):
+    """Window attention among patches, attention of [DET] tokens, with one set of weights."""
+
+    places: Tensor
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.position_bias = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
+        trunc_normal_(self.position_bias, std=0.02)
+        self.register_buffer("places", relative_places(), persistent=False)
+
+    def forward(
+        self, patches: Tensor, det: Tensor, shift: int, seen: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Patches (B, h, w, C) and [DET] tokens (B, Q, C), both attended.
+
+        Args:
+            patches: normalised.
+            det: normalised, with their position.
+            shift: of the windows.
+            seen: patches with their position (B, N, C) and bias, for [DET] tokens to see.
+        """
+        x = self.proj(self._windows(patches, shift))
+        q, k, v = self._split(self.qkv(det))
+        bias = None
+        if seen is not None:
+            width = det.shape[-1]
+            kv = F.linear(seen[0], self.qkv.weight[width:], self.qkv.bias[width:])
+            more_k, more_v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            k, v, bias = torch.cat([more_k, k], 2), torch.cat([more_v, v], 2), seen[1].to(q.dtype)
+        attended = F.scaled_dot_product_attention(q, k, v, bias)
+        return x, self.proj(attended.transpose(1, 2).flatten(2))
+
+    def _windows(self, x: Tensor, shift: int) -> Tensor:
+        b, h, w, _ = x.shape
+        x = F.pad(x, (0, 0, 0, -w % WINDOW, 0, -h % WINDOW))
+        _, rows, columns, _ = x.shape
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+        windows = to_windows(x)
+        bias = self.position_bias[self.places].permute(2, 0, 1)[None]
+        if shift:
+            bias = bias + shift_bias(rows, columns, x.device)[:, None]
+        q, k, v = self._split(self.qkv(windows))
+        bias = bias.to(q.dtype).expand(len(windows) // b, -1, -1, -1).repeat(b, 1, 1, 1)
+        attended = F.scaled_dot_product_attention(q, k, v, bias)
+        x = from_windows(attended.transpose(1, 2).flatten(2), rows, columns)
+        if shift:
+            x = x.roll((shift, shift), (1, 2))
+        return x[:, :h, :w]
+
+    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, 3C) -> three of (B, heads, N, C / heads)."""
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, shift: int, position: int, drop_path: float) -> None:
+        super().__init__()
+        self.shift = shift
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, 4 * width)
+        self.det_position = nn.Linear(position, width)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], position: Tensor, sight: Sight | None
+    ) -> Tensor:
+        """Tokens (B, N + Q, C), patches of the grid (h, w) first; position (1, Q, P) of [DET]."""
+        n = grid[0] * grid[1]
+        normed = self.norm1(tokens)
+        patches, det = normed[:, :n], normed[:, n:] + self.det_position(position)
+        seen = None if sight is None else (patches + sight.position, sight.bias)
+        patches, det = self.attention(patches.unflatten(1, grid), det, self.shift, seen)
+        tokens = tokens + self.drop_path(torch.cat([patches.flatten(1, 2), det], 1))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+class Merge(nn.Module):
+    """Four neighbouring patches become one; [DET] tokens go through the same map, repeated."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * width)
+        self.reduction = nn.Linear(4 * width, out, bias=False)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        h, w = grid
+        patches, det = tokens[:, : h * w].unflatten(1, grid), tokens[:, h * w :]
+        patches = F.pad(patches, (0, 0, 0, w % 2, 0, h % 2))
+        four = [patches[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+        tokens = torch.cat([torch.cat(four, -1).flatten(1, 2), det.repeat(1, 1, 4)], 1)
+        return self.reduction(self.norm(tokens)), ((h + 1) // 2, (w + 1) // 2)
+
+
+class Stage(nn.Module):
+    def __init__(
+        self, width: int, out: int, heads: int, position: int, drop_paths: list[float]
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(width, heads, SHIFT if i % 2 else 0, position, rate)
+            for i, rate in enumerate(drop_paths)
+        )
+        self.merge = Merge(width, out)
+
+
+class PatchEmbed(nn.Module):
+    """Images (B, 3, H, W) -> (B, h, w, C), a token for four by four pixels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, 4, stride=4)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        h, w = images.shape[-2:]
+        return self.norm(self.proj(F.pad(images, (0, -w % 4, 0, -h % 4))).permute(0, 2, 3, 1))
+
+
+class BodyOutput(NamedTuple):
+    """maps: of stages two to four and the last one merged, (B, C, h, w). det: (B, Q, C)."""
+
+    maps: list[Tensor]
+    det: Tensor
+
+
+class Body(nn.Module):
+    """Args:
+    size: of Swin.
+    queries: Q, [DET] tokens.
+    width: d, of their position and of the last merged map.
+    drop_path: the last block's rate of stochastic depth; it grows linearly from 0.
+    """
+
+    def __init__(self, size: Size, queries: int, width: int, drop_path: float) -> None:
+        super().__init__()
+        widths = size.widths
+        self.embed = PatchEmbed(size.channels)
+        self.det_token = nn.Parameter(torch.zeros(1, queries, size.channels))
+        self.det_position = nn.Parameter(torch.zeros(1, queries, width))
+        rates = iter(np.linspace(0, drop_path, sum(size.depths)).tolist())
+        self.stages = nn.ModuleList(
+            Stage(c, out, heads, width, [next(rates) for _ in range(depth)])
+            for c, out, heads, depth in zip(
+                widths, [*widths[1:], width], size.heads, size.depths, strict=True
+            )
+        )
+        self.apply(_initialize)
+        trunc_normal_(self.det_token, std=0.02)
+        trunc_normal_(self.det_position, std=0.02)
+
+    def forward(self, images: Tensor, padding: Tensor) -> BodyOutput:
+        """Normalised images (B, 3, H, W), and where they are padded (B, H, W)."""
+        patches = self.embed(images)
+        b, *grid = patches.shape[:3]
+        padding = shrink(padding, (grid[0] // 8, grid[1] // 8))
+        h, w = grid
+        tokens = torch.cat([patches.flatten(1, 2), self.det_token.expand(b, -1, -1)], 1)
+        maps = []
+        for i, stage in enumerate(self.stages):
+            last = i == len(self.stages) - 1
+            sight = self._sight(padding, (h, w), tokens.shape[-1]) if last else None
+            for block in stage.blocks:  # type: ignore[union-attr]
+                tokens = block(tokens, (h, w), self.det_position, sight)
+            if i:
+                maps.append(to_map(tokens, (h, w)))
+            det = tokens[:, h * w :]
+            tokens, (h, w) = stage.merge(tokens, (h, w))  # type: ignore[operator]
+        maps.append(to_map(tokens, (h, w)))
+        return BodyOutput(maps, det)
+
+    def _sight(self, padding: Tensor, grid: tuple[int, int], width: int) -> Sight:
+        padding = shrink(padding, grid)
+        bias = F.pad(padding.flatten(1).float() * MASKED, (0, self.det_token.shape[1]))
+        return Sight(sine_position(padding, width).flatten(1, 2), bias[:, None, None])
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The patches of (B, N + Q, C) as (B, C, h, w)."""
+    return tokens[:, : grid[0] * grid[1]].unflatten(1, grid).permute(0, 3, 1, 2)
+
+
+def to_windows(x: Tensor) -> Tensor:
+    """(B, h, w, C), multiples of the window -> (B windows, 49, C)."""
+    x = x.unflatten(1, (-1, WINDOW)).unflatten(3, (-1, WINDOW))
+    return x.transpose(2, 3).flatten(0, 2).flatten(1, 2)
+
+
+def from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `to_windows`."""
+    x = windows.unflatten(1, (WINDOW, WINDOW))
+    x = x.unflatten(0, (-1, rows // WINDOW, columns // WINDOW))
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def relative_places(window: int = WINDOW) -> Tensor:
+    """(49, 49): the place in the table of position biases of each pair in a window."""
+    y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    y, x = (c.flatten()[:, None] - c.flatten()[None] + window - 1 for c in (y, x))
+    return y * (2 * window - 1) + x
+
+
+@lru_cache(maxsize=256)
+def shift_bias(rows: int, columns: int, device: torch.device) -> Tensor:
+    """(windows, 49, 49): what keeps tokens that are no neighbours in the image from each other."""
+
+    def regions(length: int) -> Tensor:
+        places = torch.arange(length, device=device)
+        return (places >= length - WINDOW).long() + (places >= length - SHIFT).long()
+
+    region = 3 * regions(rows)[:, None] + regions(columns)[None]
+    windows = to_windows(region[None, ..., None]).squeeze(-1)
+    return (windows[:, :, None] != windows[:, None]).float() * MASKED
+
+
+def shrink(padding: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, H, W) bool -> (B, h, w), the nearest."""
+    if padding.shape[1:] == size:
+        return padding
+    return F.interpolate(padding[None].float(), size=size)[0].bool()
+
+
+def sine_position(padding: Tensor, width: int) -> Tensor:
+    """(B, h, w) bool -> (B, h, w, width): sines and cosines of the place in the unpadded image.
+
+    Carion et al., ECCV 2020 (DETR), with coordinates normalised to 2 pi.
+    """
+    inside = (~padding).float()
+    half = width // 2
+    i = torch.arange(half, device=padding.device)
+    periods = 10000 ** (2 * (i // 2) / half)
+    position = []
+    for dim in (1, 2):
+        place = inside.cumsum(dim)
+        place = place / (place.select(dim, -1).unsqueeze(dim) + 1e-6) * 2 * math.pi
+        angle = place[..., None] / periods
+        position.append(torch.stack([angle[..., ::2].sin(), angle[..., 1::2].cos()], -1).flatten(3))
+    return torch.cat(position, -1)
