@@ -1,0 +1,158 @@
+"""Distillation of tokens against slow transcriptions, and on two ranks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from classification.detection.config import DistillationSettings
+from classification.detection.distillation import DetectionVkD, TokenMatching, standardize
+from classification.detection.vidt import Tokens
+from tests.test_ranks import on_ranks
+
+SIDES = [(4, 6), (2, 3), (1, 2), (1, 1)]
+
+
+def drawn(width: int, seed: int, images: int = 2, padded: bool = False) -> Tokens:
+    generator = torch.Generator().manual_seed(seed)
+    paddings = [torch.zeros(images, *side, dtype=torch.bool) for side in SIDES]
+    if padded:
+        paddings[0][:, :, 4:] = True
+        paddings[1][:, :, 2:] = True
+    return Tokens(
+        [torch.randn(images, width, *side, generator=generator) for side in SIDES],
+        paddings,
+        torch.randn(images, 5, width, generator=generator),
+        torch.randn(3, images, 5, width, generator=generator),
+    )
+
+
+def requiring(tokens: Tokens) -> Tokens:
+    for x in (*tokens.patches, tokens.body, tokens.neck):
+        x.requires_grad_()
+    return tokens
+
+
+def test_vkd_is_smooth_l1_of_standardised_rows() -> None:
+    torch.manual_seed(0)
+    vkd = DetectionVkD(DistillationSettings(patches=0.5, neck=2.0), 4, 6)
+    student, teacher = requiring(drawn(4, 1)), requiring(drawn(6, 2))
+    losses = vkd(student, teacher)
+
+    def term(i: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        p = vkd.projections[i].project.matrix()
+        torch.testing.assert_close(p.T @ p, torch.eye(4), atol=1e-5, rtol=0)
+        x = x.reshape(-1, 4) @ p.T
+        y = y.reshape(-1, 6)
+        x, y = ((z - z.mean(0)) / (z.var(0) + 1e-5).sqrt() for z in (x, y))
+        return F.smooth_l1_loss(x, y)
+
+    patches = [
+        term(i, student.patches[i].permute(0, 2, 3, 1), teacher.patches[i].permute(0, 2, 3, 1))
+        for i in range(4)
+    ]
+    torch.testing.assert_close(losses["patch_loss"], 0.5 * sum(patches))
+    torch.testing.assert_close(losses["body_loss"], term(4, student.body, teacher.body))
+    torch.testing.assert_close(losses["neck_loss"], 2 * term(5, student.neck, teacher.neck))
+    sum(losses.values()).backward()
+    assert student.body.grad is not None
+    assert teacher.body.grad is None
+
+
+def test_padding_is_left_out() -> None:
+    vkd = DetectionVkD(DistillationSettings(), 6, 6)
+    student, teacher = drawn(6, 1, padded=True), drawn(6, 2, padded=True)
+    before = vkd(student, teacher)
+    student.patches[0][..., 4:] = 1e3
+    teacher.patches[1][..., 2:] = -1e3
+    after = vkd(student, teacher)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    student.patches[0][..., 0, 0] += 1
+    assert vkd(student, teacher)["patch_loss"] != before["patch_loss"]
+
+
+@pytest.mark.parametrize(("standardized", "learns"), [("both", False), ("teacher", True)])
+def test_scale_and_bias_count_where_the_student_is_not_standardised(
+    standardized: Any, learns: bool
+) -> None:
+    vkd = DetectionVkD(DistillationSettings(standardize=standardized), 4, 6)
+    student, teacher = drawn(4, 1), drawn(6, 2)
+    before = float(vkd(student, teacher)["body_loss"])
+    with torch.no_grad():
+        vkd.projections[4].scale.fill_(3.0)
+        vkd.projections[4].bias.fill_(0.7)
+    moved = abs(float(vkd(student, teacher)["body_loss"]) - before)
+    assert (moved > 1e-2) == learns
+
+
+def test_without_standardisation_it_is_smooth_l1() -> None:
+    vkd = DetectionVkD(DistillationSettings(standardize="none", projection="identity"), 6, 6)
+    student, teacher = drawn(6, 1), drawn(6, 2)
+    torch.testing.assert_close(
+        vkd(student, teacher)["neck_loss"], F.smooth_l1_loss(student.neck, teacher.neck)
+    )
+
+
+def test_token_matching_is_the_root_of_summed_distances() -> None:
+    matching = TokenMatching(DistillationSettings(method="token_matching"), 6, 6)
+    student, teacher = drawn(6, 1), drawn(6, 2)
+    total = 0.0
+    for x, y in zip(student.patches, teacher.patches, strict=True):
+        total += float((x - y).square().sum(1).sqrt().mean())
+    total += float((student.body - teacher.body).square().sum(2).sqrt().mean())
+    total += 3 * float((student.neck - teacher.neck).square().sum(3).sqrt().mean())
+    found = matching(student, teacher)
+    assert float(found["token_loss"]) == pytest.approx(total**0.5, rel=1e-5)
+
+
+def test_token_matching_needs_equal_widths() -> None:
+    with pytest.raises(ValueError, match="choose method = vkd"):
+        TokenMatching(DistillationSettings(method="token_matching"), 4, 6)
+
+
+def test_standardised_rows_have_no_mean_and_unit_variance() -> None:
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 7 + 2
+    inside = (torch.arange(50) % 3 > 0).float()[:, None]
+    y = standardize(x, inside)[inside[:, 0] > 0]
+    torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(y.var(0), torch.ones(3), atol=1e-5, rtol=0)
+
+
+def _on_a_rank(rank: int, world: int, file: str, queue: Any) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
+    queue.put((rank, _gradients(rank, world)))
+    torch.distributed.destroy_process_group()
+
+
+def _gradients(rank: int, world: int) -> dict[str, list[float]]:
+    """Of the whole batch's body tokens, from this rank's rows."""
+    torch.manual_seed(0)
+    found = {}
+    for make, method in ((DetectionVkD, "vkd"), (TokenMatching, "token_matching")):
+        settings = DistillationSettings(method=method)  # type: ignore[arg-type]
+        distill = make(settings, 6, 6)
+        whole = [drawn(6, 1, images=4, padded=True), drawn(6, 2, images=4, padded=True)]
+        part = slice(rank * 4 // world, (rank + 1) * 4 // world)
+        student, teacher = (
+            Tokens([x[part] for x in t.patches], [p[part] for p in t.paddings], t.body[part],
+                   t.neck[:, part])
+            for t in whole
+        )  # fmt: skip
+        scale = torch.ones(6, requires_grad=True)
+        student = student._replace(
+            body=student.body * scale, patches=[x * scale[:, None, None] for x in student.patches]
+        )
+        sum(distill(student, teacher).values()).backward()
+        assert scale.grad is not None
+        found[method] = scale.grad.tolist()
+    return found
+
+
+def test_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
+    alone = _gradients(0, 1)
+    found = on_ranks(2, _on_a_rank, str(tmp_path / "meet"))
+    for method, gradient in alone.items():
+        mean = [(a + b) / 2 for a, b in zip(found[0][method], found[1][method], strict=True)]
+        assert mean == pytest.approx(gradient, rel=1e-4, abs=1e-6)

@@ -1,0 +1,178 @@
+"""The network: published sizes and names, Swin's own features, what [DET] tokens see."""
+
+import json
+import math
+
+import pytest
+import timm
+import torch
+
+from classification.detection.published import body_from_swin, from_published, to_published
+from classification.detection.swin import (
+    Attention,
+    Size,
+    relative_places,
+    shift_bias,
+    sine_position,
+)
+from classification.detection.vidt import ViDT, share_inside
+from tests.real_data import SHARED, needs_shared
+
+MILLIONS = {"nano": 15.73, "tiny": 37.96, "small": 60.47, "base": 99.96}
+SMALL = Size(16, (1, 2, 2, 1), (1, 2, 4, 8), 0.0)
+
+
+@pytest.mark.parametrize("size", MILLIONS)
+def test_published_numbers_of_parameters(size: str) -> None:
+    with torch.device("meta"):
+        detector = ViDT(size)
+    assert round(sum(p.numel() for p in detector.parameters()) / 1e6, 2) == MILLIONS[size]
+
+
+@needs_shared
+@pytest.mark.parametrize("size", MILLIONS)
+def test_a_published_checkpoint_converts_both_ways(size: str) -> None:
+    name = "base_win7_22k" if size == "base" else size
+    listed = json.loads((SHARED / "reference" / f"vidt_swin_{name}.json").read_text())
+    generator = torch.Generator().manual_seed(0)
+    theirs = {k: torch.randn(shape, generator=generator) for k, shape in listed.items()}
+    for k in theirs:
+        if k.endswith("relative_position_index"):
+            theirs[k] = relative_places()
+        if k.startswith("transformer.decoder.bbox_embed."):
+            theirs[k] = theirs[k.removeprefix("transformer.decoder.")]
+    with torch.device("meta"):
+        detector = ViDT(size)
+    ours = from_published(theirs)
+    detector.load_state_dict(ours, assign=True)
+    back = to_published(detector.state_dict())
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[k], theirs[k]) for k in theirs)
+
+
+def test_our_names_survive_the_way_there_and_back() -> None:
+    state = ViDT(SMALL, 5, queries=3, width=32, layers=1).state_dict()
+    assert from_published(to_published(state)).keys() == state.keys()
+
+
+def test_patch_tokens_are_those_of_timms_swin() -> None:
+    torch.manual_seed(0)
+    network = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=448, embed_dim=24, depths=(1, 2, 2, 2),
+        num_heads=(1, 2, 4, 8), pretrained=False,
+    ).eval()  # fmt: skip
+    detector = ViDT(Size(24, (1, 2, 2, 2), (1, 2, 4, 8), 0.0), queries=3, width=32).eval()
+    state = body_from_swin(network.state_dict(), merges_first=True)
+    missing, unexpected = detector.body.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all("det_" in name or name.startswith("stages.3.merge") for name in missing)
+    images = torch.randn(2, 3, 448, 448)
+    with torch.no_grad():
+        maps = detector.body(images, torch.zeros(2, 448, 448, dtype=torch.bool)).maps
+        x = network.patch_embed(images)
+        for stage, layer in enumerate(network.layers):
+            x = layer(x)
+            if stage:
+                torch.testing.assert_close(maps[stage - 1].permute(0, 2, 3, 1), x)
+
+
+def test_the_authors_own_files_merge_at_the_end_of_a_stage() -> None:
+    theirs = {"layers.0.downsample.norm.weight": torch.ones(1), "head.bias": torch.ones(1)}
+    assert list(body_from_swin(theirs, merges_first=False)) == ["stages.0.merge.norm.weight"]
+    timms = {"layers.1.downsample.norm.weight": torch.ones(1)}
+    assert list(body_from_swin(timms, merges_first=True)) == ["stages.0.merge.norm.weight"]
+
+
+def test_masks_and_places_are_those_of_timm() -> None:
+    block = timm.models.swin_transformer.SwinTransformerBlock(
+        8, (14, 21), num_heads=1, window_size=7, shift_size=3
+    )
+    ours = shift_bias(14, 21, torch.device("cpu"))
+    torch.testing.assert_close(ours, block.attn_mask)
+    assert torch.equal(relative_places(), block.attn.relative_position_index)
+
+
+def test_det_tokens_attend_as_a_loop_says() -> None:
+    torch.manual_seed(0)
+    attention = Attention(12, heads=3).double().eval()
+    patches = torch.randn(2, 4, 5, 12, dtype=torch.double)
+    det = torch.randn(2, 3, 12, dtype=torch.double)
+    position = torch.randn(2, 20, 12, dtype=torch.double)
+    bias = torch.where(torch.rand(2, 1, 1, 23) < 0.3, -100.0, 0.0).double()
+    bias[..., 20:] = 0
+    seen = patches.flatten(1, 2) + position
+    _, found = attention(patches, det, 0, (seen, bias))
+    for b in range(2):
+        q = attention.qkv(det[b])[:, :12]
+        _, k, v = attention.qkv(torch.cat([seen[b], det[b]])).split(12, 1)
+        for i in range(3):
+            told = []
+            for head in range(3):
+                part = slice(4 * head, 4 * head + 4)
+                logits = [
+                    float(q[i, part] @ k[j, part]) / 2 + float(bias[b, 0, 0, j]) for j in range(23)
+                ]
+                weights = [math.exp(x - max(logits)) for x in logits]
+                told.append(sum(w * v[j, part] for j, w in enumerate(weights)) / sum(weights))
+            expected = attention.proj(torch.cat(told))
+            torch.testing.assert_close(found[b, i], expected)
+
+
+def test_patches_never_see_det_tokens_and_only_the_last_stage_is_seen() -> None:
+    torch.manual_seed(0)
+    detector = ViDT(SMALL, 5, queries=3, width=32, layers=1).double().eval()
+    images = torch.randn(1, 3, 64, 64, dtype=torch.double)
+    none = torch.zeros(1, 64, 64, dtype=torch.bool)
+    before = detector.body(images, none)
+    with torch.no_grad():
+        detector.body.det_token.normal_()
+    after = detector.body(images, none)
+    assert all(torch.equal(x, y) for x, y in zip(before.maps, after.maps, strict=True))
+    assert not torch.allclose(before.det, after.det)
+    other = detector.body(images.flip(3), none)
+    assert not torch.allclose(other.det, after.det)
+
+
+def test_positions_are_sines_of_the_place_in_the_image() -> None:
+    padding = torch.zeros(1, 3, 4, dtype=torch.bool)
+    padding[:, 2:], padding[:, :, 3:] = True, True
+    found = sine_position(padding, 8)
+    for row in range(2):
+        for column in range(3):
+            expected = []
+            for place, length in ((row + 1, 2), (column + 1, 3)):
+                for i in range(4):
+                    angle = place / length * 2 * math.pi / 10000 ** (2 * (i // 2) / 4)
+                    expected.append(math.cos(angle) if i % 2 else math.sin(angle))
+            torch.testing.assert_close(
+                found[0, row, column], torch.tensor(expected), atol=2e-5, rtol=0
+            )
+    assert share_inside(padding).tolist() == [[0.75, pytest.approx(2 / 3)]]
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (50, 75), (33, 31)])
+def test_any_size_gives_boxes_in_the_image(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    detector = ViDT(SMALL, 5, queries=3, width=32, layers=2).eval()
+    padding = torch.zeros(2, height, width, dtype=torch.bool)
+    padding[1, :, width // 2 :] = True
+    said = detector(torch.randn(2, 3, height, width), padding)
+    assert said.logits.shape == (3, 2, 3, 5)
+    assert said.boxes.shape == (3, 2, 3, 4)
+    assert ((said.boxes > 0) & (said.boxes < 1)).all()
+    assert [x.shape[1] for x in said.tokens.patches] == [32] * 4
+    assert said.tokens.neck.shape == (3, 2, 3, 32)
+
+
+def test_every_predictor_refines_the_box_before_it() -> None:
+    torch.manual_seed(0)
+    detector = ViDT(SMALL, 5, queries=3, width=32, layers=2).eval()
+    images, padding = torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool)
+    boxes = detector(images, padding).boxes
+    torch.testing.assert_close(boxes[1], boxes[0], atol=1e-4, rtol=0)  # heads begin at zero
+    with torch.no_grad():
+        detector.box_heads[1].layers[-1].bias[0] = 0.5
+    moved = detector(images, padding).boxes
+    logit = torch.logit(boxes[0, ..., 0]) + 0.5
+    torch.testing.assert_close(moved[1, ..., 0], logit.sigmoid(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(moved[2, ..., 0], moved[1, ..., 0], atol=1e-4, rtol=0)
