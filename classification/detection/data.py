@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from classification.detection.coco import Coco
 from classification.detection.config import DetectionSettings
 from classification.detection.matching import Targets
-from classification.detection.views import test_view, training_view, with_boxes
+from classification.detection.views import training_view, whole_view, with_boxes
 from classification.items import sow
 from classification.order import BatchesFrom, Order, rows_of_a_part
 from gan_vkd import ranks
@@ -130,7 +130,7 @@ def heldout_batches(settings: DetectionSettings, images: Coco, device: str) -> I
     evaluate, data = settings.evaluate, settings.data
     part = ranks.own_part(images.count)
     places = [((index,), index) for index in range(part.start, part.stop)]
-    items = Viewed(images, test_view(evaluate.scale, evaluate.longest, data.mean, data.std))
+    items = Viewed(images, whole_view(evaluate.scale, evaluate.longest, data.mean, data.std))
     batches = [
         places[i : i + evaluate.batch_size] for i in range(0, len(places), evaluate.batch_size)
     ]

@@ -43,7 +43,8 @@ class Matches(NamedTuple):
 def match(logits: Tensor, boxes: Tensor, targets: Targets, settings: CriterionSettings) -> Matches:
     """Matches every predictor's queries to the objects on their own.
 
-    All costs come to the host at once, where SciPy solves the assignments.
+    All costs come to the host at once, where SciPy solves the assignments; a cost that is not
+    finite is as good as any, since the losses will tell.
 
     Args:
         logits: (K, B, Q, C).
@@ -59,7 +60,7 @@ def match(logits: Tensor, boxes: Tensor, targets: Targets, settings: CriterionSe
         )
     ]  # fmt: skip
     sizes = [x.numel() for x in costs]
-    together = torch.cat([x.flatten() for x in costs]).cpu() if costs else torch.empty(0)
+    together = torch.cat([x.flatten() for x in costs]).nan_to_num().cpu()
     found: list[tuple[int, int, int, int]] = []
     first = 0
     for b, flat in enumerate(together.split(sizes)):

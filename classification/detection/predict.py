@@ -13,7 +13,7 @@ from torch import Tensor
 from classification.detection.evaluation import best
 from classification.detection.run import read_detector
 from classification.detection.vidt import ViDT
-from classification.detection.views import test_view
+from classification.detection.views import whole_view
 from gan_vkd.checkpoint import write_atomically
 from gan_vkd.devices import pick_device
 from gan_vkd.errors import VkdError
@@ -44,7 +44,7 @@ def predict(
     """
     device = pick_device(device)
     detector, facts = read_detector(run, device)
-    view = test_view(facts["scale"], facts["longest"], facts["mean"], facts["std"])
+    view = whole_view(facts["scale"], facts["longest"], facts["mean"], facts["std"])
     written, results = [], list[dict[str, Any]]()
     names: set[str] = set()
     for place, file in enumerate(_files(sources), start=1):

@@ -52,7 +52,7 @@ def training_view(data: CocoSettings, augment: BoxAugmentSettings) -> v2.Compose
     return v2.Compose([*steps, *tidy, *_normalize(data.mean, data.std)])
 
 
-def test_view(scale: int, longest: int, mean: Any, std: Any) -> v2.Compose:
+def whole_view(scale: int, longest: int, mean: Any, std: Any) -> v2.Compose:
     return v2.Compose([v2.ToImage(), v2.RandomShortestSize(scale, longest), *_normalize(mean, std)])
 
 

@@ -29,7 +29,11 @@ PICTURES: list[tuple[tuple[int, int], list[tuple[float, float, float, float, int
 
 def write_coco(root: Path, change: Callable[[dict[str, Any]], Any] = lambda tree: None) -> Path:
     """A folder as COCO's, with one split `made`; change(tree) spoils its annotations."""
-    tree: dict[str, Any] = {"images": [], "annotations": [], "categories": CATEGORIES}
+    tree: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [dict(c) for c in CATEGORIES],
+    }
     (root / "made").mkdir(parents=True)
     (root / "annotations").mkdir()
     for number, (size, boxes) in enumerate(PICTURES, start=1):

@@ -75,7 +75,9 @@ def test_offsets_are_told_in_halves_of_the_box_and_padding_is_zero() -> None:
     offsets = attention.sampling_offsets(queries).view(1, 4, 2, 2, 3, 2)
     for j, h, level, p, axis in itertools.product(range(4), *map(range, (2, 2, 3, 2))):
         centre, size = boxes[0, j, level, axis], boxes[0, j, level, 2 + axis]
-        locations[0, j, h, level, p, axis] = centre + offsets[0, j, h, level, p, axis] / 3 * size / 2
+        locations[0, j, h, level, p, axis] = (
+            centre + offsets[0, j, h, level, p, axis] / 3 * size / 2
+        )
     weights = attention.attention_weights(queries).view(1, 4, 2, 6).softmax(-1).view(1, 4, 2, 2, 3)
     expected = attention.output_proj(slow(values, locations, weights))
     torch.testing.assert_close(attention(queries, boxes, maps, paddings), expected)

@@ -1,6 +1,5 @@
-"""Distillation of tokens against slow transcriptions, and on two ranks."""
+"""Distillation of tokens against slow transcriptions."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 from classification.detection.config import DistillationSettings
 from classification.detection.distillation import DetectionVkD, TokenMatching, standardize
 from classification.detection.vidt import Tokens
-from tests.test_ranks import on_ranks
 
 SIDES = [(4, 6), (2, 3), (1, 2), (1, 1)]
 
@@ -118,41 +116,3 @@ def test_standardised_rows_have_no_mean_and_unit_variance() -> None:
     y = standardize(x, inside)[inside[:, 0] > 0]
     torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-6, rtol=0)
     torch.testing.assert_close(y.var(0), torch.ones(3), atol=1e-5, rtol=0)
-
-
-def _on_a_rank(rank: int, world: int, file: str, queue: Any) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
-    queue.put((rank, _gradients(rank, world)))
-    torch.distributed.destroy_process_group()
-
-
-def _gradients(rank: int, world: int) -> dict[str, list[float]]:
-    """Of the whole batch's body tokens, from this rank's rows."""
-    torch.manual_seed(0)
-    found = {}
-    for make, method in ((DetectionVkD, "vkd"), (TokenMatching, "token_matching")):
-        settings = DistillationSettings(method=method)  # type: ignore[arg-type]
-        distill = make(settings, 6, 6)
-        whole = [drawn(6, 1, images=4, padded=True), drawn(6, 2, images=4, padded=True)]
-        part = slice(rank * 4 // world, (rank + 1) * 4 // world)
-        student, teacher = (
-            Tokens([x[part] for x in t.patches], [p[part] for p in t.paddings], t.body[part],
-                   t.neck[:, part])
-            for t in whole
-        )  # fmt: skip
-        scale = torch.ones(6, requires_grad=True)
-        student = student._replace(
-            body=student.body * scale, patches=[x * scale[:, None, None] for x in student.patches]
-        )
-        sum(distill(student, teacher).values()).backward()
-        assert scale.grad is not None
-        found[method] = scale.grad.tolist()
-    return found
-
-
-def test_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
-    alone = _gradients(0, 1)
-    found = on_ranks(2, _on_a_rank, str(tmp_path / "meet"))
-    for method, gradient in alone.items():
-        mean = [(a + b) / 2 for a, b in zip(found[0][method], found[1][method], strict=True)]
-        assert mean == pytest.approx(gradient, rel=1e-4, abs=1e-6)

@@ -24,7 +24,11 @@ def drawn(
     logits = torch.randn(predictors, images, queries, 5, generator=generator)
     boxes = torch.rand(predictors, images, queries, 4, generator=generator) / 2 + 0.2
     labels = torch.randint(5, (total,), generator=generator)
-    return logits, boxes, Targets(labels, torch.rand(total, 4, generator=generator) / 2 + 0.2, counts)
+    return (
+        logits,
+        boxes,
+        Targets(labels, torch.rand(total, 4, generator=generator) / 2 + 0.2, counts),
+    )
 
 
 def slow_cost(logits, box, label: int, target) -> float:
@@ -65,7 +69,9 @@ def test_costs_are_those_of_the_transcription() -> None:
     logits, boxes, targets = drawn([3])
     table = cost(logits[:, 0], boxes[:, 0], targets.labels, targets.boxes, SETTINGS)
     for k, q, t in itertools.product(range(2), range(4), range(3)):
-        expected = slow_cost(logits[k, 0, q], boxes[k, 0, q], int(targets.labels[t]), targets.boxes[t])
+        expected = slow_cost(
+            logits[k, 0, q], boxes[k, 0, q], int(targets.labels[t]), targets.boxes[t]
+        )
         assert float(table[k, q, t]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 

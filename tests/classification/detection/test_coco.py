@@ -1,0 +1,218 @@
+"""COCO's format: what is refused in one line, what is left out, what boxes do in a view."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from classification.detection.coco import Coco, Objects
+from classification.detection.config import BoxAugmentSettings, CocoSettings
+from classification.detection.data import Feed, together
+from classification.detection.views import CropWithin, training_view, whole_view, with_boxes
+from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.images import BadImage
+from tests.classification.detection.conftest import MakeDetection, write_coco
+from tests.real_data import SHARED, needs_shared
+
+
+def test_what_is_in_it(made: Path) -> None:
+    coco = Coco(made, "made")
+    assert coco.count == 6
+    assert coco.categories == {1: "red", 3: "blue"}
+    assert [len(found.labels) for found in coco.objects] == [2, 1, 0, 3, 1, 1]
+    assert coco.objects[0].boxes.tolist() == [[4, 6, 24, 36], [40, 10, 56, 26]]
+    assert coco.objects[2].boxes.shape == (0, 4)
+    assert coco.image(1).size == (48, 64)
+
+
+def test_crowds_are_kept_for_the_evaluation_alone(tmp_path: Path) -> None:
+    coco = Coco(
+        write_coco(tmp_path / "c", lambda tree: tree["annotations"][0].update(iscrowd=1)), "made"
+    )
+    assert len(coco.objects[0].labels) == 1
+    assert [a["iscrowd"] for a in coco.truth()["annotations"]] == [1, *[0] * 7]
+
+
+def test_boxes_without_area_are_told_once_and_left_out(tmp_path: Path, capsys: Any) -> None:
+    def spoil(tree: dict[str, Any]) -> None:
+        tree["annotations"][0]["bbox"] = [5, 5, 0, 10]
+        tree["annotations"][1]["bbox"] = [70, 5, 10, 10]  # beside the image
+        tree["annotations"][2]["bbox"] = [-5, -5, 20, 20]
+
+    coco = Coco(write_coco(tmp_path / "c", spoil), "made")
+    assert "2 boxes without area in their image are left out (annotations 1, 2)" in (
+        capsys.readouterr().out
+    )
+    assert coco.objects[1].boxes.tolist() == [[0, 0, 15, 15]]
+    assert len(coco.objects[0].labels) == 0
+
+
+SPOILS = {
+    "annotation 3: category 2 is not among": lambda t: t["annotations"][2].update(category_id=2),
+    "annotation 3: no image has its": lambda t: t["annotations"][2].update(image_id=99),
+    "annotation 3: needs image_id": lambda t: t["annotations"][2].update(bbox=[1, 2, 3]),
+    "annotation 3: needs": lambda t: t["annotations"][2].update(bbox=[1, 2, 3, float("nan")]),
+    "annotation without a whole id": lambda t: t["annotations"][2].pop("id"),
+    "an image without a whole": lambda t: t["images"][2].pop("width"),
+    "two images have the same id": lambda t: t["images"][2].update(id=1),
+    "has no images": lambda t: t.update(images=[]),
+    "no list of annotations": lambda t: t.pop("annotations"),
+    "a category without": lambda t: t["categories"][0].pop("name"),
+    "categories need numbers": lambda t: t["categories"][0].update(id=-1),
+    "whole id, file_name": lambda t: t["images"][2].update(file_name="../../etc/passwd"),
+}
+
+
+@pytest.mark.parametrize("said", SPOILS)
+def test_what_is_incomplete_or_points_nowhere_is_one_line(said: str, tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "c", SPOILS[said])
+    with pytest.raises(VkdError, match=said) as caught:
+        Coco(root, "made")
+    assert len(str(caught.value).splitlines()) == 1
+    assert "instances_made.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\x00"])
+def test_no_json_is_one_line(text: str, tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "c")
+    (root / "annotations" / "instances_made.json").write_text(text)
+    with pytest.raises(VkdError, match=r"JSON|COCO's format"):
+        Coco(root, "made")
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(VkdError, match="no such folder of images"):
+        Coco(tmp_path, "made")
+    root = write_coco(tmp_path / "c")
+    (root / "annotations" / "instances_made.json").unlink()
+    with pytest.raises(VkdError, match=r"instances_made.json: no such file"):
+        Coco(root, "made")
+    with pytest.raises(SettingsError, match=r"data.num_images = 9"):
+        Coco(write_coco(tmp_path / "d"), "made", num_images=9)
+
+
+def test_a_picture_of_another_size_or_none_at_all_is_a_bad_image(tmp_path: Path) -> None:
+    coco = Coco(write_coco(tmp_path / "c"), "made")
+    Image.new("RGB", (10, 10)).save(tmp_path / "c" / "made" / "001.png")
+    (tmp_path / "c" / "made" / "002.png").unlink()
+    with pytest.raises(BadImage, match=r"10x10 pixels, its entry in .* says 64x48"):
+        coco.image(0)
+    with pytest.raises(BadImage, match="No such file"):
+        coco.image(1)
+
+
+@pytest.mark.parametrize("damaged", ["refuse", "skip"])
+def test_a_damaged_picture_is_refused_by_name_or_passed_over(
+    damaged: str, tmp_path: Path, tiny_detection: MakeDetection, capsys: Any
+) -> None:
+    root = write_coco(tmp_path / "c")
+    (root / "made" / "002.png").write_bytes(b"no picture")
+    settings = tiny_detection(
+        f"data.root={root}", f"data.damaged={damaged}", "train.batch_size=6", arm="plain"
+    )
+    feed = Feed(settings, Coco(root, "made"), "cpu")
+    if damaged == "refuse":
+        with pytest.raises(VkdError, match=r"002\.png \(not an image\).*--resume"):
+            feed(0)
+        return
+    batch = feed(0)
+    assert sorted(batch.indices) == [0, 2, 3, 4, 5]
+    assert len(batch.images) == len(batch.targets.counts) == 5
+    feed(1)
+    assert capsys.readouterr().out.count("002.png") == 1
+
+
+def test_a_batch_is_padded_at_the_right_and_below(tiny_detection: MakeDetection) -> None:
+    settings = tiny_detection("train.batch_size=6", "augment.crop_scales=[]", arm="plain")
+    feed = Feed(settings, Coco(Path(settings.data.root), "made"), "cpu")
+    batch = feed(0)
+    assert batch.padding.shape == batch.images[:, 0].shape
+    for image, padding in zip(batch.images, batch.padding, strict=True):
+        assert not image[:, padding].any()
+        rows, columns = (~padding).any(1).sum(), (~padding).any(0).sum()
+        assert not padding[:rows, :columns].any()
+    assert batch.targets.counts == [len(feed.images.objects[i].labels) for i in batch.indices]
+    assert len(together([])[0]) == 0
+
+
+def test_batches_are_a_function_of_their_number(tiny_detection: MakeDetection) -> None:
+    settings = tiny_detection(arm="plain")
+    coco = Coco(Path(settings.data.root), "made")
+    in_a_row = Feed(settings, coco, "cpu")
+    wanted = [in_a_row(i) for i in range(5)][4]
+    found = Feed(settings, coco, "cpu")(4)
+    assert torch.equal(wanted.images, found.images)
+    assert torch.equal(wanted.targets.boxes, found.targets.boxes)
+
+
+def painted(boxes: list[tuple[int, int, int, int]], size: tuple[int, int] = (120, 90)):
+    """A picture with a colour channel for each box: corners in, (picture, objects) out."""
+    image = Image.new("RGB", size, "black")
+    for i, box in enumerate(boxes):
+        image.paste(tuple(255 * (i == j) for j in range(3)), box)
+    return image, Objects(torch.tensor(boxes).float(), torch.arange(len(boxes)))
+
+
+def test_boxes_go_with_their_pixels() -> None:
+    image, objects = painted([(10, 20, 50, 60), (70, 5, 100, 80)])
+    data = CocoSettings(root="", mean=(0, 0, 0), std=(1, 1, 1))
+    augment = BoxAugmentSettings(
+        scales=[60, 90, 130], longest=200, flip=0.5, crop_scales=[80, 100], crop_sizes=(50, 90)
+    )
+    view = training_view(data, augment)
+    torch.manual_seed(0)
+    flips = cut = 0
+    for _ in range(40):
+        pixels, labels, boxes = with_boxes(view, image, objects)
+        _, h, w = pixels.shape
+        assert max(h, w) <= 200
+        assert ((boxes >= 0) & (boxes <= 1)).all()
+        for label, (x, y, bw, bh) in zip(labels.tolist(), boxes.tolist(), strict=True):
+            shade = pixels[label] > 0.5
+            rows, columns = shade.any(1).nonzero(), shade.any(0).nonzero()
+            found = [
+                float(columns.min()), float(rows.min()), float(columns.max()) + 1,
+                float(rows.max()) + 1,
+            ]  # fmt: skip
+            corners = [(x - bw / 2) * w, (y - bh / 2) * h, (x + bw / 2) * w, (y + bh / 2) * h]
+            assert found == pytest.approx(corners, abs=2.5)
+        centres = {int(label): float(box[0]) for label, box in zip(labels, boxes, strict=True)}
+        flips += len(centres) == 2 and centres[0] > centres[1]
+        cut += len(centres) < 2
+    assert 8 < flips < 32
+    assert cut > 2
+
+
+def test_crops_have_sides_within_their_bounds() -> None:
+    torch.manual_seed(0)
+    crop = CropWithin(30, 50)
+    sides = {v2.functional.get_size(crop(Image.new("RGB", (40, 100))))[i] for i in (0, 1)
+             for _ in range(50)}  # fmt: skip
+    assert min(sides) >= 30
+    assert max(sides) <= 50
+    assert crop(Image.new("RGB", (20, 20))).size == (20, 20)
+
+
+@pytest.mark.parametrize(("size", "seen"), [((640, 480), (800, 1066)), ((300, 1200), (1333, 333))])
+def test_evaluation_resizes_the_shorter_side_within_a_longest(
+    size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    image = Image.new("RGB", size)
+    pixels, _ = whole_view(800, 1333, (0, 0, 0), (1, 1, 1))(image, {})
+    assert pixels.shape[1:] == torch.Size(seen)
+
+
+@needs_shared
+def test_the_real_annotations_are_read() -> None:
+    root = SHARED / "data" / "coco-mini"
+    train, heldout = Coco(root, "train2017"), Coco(root, "val2017")
+    tree = json.loads(train.file.read_text())
+    assert (train.count, heldout.count, len(train.categories)) == (96, 32, 80)
+    plain = [a for a in tree["annotations"] if not a["iscrowd"]]
+    assert sum(len(found.labels) for found in train.objects) == len(plain) - len(train.left_out)
+    assert sum(len(found.labels) == 0 for found in train.objects) == 2
+    assert all(train.image(i).size[0] > 0 for i in range(0, 96, 7))

@@ -1,0 +1,116 @@
+"""Two processes measure, distil and train as one on the whole batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from classification.detection.build import load_detector
+from classification.detection.coco import Coco
+from classification.detection.config import DistillationSettings, load_settings
+from classification.detection.data import Feed
+from classification.detection.distillation import DISTILLATIONS
+from classification.detection.evaluation import evaluate_run, measure
+from classification.detection.learner import Learner
+from classification.detection.run import Run, read_detector
+from classification.detection.training import train
+from classification.detection.vidt import Tokens
+from tests.classification.detection.conftest import MakeDetection
+from tests.classification.detection.test_distillation import drawn
+from tests.test_ranks import on_ranks
+
+METHODS = ["vkd", "token_matching"]
+
+
+def _measured(run: str) -> dict[str, Any]:
+    detector, _ = read_detector(Path(run))
+    settings = load_settings(Path(run))
+    return measure(detector, settings, Coco(Path(settings.data.root), "made"), "cpu")
+
+
+def _gradients(rank: int, world: int) -> dict[str, list[float]]:
+    """Of the whole batch's body tokens, from this rank's rows."""
+    torch.manual_seed(0)
+    found = {}
+    for method in METHODS:
+        settings = DistillationSettings(method=method)  # type: ignore[arg-type]
+        distill = DISTILLATIONS[method](settings, 6, 6)
+        whole = [drawn(6, 1, images=4, padded=True), drawn(6, 2, images=4, padded=True)]
+        part = slice(rank * 4 // world, (rank + 1) * 4 // world)
+        student, teacher = (
+            Tokens([x[part] for x in t.patches], [p[part] for p in t.paddings], t.body[part],
+                   t.neck[:, part])
+            for t in whole
+        )  # fmt: skip
+        scale = torch.ones(6, requires_grad=True)
+        student = student._replace(
+            body=student.body * scale, patches=[x * scale[:, None, None] for x in student.patches]
+        )
+        sum(distill(student, teacher).values()).backward()
+        assert scale.grad is not None
+        found[method] = scale.grad.tolist()
+    return found
+
+
+def _trained(settings: str) -> list[dict[str, float]]:
+    """Losses of three updates in float64, where rounding does not grow."""
+    loaded = load_settings(Path(settings))
+    coco = Coco(Path(loaded.data.root), "made")
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        feed = Feed(loaded, coco, "cpu")
+        assert loaded.teacher is not None
+        detector, teacher = (load_detector(x, 4).double() for x in (loaded.student, loaded.teacher))
+        learner = Learner(loaded, detector, teacher, feed.per_epoch, "cpu")
+
+        def doubled(number: int) -> Any:
+            batch = feed(number)
+            return batch._replace(images=batch.images.double())
+
+        return [{k: float(v) for k, v in learner.step(doubled, i).items()} for i in range(3)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _on_a_rank(
+    rank: int, world: int, run: str, files: dict[str, str], meet: str, queue: Any
+) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{meet}", rank=rank, world_size=world)
+    trained = {method: _trained(file) for method, file in files.items()}
+    queue.put((rank, (_measured(run), _gradients(rank, world), trained)))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_measure_distil_and_train_as_one(
+    tiny_detection: MakeDetection, tmp_path: Path
+) -> None:
+    settings, run = tiny_detection("train.epochs=3", arm="plain"), tmp_path / "run"
+    train(settings, run)
+    measured = evaluate_run(run, settings)
+    assert Run(run).records("evaluations")[-1]["AP"] == measured["AP"]
+    files = {}
+    for method in METHODS:
+        files[method] = str(tmp_path / f"{method}.yaml")
+        shared = tiny_detection(
+            "student.dropout=0", "train.batch_size=4", "train.epochs=4", "train.lr=1e-3",
+            "augment={scales: [64], longest: 64, crop_scales: [64], crop_sizes: [40, 40]}",
+            arm=method,
+        )  # fmt: skip
+        Path(files[method]).write_text(shared.dump())
+
+    found = on_ranks(2, _on_a_rank, str(run), files, str(tmp_path / "meet"))
+    for result, _, _ in found.values():
+        assert result == pytest.approx({key: measured[key] for key in result}, abs=1e-9)
+
+    def mean(a: Any, b: Any) -> Any:
+        return pytest.approx((a + b) / 2, rel=1e-4, abs=1e-6)
+
+    for method, gradient in _gradients(0, 1).items():
+        parts = (found[rank][1][method] for rank in (0, 1))
+        assert gradient == [mean(a, b) for a, b in zip(*parts, strict=True)]
+    for method, file in files.items():
+        parts = (found[rank][2][method] for rank in (0, 1))
+        for alone, first, second in zip(_trained(file), *parts, strict=True):
+            assert alone == {key: mean(first[key], second[key]) for key in alone}
