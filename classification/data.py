@@ -4,12 +4,14 @@ Everything random is a function of (seed, number of the batch, place in it): a r
 it would have seen, whatever the number of workers, and no random generator's state is saved.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image
+from timm.data.auto_augment import posterize
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -145,9 +147,18 @@ def training_transform(data: InputSettings, augment: AugmentSettings) -> Any:
     )
     if augment.erasing:
         transform.transforms[-1].device = "cpu"
+    for step in transform.transforms:
+        for op in itertools.chain(getattr(step, "ops", []), *getattr(step, "policy", [])):
+            if op.aug_fn is posterize:
+                op.aug_fn = _posterize_to_a_bit
     if augment.crop == "padded":
         transform.transforms[0] = transforms.RandomCrop(data.resolution, padding=4)
     return transform
+
+
+def _posterize_to_a_bit(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """timm's strongest posterisation keeps no bit of a colour, which Pillow 13 refuses."""
+    return posterize(image, max(1, bits), **options)
 
 
 def test_transform(data: InputSettings, crop: float) -> Any:

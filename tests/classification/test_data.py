@@ -9,7 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from classification.data import Feed, load_heldout_images, load_training_images
+from classification.config import AugmentSettings, InputSettings
+from classification.data import (
+    Feed,
+    load_heldout_images,
+    load_training_images,
+    training_transform,
+)
 from classification.evaluation import evaluate_run
 from classification.run import Run, read_student
 from classification.training import train
@@ -221,3 +227,17 @@ def test_a_cut_off_shard_is_one_line(shards, tmp_path: Path) -> None:
     with pytest.raises(VkdError, match=r"train-002\.tar") as caught:
         train(shards("train.epochs=6"), tmp_path / "run")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "rand-m10-inc1", "v0", "augmix-m10"])
+def test_the_strongest_augmentation_goes_through(policy: str) -> None:
+    data = InputSettings(source="", resolution=16)
+    transform = training_transform(data, AugmentSettings(policy=policy))
+    image = Image.fromarray(np.arange(20 * 20 * 3, dtype=np.uint8).reshape(20, 20, 3))
+    steps = transform.transforms
+    ops = [op for step in steps for op in getattr(step, "ops", [])]
+    ops += [op for step in steps for pair in getattr(step, "policy", []) for op in pair]
+    assert any("Posterize" in op.name for op in ops)
+    for op in ops:
+        op.prob, op.magnitude = 1.0, 10
+        assert op(image).size == image.size
