@@ -1,5 +1,6 @@
 """vkd-classify train | sweep | compare | evaluate | features | export"""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,6 @@ from gan_vkd.cli import (
     SweepFolder,
     run_app,
 )
-from gan_vkd.errors import VkdError
 
 app = typer.Typer(
     help="Recognition with knowledge distilled from frozen teachers.",
@@ -64,21 +64,10 @@ def sweep(
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
     from classification.sweep import STUDENTS
-    from gan_vkd.sweep import read_arguments
-    from gan_vkd.sweep import sweep as run_sweep
+    from gan_vkd.sweep import sweep_and_compare
 
-    configs, numbers, overrides = read_arguments(arguments, seeds)
-    if slurm is not None:
-        from gan_vkd.slurm import submit
-
-        submit(configs, numbers, out, overrides, slurm, program=STUDENTS)
-        return
-    finished = run_sweep(configs, numbers, out, overrides, jobs, STUDENTS)
-    if finished:
-        compare(finished, out)
-    failed = len(configs) * len(numbers) - len(finished)
-    if failed:
-        raise VkdError(f"{out}: {failed} runs failed, see above; call again to go on with them")
+    table = partial(compare, out=out)
+    sweep_and_compare(arguments, seeds, jobs, out, slurm, table, STUDENTS)
 
 
 @app.command()

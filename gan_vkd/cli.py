@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -98,21 +99,10 @@ def sweep(
     slurm: Slurm = None,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
-    from gan_vkd.sweep import read_arguments
-    from gan_vkd.sweep import sweep as run_sweep
+    from gan_vkd.sweep import sweep_and_compare
 
-    configs, numbers, overrides = read_arguments(arguments, seeds)
-    if slurm is not None:
-        from gan_vkd.slurm import submit
-
-        submit(configs, numbers, out, overrides, slurm)
-        return
-    finished = run_sweep(configs, numbers, out, overrides, jobs)
-    if finished:
-        compare(finished, out)
-    failed = len(configs) * len(numbers) - len(finished)
-    if failed:
-        raise VkdError(f"{out}: {failed} runs failed, see above; call again to go on with them")
+    table = partial(compare, out=out)
+    sweep_and_compare(arguments, seeds, jobs, out, slurm, table)
 
 
 @app.command()

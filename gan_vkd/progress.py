@@ -52,6 +52,19 @@ class Progress:
         self.best, self.best_iteration, self.total = best, best_iteration, total
 
 
+def begin(
+    run: RunFolder, trained: Trained, settings: RunSettings, device: str, resume: bool, total: int
+) -> Progress:
+    """From the newest checkpoint where one is to be resumed, or from the start; the folder then
+    has the settings, and no records of a past that will be lived again."""
+    progress = (restore(run, trained, settings, device) if resume else None) or Progress()
+    progress.total = total
+    if ranks.is_first():
+        run.write_settings(settings.dump())
+        run.truncate("metrics", progress.iteration)
+    return progress
+
+
 def save(
     run: RunFolder, trained: Trained, progress: Progress, settings: RunSettings, device: str
 ) -> None:

@@ -81,6 +81,34 @@ def read_arguments(
     return configs, [int(part) for part in listed], overrides
 
 
+def sweep_and_compare(
+    arguments: list[str],
+    seeds: list[str] | None,
+    jobs: int,
+    out: Path,
+    slurm: str | None,
+    compare: Callable[[list[Path]], None],
+    program: Program | None = None,
+) -> None:
+    """What the command lines' `sweep` does: all runs here, then the table; or a job a run.
+
+    Raises:
+        VkdError: a run failed; those that did not are compared.
+    """
+    configs, numbers, overrides = read_arguments(arguments, seeds)
+    if slurm is not None:
+        from gan_vkd.slurm import submit
+
+        submit(configs, numbers, out, overrides, slurm, program=program)
+        return
+    finished = sweep(configs, numbers, out, overrides, jobs, program)
+    if finished:
+        compare(finished)
+    failed = len(configs) * len(numbers) - len(finished)
+    if failed:
+        raise VkdError(f"{out}: {failed} runs failed, see above; call again to go on with them")
+
+
 def plan(
     configs: list[Path],
     seeds: list[int],

@@ -14,11 +14,12 @@ from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.evaluation import Evaluator
 from gan_vkd.features import load_bank
 from gan_vkd.gan import GAN, remedy
-from gan_vkd.loop import Loop, one_line_without_memory
+from gan_vkd.loop import Loop
 from gan_vkd.pictures import class_grid, grid, save_png
-from gan_vkd.progress import Progress, is_finished, restore
+from gan_vkd.progress import begin
 from gan_vkd.run import Run
 from gan_vkd.scores import Scores, save_histogram, summary
+from gan_vkd.session import hold
 from gan_vkd.stopping import Stop
 from gan_vkd.teachers import load_teacher
 from gan_vkd.text import class_embeddings
@@ -49,22 +50,15 @@ def train(
         Stopped: by a signal or by `max_time`, after a checkpoint.
         VkdError: data, weights, disk, memory, a folder in use, or numbers that are not finite.
     """
-    run, stop, total = Run(folder), Stop(max_time), settings.train.iterations
+    run, total = Run(folder), settings.train.iterations
     advice = (
         f"ch {settings.model.ch}, batch {settings.train.batch_size}: set a smaller "
         "train.batch_size or model.ch, or share the batch by more ranks"
     )
-
-    def finished() -> bool:
-        return is_finished(run, settings, resume, MAY_CHANGE, total)
-
-    with ranks.joined(), one_line_without_memory(advice):
-        if ranks.from_first(finished):
-            print(f"{run.path}: finished already ({total} iterations)")
-            return
-        with run.locked(), stop.listening():
-            if not ranks.from_first(finished):
-                _train(settings, run, resume, stop)
+    hold(
+        run, settings, resume, max_time, partial(_train, settings, run, resume),
+        may_change=MAY_CHANGE, length=f"{total} iterations", advice=advice, total=total,
+    )  # fmt: skip
 
 
 def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
@@ -106,14 +100,7 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
         device=device,
     )
 
-    # Resume, or write the settings into a new folder
-    progress = Progress()
-    if resume:
-        progress = restore(run, gan, settings, device) or progress
-    progress.total = total
-    if ranks.is_first():
-        run.write_settings(settings.dump())
-        run.truncate("metrics", progress.iteration)
+    progress = begin(run, gan, settings, device, resume, total)
     together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
     print(
         f"{run.path}: {len(data)} images, {max(classes, 1)} classes, {together}{device}, arm "

@@ -16,8 +16,9 @@ from classification.detection.run import Run
 from gan_vkd import ranks
 from gan_vkd.devices import pick_device
 from gan_vkd.errors import SettingsError
-from gan_vkd.loop import Loop, one_line_without_memory
-from gan_vkd.progress import Progress, is_finished, restore
+from gan_vkd.loop import Loop
+from gan_vkd.progress import begin
+from gan_vkd.session import hold
 from gan_vkd.stopping import Stop
 
 # What may change when a run is continued: its reports, its workers, what it does in trouble.
@@ -45,20 +46,12 @@ def train(
         Stopped: by a signal or by `max_time`, after a checkpoint.
         VkdError: data, weights, disk, memory, a folder in use, or numbers that are not finite.
     """
-    run, stop = Run(folder), Stop(max_time)
-    batch = settings.train.batch_size
+    run, batch = Run(folder), settings.train.batch_size
     advice = f"batch {batch}: set a larger train.accumulate, or share the batch by more ranks"
-
-    def finished() -> bool:
-        return is_finished(run, settings, resume, MAY_CHANGE)
-
-    with ranks.joined(), one_line_without_memory(advice):
-        if ranks.from_first(finished):
-            print(f"{run.path}: finished already ({settings.train.epochs} epochs)")
-            return
-        with run.locked(), stop.listening():
-            if not ranks.from_first(finished):
-                _train(settings, run, resume, stop)
+    hold(
+        run, settings, resume, max_time, partial(_train, settings, run, resume),
+        may_change=MAY_CHANGE, length=f"{settings.train.epochs} epochs", advice=advice,
+    )  # fmt: skip
 
 
 def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> None:
@@ -82,14 +75,7 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
     except ValueError as error:
         raise SettingsError(f"distill: {error}") from None
 
-    # Resume, or write the settings into a new folder
-    progress = Progress()
-    if resume:
-        progress = restore(run, learner, settings, device) or progress
-    progress.total = learner.total
-    if ranks.is_first():
-        run.write_settings(settings.dump())
-        run.truncate("metrics", progress.iteration)
+    progress = begin(run, learner, settings, device, resume, learner.total)
     together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
     objects = [len(found.labels) for found in images.objects]
     print(

@@ -12,8 +12,9 @@ from timm.utils import ModelEmaV3, accuracy
 
 from classification.data import Feed, load_heldout_images, load_training_images
 from classification.evaluation import evaluate_run, measure
-from classification.learner import Learner, make_schedule
+from classification.learner import Learner
 from classification.run import Run, read_student
+from classification.schedule import make_schedule
 from classification.students import build_student
 from classification.training import train
 from gan_vkd import ranks
@@ -105,7 +106,7 @@ def test_the_schedule_is_timms(tiny: MakeStudent, unit: str) -> None:
     settings = tiny(f"train.schedule={unit}", "train.epochs=12", "train.warmup_epochs=3")
     ours, theirs = (torch.optim.SGD([torch.zeros(1, requires_grad=True)], settings.lr)
                     for _ in range(2))  # fmt: skip
-    schedule = make_schedule(ours, settings, 5)
+    schedule = make_schedule(ours, settings.train, 5)
     reference, epochs = create_scheduler_v2(
         theirs, "cosine", 12, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=3,
         step_on_epochs=unit == "epochs", updates_per_epoch=5,
