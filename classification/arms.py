@@ -125,7 +125,7 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
     for arm, runs in arms.items():
         numbers = {run.identity[1]: run.numbers() for run in runs}
         row = {"arm": arm, "teachers": runs[0].teachers, "seeds": str(len(runs))}
-        for name in runs[0].numbers():
+        for name in dict.fromkeys(name for of_one in numbers.values() for name in of_one):
             values = [of_one[name] for of_one in numbers.values() if name in of_one]
             few = f" (of {len(values)} runs)" if len(values) < len(runs) else ""
             row[name] = mean_and_deviation(values) + few

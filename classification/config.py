@@ -44,7 +44,7 @@ class InputSettings(Section):
     seed: Seed = 0  # of the subset
     classes: Annotated[int, Field(ge=2)] | None = None  # shards: how many there are
     mean: Triple = (0.485, 0.456, 0.406)
-    std: Triple = (0.229, 0.224, 0.225)
+    std: tuple[Rate, Rate, Rate] = (0.229, 0.224, 0.225)
     workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
     damaged: Literal["refuse", "skip"] = "refuse"
 
@@ -153,6 +153,12 @@ class EpochSettings(LoopSettings):
     clip_norm: Rate | None = None
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the student's forward
     teacher_precision: Literal["float32", "bfloat16"] = "bfloat16"
+
+    @model_validator(mode="after")
+    def _cools_down_at_the_end(self) -> "EpochSettings":
+        if self.cooldown_epochs >= self.epochs:
+            raise ValueError("cooldown_epochs must be fewer than epochs")
+        return self
 
 
 class ClassifierTrainSettings(EpochSettings):

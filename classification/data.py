@@ -25,6 +25,7 @@ from gan_vkd import ranks
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.images import BadImage, FolderSource, list_images, open_rgb
+from gan_vkd.stopping import outlive
 
 
 class Images(Protocol):
@@ -237,6 +238,7 @@ class Feed:
         data, workers = self.settings.data, self.settings.data.workers
         options: dict[str, Any] = {
             "num_workers": workers,
+            "worker_init_fn": outlive,
             "pin_memory": self.device.startswith("cuda"),
             "prefetch_factor": 4 if workers else None,
         }
@@ -285,5 +287,6 @@ def heldout_batches(
         batch_size=settings.evaluate.batch_size,
         sampler=places,
         num_workers=workers,
+        worker_init_fn=outlive,
         prefetch_factor=4 if workers else None,
     )

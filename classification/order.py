@@ -17,7 +17,7 @@ class Order:
 
     Each image comes `repeats` times, to different ranks where there are several, and as many fewer
     images come in an epoch (Hoffer et al. 2020; Berman et al. 2019; timm's RepeatAugSampler). What
-    is left over at an epoch's end is dropped.
+    does not fill a batch at an epoch's end is dropped.
     """
 
     def __init__(self, count: int, batch: int, seed: int, repeats: int = 1) -> None:

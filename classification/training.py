@@ -94,14 +94,15 @@ def _train(settings: ClassifierSettings, run: Run, resume: bool, stop: Stop) -> 
     if heldout is not None:
         evaluate = partial(_evaluate, loop, run, learner, heldout)
         loop.evaluate_every(settings.evaluate.every * feed.per_epoch, evaluate)
+    elif ranks.is_first():
+        facts = facts_of(settings, images.classes)
+        loop.evaluate_every(learner.total, lambda now: run.export(learner.measured, facts))
     loop.watch(learner.decompositions())
     for done in loop:
         losses = learner.step(feed, done)
         loop.add(losses)
         loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate})
         loop.watch(learner.decompositions())
-    if heldout is None and ranks.is_first():
-        run.export(learner.measured, facts_of(settings, images.classes))
     best = f", best top-1 {100 - loop.progress.best:.2f}%" if heldout is not None else ""
     print(f"{run.path}: finished, {loop.progress.seconds:.0f} s of training{best}")
 

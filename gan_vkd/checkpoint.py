@@ -91,6 +91,12 @@ def save_weights(
     write_atomically(path, lambda file: save_file(tensors, file, metadata))
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a safetensors file has no checksum of ours."""
+    with safe_open(path, "pt") as file:
+        return not {"facts", "sha256"} <= (file.metadata() or {}).keys()
+
+
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_weights` wrote: weights on the CPU, and facts.
 

@@ -45,6 +45,14 @@ def handled(
             signal.signal(number, handler)
 
 
+def outlive(worker: int) -> None:
+    """For a loader's worker: a launcher may signal all processes of a run, and the run that is to
+    stop after the present step still wants a batch. After SIGTERM it lives a minute longer."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))
+
+
 class Stop:
     """Whether to stop after the present step.
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gan_vkd.checkpoint import load_state
+from gan_vkd.checkpoint import is_foreign, load_state
+from gan_vkd.checkpoint import load_weights as load_own
 from gan_vkd.config import LayerSettings, NetworkSettings, load_settings
 from gan_vkd.distill import Layer, Teacher
 from gan_vkd.errors import SettingsError, VkdError
@@ -255,12 +256,14 @@ def load_foreign(path: Path) -> dict[str, Any]:
         raise VkdError(f"{path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path) if is_foreign(path) else load_own(path)[0]
         with (
             warnings.catch_warnings(action="ignore"),  # of what it is about to refuse
             torch.serialization.safe_globals([argparse.Namespace]),  # settings beside weights
         ):
             saved = torch.load(path, map_location="cpu", weights_only=True)
+    except VkdError:
+        raise
     except Exception as error:  # pickle, zip and unpickling errors of many kinds
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise VkdError(f"{path}: not a file of weights ({reason})") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from classification.detection.config import DetectorSettings
 from classification.detection.published import body_from_swin, from_published
@@ -39,13 +40,15 @@ def make_detector(settings: DetectorSettings, classes: int) -> ViDT:
     )
 
 
-def load_detector(settings: DetectorSettings, classes: int) -> ViDT:
+def load_detector(settings: DetectorSettings, classes: int, teacher: bool = False) -> ViDT:
     """A ViDT of the settings, with the weights they name.
 
-    A ViDT fills all of it; a Swin classifier fills the body, except for what [DET] tokens add.
+    A ViDT fills all of it; a Swin classifier fills the body of a student, except for what [DET]
+    tokens add.
 
     Raises:
-        VkdError: weights that are missing, cannot be fetched or do not fit.
+        VkdError: weights that are missing, cannot be fetched or do not fit; a teacher's without
+            its neck.
     """
     detector = make_detector(settings, classes)
     if settings.weights is None:
@@ -57,11 +60,15 @@ def load_detector(settings: DetectorSettings, classes: int) -> ViDT:
         path = path / "detector.safetensors" if path.is_dir() else path
         saved, where = load_foreign(path), str(path)
     for wrapper in ("model", "state_dict"):
-        saved = saved.get(wrapper, saved)
+        saved = saved.get(wrapper, saved) if isinstance(saved, dict) else {}
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in saved.items()):
+        raise VkdError(f"{where}: not a network's weights, each a tensor with a name")
     if any(name.startswith("body.") for name in saved):
         load_strictly(detector, saved, where)
     elif any(name.startswith("backbone.") for name in saved):
         load_strictly(detector, from_published(saved), where)
+    elif teacher:
+        raise VkdError(f"{where}: a body without a neck cannot teach; give a whole ViDT's weights")
     else:
         merges_first = "layers.0.downsample.reduction.weight" not in saved
         own = detector.body.state_dict()

@@ -113,7 +113,7 @@ def predict(
     from classification.detection.predict import predict as run_predict
 
     for file in run_predict(run, images, out, threshold, device):
-        print(file)
+        print(str(file).encode(errors="replace").decode())
 
 
 @app.command()

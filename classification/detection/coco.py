@@ -13,6 +13,9 @@ from classification.detection.config import CocoSettings
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.images import BadImage, FolderSource, open_rgb
 
+MOST_CATEGORIES = 10_000  # a detector has a class for each number up to the largest
+MOST_EXACT = 2**53  # whole numbers that float64 tells apart, in which pycocotools has them
+
 
 class Objects(NamedTuple):
     """What is to be found in one image, crowds left out.
@@ -27,14 +30,15 @@ class Objects(NamedTuple):
 class Coco:
     """The images of a split and their objects.
 
-    Boxes that lie outside of their image or have no area are told once and left out; crowds are
-    for the evaluation alone, which ignores what is found in them.
+    Crowds, and boxes without area in their image (told once), are for the evaluation alone, which
+    takes them as COCO does.
 
     Args:
         root: a folder as COCO's.
         split: of its images, such as train2017.
         num_images: of a subset, or None for all.
         seed: that draws it.
+        incomplete: whether files may be missing.
 
     Raises:
         SettingsError: a subset larger than the set.
@@ -42,8 +46,14 @@ class Coco:
     """
 
     def __init__(
-        self, root: Path, split: str, num_images: int | None = None, seed: int = 0
+        self,
+        root: Path,
+        split: str,
+        num_images: int | None = None,
+        seed: int = 0,
+        incomplete: bool = False,
     ) -> None:
+        self.incomplete = incomplete
         self.file = root / "annotations" / f"instances_{split}.json"
         self.source = FolderSource(root / split)
         if not self.source.path.is_dir():
@@ -55,47 +65,56 @@ class Coco:
         self.annotations: list[dict[str, Any]] = []
         self.left_out: list[int] = []
         self.objects = self._objects(tree)
+        self._require_files()
         if self.left_out:
             shown = ", ".join(map(str, self.left_out[:5]))
             print(
-                f"{self.file}: {len(self.left_out)} boxes without area in their image are left "
-                f"out (annotations {shown}{', ...' if len(self.left_out) > 5 else ''})"
+                f"{self.file}: {len(self.left_out)} boxes without area in their image are not "
+                f"trained on (annotations {shown}{', ...' if len(self.left_out) > 5 else ''})"
             )
 
     def _objects(self, tree: dict[str, Any]) -> list[Objects]:
         places = {image["id"]: i for i, image in enumerate(self.images)}
-        known = {image.get("id") for image in tree["images"] if isinstance(image, dict)}
+        known = {image["id"] for image in tree["images"]}
         found: list[list[tuple[list[float], int]]] = [[] for _ in self.images]
         for annotation in tree["annotations"]:
-            number, box = _annotation(self.file, annotation)
-            place = places.get(annotation["image_id"])
-            if annotation["image_id"] not in known:
-                raise VkdError(f"{self.file}: annotation {number}: no image has its image_id")
-            if annotation["category_id"] not in self.categories:
+            entry = _annotation(self.file, annotation)
+            image, category = entry["image_id"], entry["category_id"]
+            if image not in known:
+                raise VkdError(f"{self.file}: annotation {entry['id']}: no image has its image_id")
+            if category not in self.categories:
                 raise VkdError(
-                    f"{self.file}: annotation {number}: category {annotation['category_id']} is "
-                    "not among the categories"
+                    f"{self.file}: annotation {entry['id']}: category {category} is not among the "
+                    "categories"
                 )
-            if place is None:
+            if image not in places:
                 continue
-            crowd = bool(annotation.get("iscrowd", 0))
-            area = annotation.get("area", box[2] * box[3])
-            entry = {"bbox": box, "area": area, "iscrowd": int(crowd)}
-            self.annotations.append(annotation | entry)
-            if crowd:
+            # Numbered anew: pycocotools takes an annotation 0 for none, and ids may come twice
+            self.annotations.append(entry | {"id": len(self.annotations) + 1})
+            if entry["iscrowd"]:
                 continue
-            corners = _corners(box, self.images[place])
+            corners = _corners(entry["bbox"], self.images[places[image]])
             if corners is None:
-                self.left_out.append(number)
+                self.left_out.append(entry["id"])
             else:
-                found[place].append((corners, annotation["category_id"]))
+                found[places[image]].append((corners, category))
         return [
             Objects(
-                torch.tensor([box for box, _ in items]).view(-1, 4),
+                torch.tensor([box for box, _ in items], dtype=torch.float32).view(-1, 4),
                 torch.tensor([label for _, label in items], dtype=torch.int64),
             )
             for items in found
         ]
+
+    def _require_files(self) -> None:
+        """A file that is missing is known before the training, not when it is drawn."""
+        there = set(self.source.names())
+        missing = [x["file_name"] for x in self.images if x["file_name"] not in there]
+        if missing and not self.incomplete:
+            raise VkdError(
+                f"{self.source.path}: {len(missing)} of {self.count} images are missing "
+                f"({', '.join(missing[:5])}); get them, or set data.damaged=skip"
+            )
 
     def name(self, index: int) -> str:
         return str(self.source.path / self.images[index]["file_name"])
@@ -110,8 +129,8 @@ class Coco:
         image = open_rgb(self.source.read(entry["file_name"]))
         if image.size != (entry["width"], entry["height"]):
             raise BadImage(
-                f"{image.width}x{image.height} pixels, its entry in {self.file.name} says "
-                f"{entry['width']}x{entry['height']}"
+                f"{image.width}x{image.height} pixels with its EXIF orientation applied, its entry "
+                f"in {self.file.name} says {entry['width']}x{entry['height']}"
             )
         return image
 
@@ -122,7 +141,7 @@ class Coco:
 
 
 def load_training_images(settings: CocoSettings) -> Coco:
-    return Coco(_root(settings), settings.train, settings.num_images, settings.seed)
+    return _load(settings, settings.train, settings.num_images)
 
 
 def load_heldout_images(settings: CocoSettings, categories: dict[int, str]) -> Coco | None:
@@ -133,16 +152,16 @@ def load_heldout_images(settings: CocoSettings, categories: dict[int, str]) -> C
     """
     if settings.heldout is None:
         return None
-    number = settings.heldout_num_images
-    heldout = Coco(_root(settings), settings.heldout, number, settings.seed)
+    heldout = _load(settings, settings.heldout, settings.heldout_num_images)
     if heldout.categories != categories:
         odd = sorted({*heldout.categories.items()} ^ {*categories.items()})[:3]
         raise SettingsError(f"data.heldout = {settings.heldout}: has other categories ({odd})")
     return heldout
 
 
-def _root(settings: CocoSettings) -> Path:
-    return Path(settings.root).expanduser()
+def _load(settings: CocoSettings, split: str, num_images: int | None) -> Coco:
+    root, incomplete = Path(settings.root).expanduser(), settings.damaged == "skip"
+    return Coco(root, split, num_images, settings.seed, incomplete)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -164,28 +183,20 @@ def _categories(file: Path, tree: dict[str, Any]) -> dict[int, str]:
         categories = {entry["id"]: str(entry["name"]) for entry in tree["categories"]}
     except (KeyError, TypeError):
         raise VkdError(f"{file}: a category without an id or a name") from None
-    if not categories or not all(type(number) is int and number >= 0 for number in categories):
-        raise VkdError(f"{file}: categories need numbers from 0 on")
+    for number in categories:
+        if type(number) is not int or not 0 <= number < MOST_CATEGORIES:
+            raise VkdError(
+                f"{file}: category {number!r}: expected a number from 0 to {MOST_CATEGORIES - 1}"
+            )
+    if len(categories) < len(tree["categories"]) or not categories:
+        raise VkdError(f"{file}: has no categories, or two with the same id")
     return categories
 
 
 def _images(
     file: Path, tree: dict[str, Any], num_images: int | None, seed: int
 ) -> list[dict[str, Any]]:
-    try:
-        images = [
-            {key: entry[key] for key in ("id", "file_name", "width", "height")}
-            for entry in tree["images"]
-        ]
-        images = sorted(images, key=lambda entry: entry["id"])
-        whole = all(
-            type(entry[key]) is int for entry in images for key in ("id", "width", "height")
-        )
-        inside = all(_is_inside(entry["file_name"]) for entry in images)
-    except (KeyError, TypeError):
-        whole = inside = False
-    if not (whole and inside):
-        raise VkdError(f"{file}: an image without a whole id, file_name, width and height")
+    images = sorted((_image(file, entry) for entry in tree["images"]), key=lambda x: x["id"])
     if len({entry["id"] for entry in images}) < len(images):
         raise VkdError(f"{file}: two images have the same id")
     if not images:
@@ -198,26 +209,47 @@ def _images(
     return [images[i] for i in sorted(drawn[:num_images].tolist())]
 
 
-def _is_inside(name: Any) -> bool:
-    return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+def _image(file: Path, entry: Any) -> dict[str, Any]:
+    try:
+        image = {key: entry[key] for key in ("id", "file_name", "width", "height")}
+    except (KeyError, TypeError):
+        raise VkdError(
+            f"{file}: image {str(entry)[:80]}: needs id, file_name, width and height"
+        ) from None
+    numbers = [image[key] for key in ("id", "width", "height")]
+    name = image["file_name"]
+    if not all(type(x) is int and 0 <= x < MOST_EXACT for x in numbers):
+        raise VkdError(f"{file}: image {name!r}: id, width and height must be whole numbers")
+    if not isinstance(name, str) or not name.isprintable():
+        raise VkdError(f"{file}: image {image['id']}: file_name {name!r} is no name")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise VkdError(f"{file}: image {image['id']}: file_name {name!r} leaves the folder")
+    return image
 
 
-def _annotation(file: Path, annotation: Any) -> tuple[int, list[float]]:
-    """Its number and its box, both as they should be."""
+def _annotation(file: Path, annotation: Any) -> dict[str, Any]:
+    """What of it is used, checked."""
     number = annotation.get("id") if isinstance(annotation, dict) else None
     if type(number) is not int:
-        raise VkdError(f"{file}: an annotation without a whole id")
-    try:
-        box = [float(x) for x in annotation["bbox"]]
-        incomplete = len(box) != 4 or not all(map(math.isfinite, box))
-        incomplete |= not {"image_id", "category_id"} <= annotation.keys()
-    except (KeyError, TypeError, ValueError):
-        incomplete = True
-    if incomplete:
+        raise VkdError(f"{file}: annotation {str(annotation)[:80]}: needs a whole id")
+    box = annotation.get("bbox")
+    places = [annotation.get(key) for key in ("image_id", "category_id")]
+    whole = isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
+    if not whole or not all(type(place) is int for place in places):
         raise VkdError(
             f"{file}: annotation {number}: needs image_id, category_id and bbox, four numbers"
         )
-    return number, box
+    crowd, area = annotation.get("iscrowd", 0), annotation.get("area", box[2] * box[3])
+    if crowd not in (0, 1) or not _is_finite(area):
+        raise VkdError(f"{file}: annotation {number}: iscrowd must be 0 or 1, area a number")
+    return {
+        "id": number, "image_id": places[0], "category_id": places[1], "bbox": box, "area": area,
+        "iscrowd": int(crowd),
+    }  # fmt: skip
+
+
+def _is_finite(x: Any) -> bool:
+    return type(x) in (int, float) and math.isfinite(x)
 
 
 def _corners(box: list[float], image: dict[str, Any]) -> list[float] | None:

@@ -32,9 +32,9 @@ class Detected(Measured):
         data, train = self.settings.data, self.settings.train
         share = f"{data.num_images:,} images" if data.num_images is not None else "all images"
         return (
-            f"AP in percent on {data.heldout} ({self.last['images']:,} images), after "
-            f"{train.epochs} epochs of {data.train}, {share}, at {self.settings.evaluate.scale} "
-            "pixels"
+            f"AP in percent on {data.heldout} ({self.last['images']:,} images) of {data.root}, "
+            f"after {train.epochs} epochs of {data.train}, {share}, at "
+            f"{self.settings.evaluate.scale} pixels"
         )
 
     @property

@@ -22,7 +22,7 @@ class CocoSettings(Section):
     seed: Seed = 0  # of the subsets
     classes: Positive | None = None  # null: the largest category's number and one
     mean: Triple = (0.485, 0.456, 0.406)
-    std: Triple = (0.229, 0.224, 0.225)
+    std: tuple[Rate, Rate, Rate] = (0.229, 0.224, 0.225)
     workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
     damaged: Literal["refuse", "skip"] = "refuse"
 
@@ -54,6 +54,16 @@ class DistillationSettings(Section):
     neck: Weight = 1.0
     weight: Rate = 4.0  # of their sum
 
+    @model_validator(mode="after")
+    def _own_options(self) -> "DistillationSettings":
+        for name in ("projection", "standardize"):
+            default = type(self).model_fields[name].default
+            if self.method != "vkd" and getattr(self, name) != default:
+                raise ValueError(f"{name} belongs to method = vkd, but method = {self.method}")
+        if not self.patches and not self.body and not self.neck:
+            raise ValueError("patches, body and neck are all 0: nothing is taught")
+        return self
+
 
 class CriterionSettings(Section):
     """Weights of the losses, and of the costs that predictions are matched by."""
@@ -80,6 +90,12 @@ class BoxAugmentSettings(Section):
     flip: Fraction = 0.5
     crop_scales: list[Positive] = Field(default=[400, 500, 600])
     crop_sizes: tuple[Positive, Positive] = (384, 600)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "BoxAugmentSettings":
+        if self.crop_sizes[0] > self.crop_sizes[1]:
+            raise ValueError("crop_sizes: the smaller side comes first")
+        return self
 
 
 class DetectorTrainSettings(EpochSettings):

@@ -10,16 +10,17 @@ from torch.utils.data import DataLoader, Dataset
 from classification.detection.coco import Coco
 from classification.detection.config import DetectionSettings
 from classification.detection.matching import Targets
-from classification.detection.views import training_view, whole_view, with_boxes
+from classification.detection.views import require_thickness, training_view, whole_view, with_boxes
 from classification.items import sow
 from classification.order import BatchesFrom, Order, rows_of_a_part
 from gan_vkd import ranks
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.images import BadImage
+from gan_vkd.stopping import outlive
 
 
 class Example(NamedTuple):
-    """An image (3, H, W), its labels (n,) and boxes (n, 4); or what was wrong with its file."""
+    """An image (3, H, W), its labels (n,) and boxes (n, 4), and what was wrong with files."""
 
     image: Tensor
     labels: Tensor
@@ -31,7 +32,7 @@ class Example(NamedTuple):
 class Batch(NamedTuple):
     """Images (B, 3, H, W) padded to the largest, where they are padded (B, H, W), and objects.
 
-    indices: of the images in their set. faults: of files that could not be used and are not here.
+    indices: of the images in their set. faults: of files that could not be used.
     """
 
     images: Tensor
@@ -46,27 +47,36 @@ class Batch(NamedTuple):
 
 
 class Viewed(Dataset[Example]):
-    """Examples by (key, index): the key alone decides what is random in the view."""
+    """Examples by (key, index): the key alone decides what is random in the view.
 
-    def __init__(self, images: Coco, view: Any) -> None:
-        self.images, self.view = images, view
+    Args:
+        images: all.
+        view: of an image and its boxes.
+        instead: whether the next image that can be used stands in for one that cannot.
+    """
+
+    def __init__(self, images: Coco, view: Any, instead: bool) -> None:
+        self.images, self.view, self.instead = images, view, instead
 
     def __getitem__(self, place: tuple[Any, int]) -> Example:
         key, index = place
         sow(*key)
-        try:
-            objects = self.images.objects[index]
-            seen = with_boxes(self.view, self.images.image(index), objects)
-            return Example(*seen, index, "")
-        except BadImage as error:
-            nothing = torch.empty(0)
-            fault = f"{self.images.name(index)} ({error})"
-            return Example(nothing, nothing, nothing, index, fault)
+        faults: list[str] = []
+        for further in range(self.images.count if self.instead else 1):
+            index = (place[1] + further) % self.images.count
+            try:
+                image = require_thickness(self.images.image(index))
+                seen = with_boxes(self.view, image, self.images.objects[index])
+                return Example(*seen, index, "; ".join(faults))
+            except BadImage as error:
+                faults.append(f"{self.images.name(index)} ({error})")
+        nothing = torch.empty(0)
+        return Example(nothing, nothing, nothing, index, "; ".join(faults[:5]))
 
 
 def together(examples: Sequence[Example]) -> Batch:
-    """Pads at the right and below; examples with a fault are left out."""
-    good = [example for example in examples if not example.fault]
+    """Pads at the right and below; what could not be replaced is left out."""
+    good = [example for example in examples if example.image.numel()]
     sizes = [example.image.shape[1:] for example in good]
     height, width = (max((size[i] for size in sizes), default=0) for i in (0, 1))
     images = torch.zeros(len(good), 3, height, width)
@@ -92,7 +102,8 @@ class Feed:
         self.per_epoch = self.order.per_epoch // train.accumulate
         if not self.per_epoch:
             raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
-        self.items = Viewed(images, training_view(settings.data, settings.augment))
+        instead = settings.data.damaged == "skip"
+        self.items = Viewed(images, training_view(settings.data, settings.augment), instead)
         self.faults: set[str] = set()
         self._next, self._batches = -1, iter(list[Batch]())
 
@@ -110,7 +121,7 @@ class Feed:
         if batch.faults:
             self._tell(batch.faults)
         if not batch.indices:
-            raise VkdError(f"no image of a whole batch can be used, the first: {batch.faults[0]}")
+            raise VkdError(f"no image can be used, the first: {batch.faults[0]}")
         return batch.to(self.device)
 
     def _tell(self, faults: list[str]) -> None:
@@ -126,15 +137,19 @@ class Feed:
 
 
 def heldout_batches(settings: DetectionSettings, images: Coco, device: str) -> Iterator[Batch]:
-    """This rank's part of the held-out images, each once."""
+    """This rank's part of the batches of held-out images, each image once.
+
+    Padding has its part in what the network says, so the batches are the same for any number of
+    ranks.
+    """
     evaluate, data = settings.evaluate, settings.data
-    part = ranks.own_part(images.count)
-    places = [((index,), index) for index in range(part.start, part.stop)]
-    items = Viewed(images, whole_view(evaluate.scale, evaluate.longest, data.mean, data.std))
+    places = [((index,), index) for index in range(images.count)]
     batches = [
         places[i : i + evaluate.batch_size] for i in range(0, len(places), evaluate.batch_size)
     ]
-    for batch in _loader(settings, items, device, sampler=batches):
+    view = whole_view(evaluate.scale, evaluate.longest, data.mean, data.std)
+    items = Viewed(images, view, instead=False)
+    for batch in _loader(settings, items, device, batches[ranks.own_part(len(batches))]):
         yield batch.to(device)
 
 
@@ -147,6 +162,7 @@ def _loader(
         batch_sampler=sampler,
         collate_fn=together,
         num_workers=workers,
+        worker_init_fn=outlive,
         prefetch_factor=4 if workers else None,
         pin_memory=device.startswith("cuda"),
     )

@@ -95,6 +95,9 @@ class DeformableAttention(nn.Module):
         weights = self.attention_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1)
         centre, extent = boxes[:, :, None, :, None, :2], boxes[:, :, None, :, None, 2:]
         locations = centre + offsets / self.points * extent / 2
-        values = self.values(maps, paddings)
-        weights = weights.unflatten(-1, shape[1:])
-        return self.output_proj(sample_and_sum(values, locations.to(values[0].dtype), weights))
+        values, weights = self.values(maps, paddings), weights.unflatten(-1, shape[1:])
+        with torch.autocast(queries.device.type, enabled=False):  # half a type has no place for it
+            seen = sample_and_sum(
+                [x.to(locations.dtype) for x in values], locations, weights.to(locations.dtype)
+            )
+        return self.output_proj(seen)

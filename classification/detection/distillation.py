@@ -11,6 +11,7 @@ from classification.detection.config import DistillationSettings
 from classification.detection.vidt import Tokens
 from gan_vkd import ranks
 from gan_vkd.distill import make_projection
+from gan_vkd.distill.precision import at_least_float32
 
 SCALES = 4
 
@@ -21,13 +22,11 @@ def rows(tokens: Tokens) -> tuple[list[Tensor], Tensor, Tensor]:
     return patches, tokens.body.flatten(0, 1), tokens.neck.flatten(0, 2)
 
 
-def standardize(x: Tensor, inside: Tensor) -> Tensor:
+def standardize(x: Tensor, inside: Tensor, count: Tensor) -> Tensor:
     """Rows (N, d) to zero mean and unit variance a channel, over the rows inside of all ranks.
 
-    Differentiable, in float32; inside is (N, 1), 1 or 0.
+    Differentiable. inside is (N, 1), 1 or 0; count is how many are 1, of all ranks.
     """
-    x = x.float()
-    count = ranks.total(inside.sum())
     mean = ranks.total((x * inside).sum(0)) / count
     centred = (x - mean) * inside
     variance = ranks.total(centred.square().sum(0)) / (count - 1).clamp_min(1)
@@ -85,13 +84,17 @@ class DetectionVkD(nn.Module):
     def _term(
         self, project: nn.Module, student: Tensor, teacher: Tensor, inside: Tensor | None = None
     ) -> Tensor:
-        inside = torch.ones_like(student[:, :1]) if inside is None else inside
-        x, y = project(student), teacher.detach().float()
-        which = self.settings.standardize
-        x = standardize(x, inside) if which == "both" else x.float()
-        y = standardize(y, inside) if which != "none" else y
+        inside = torch.ones_like(student[:, :1]).float() if inside is None else inside
+        count = ranks.total(inside.sum())
+        x = at_least_float32(project(at_least_float32(student)))
+        y = teacher.detach().to(x.dtype)
+        width = y.shape[1]
+        if self.settings.standardize == "both":  # together: as many messages between ranks as one
+            x, y = standardize(torch.cat([x, y], 1), inside, count).split(width, 1)
+        elif self.settings.standardize == "teacher":
+            y = standardize(y, inside, count)
         distance = F.smooth_l1_loss(x * inside, y * inside, reduction="sum")
-        return distance / (ranks.mean(inside.sum()).clamp_min(1) * y.shape[1])
+        return distance / (count / ranks.world() * width).clamp_min(1)
 
 
 class TokenMatching(nn.Module):
@@ -123,12 +126,12 @@ class TokenMatching(nn.Module):
             self.settings.body * _distance(ours[1], theirs[1]),
             self.settings.neck * _distance(ours[2], theirs[2]) * len(student.neck),
         ]
-        return {"token_loss": ranks.mean(torch.stack(terms).sum()).sqrt()}
+        return {"token_loss": ranks.mean(torch.stack(terms).sum()).clamp_min(1e-12).sqrt()}
 
 
 def _distance(student: Tensor, teacher: Tensor) -> Tensor:
     """The mean Euclidean distance of rows (N, d)."""
-    return (student.float() - teacher.detach().float()).norm(dim=1).mean()
+    return (at_least_float32(student) - teacher.detach()).norm(dim=1).mean()
 
 
 DISTILLATIONS: dict[str, type[DetectionVkD] | type[TokenMatching]] = {

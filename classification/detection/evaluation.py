@@ -45,7 +45,6 @@ def evaluate_run(folder: Path, settings: DetectionSettings) -> dict[str, Any]:
         return record
 
 
-@torch.no_grad()
 def measure(
     detector: ViDT, settings: DetectionSettings, images: Coco, device: str
 ) -> dict[str, Any]:
@@ -63,39 +62,57 @@ def measure(
     Raises:
         VkdError: a file that cannot be used, with data.damaged=refuse, or none that can.
     """
-    training = detector.training
-    detector.eval()
-    found: list[np.ndarray] = []
-    faults: list[str] = []
-    seen: list[int] = []
-    for batch in heldout_batches(settings, images, device):
-        faults += batch.faults
-        seen += batch.indices
-        if not batch.indices:
-            continue
-        entries = [images.images[i] for i in batch.indices]
-        sizes = torch.tensor([[e["width"], e["height"]] for e in entries], device=device)
-        boxes, scores, labels = best(detector(batch.images, batch.padding), sizes)
-        numbers = torch.tensor([e["id"] for e in entries], device=device)
-        rows = [numbers[:, None].expand_as(scores)[..., None], box_convert(boxes, "xyxy", "xywh"),
-                scores[..., None], labels[..., None]]  # fmt: skip
-        found.append(torch.cat([x.double() for x in rows], -1).flatten(0, 1).cpu().numpy())
-    detector.train(training)
-    faults = [fault for part in ranks.all_parts(faults) for fault in part]
-    count = sum(ranks.all_parts(len(seen)))
-    if faults and (settings.data.damaged == "refuse" or not count):
+    detections, seen, faults = find_all(detector, settings, images, device)
+    if faults and (settings.data.damaged == "refuse" or not seen):
         raise VkdError(
             f"{len(faults)} held-out images cannot be used: {'; '.join(faults[:5])}. Mend or "
             "remove them, or set data.damaged=skip"
         )
-    parts = ranks.all_parts(np.concatenate([np.empty((0, 7)), *found]))
-    good = {images.images[i]["id"] for part in ranks.all_parts(seen) for i in part}
 
     def judge() -> dict[str, Any]:
-        return average_precision(images.truth(), np.concatenate(parts), good)
+        return average_precision(images.truth(), detections, set(seen))
 
-    result = ranks.from_first(judge) | {"images": count}
+    result = ranks.from_first(judge) | {"images": len(seen)}
     return result | ({"damaged": len(faults)} if faults else {})
+
+
+@torch.no_grad()
+def find_all(
+    detector: ViDT, settings: DetectionSettings, images: Coco, device: str
+) -> tuple[np.ndarray, list[int], list[str]]:
+    """What all ranks together find.
+
+    Returns:
+        detections (N, 7) as of `average_precision`, ids of the images that were seen, and faults.
+    """
+    training = detector.training
+    detector.eval()
+    found = [np.empty((0, 7))]
+    faults: list[str] = []
+    seen: list[int] = []
+    for batch in heldout_batches(settings, images, device):
+        faults += batch.faults
+        if not batch.indices:
+            continue
+        entries = [images.images[i] for i in batch.indices]
+        seen += [entry["id"] for entry in entries]
+        sizes = torch.tensor([[e["width"], e["height"]] for e in entries], device=device)
+        boxes, scores, labels = best(detector(batch.images, batch.padding), sizes)
+        numbers = torch.tensor([e["id"] for e in entries], device=device)
+        columns = [
+            numbers[:, None, None].expand(-1, scores.shape[1], -1),
+            box_convert(boxes, "xyxy", "xywh"),
+            scores[..., None],
+            labels[..., None],
+        ]
+        found.append(torch.cat([x.double() for x in columns], -1).flatten(0, 1).cpu().numpy())
+    detector.train(training)
+    parts = ranks.all_parts((np.concatenate(found), seen, faults))
+    return (
+        np.concatenate([part[0] for part in parts]),
+        [number for part in parts for number in part[1]],
+        [fault for part in parts for fault in part[2]],
+    )
 
 
 def best(said: Outputs, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,6 +134,14 @@ def best(said: Outputs, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return corners * sizes.repeat(1, 2)[:, None], scores, places % classes
 
 
+def require_pycocotools() -> None:
+    """Called before a training, whose first evaluation would be too late."""
+    try:
+        import pycocotools.cocoeval  # noqa: F401
+    except ImportError as error:
+        raise VkdError(f"AP needs pycocotools ({error}); pip install pycocotools") from None
+
+
 def average_precision(
     truth: dict[str, Any], detections: np.ndarray, images: set[int] | None = None
 ) -> dict[str, float]:
@@ -130,11 +155,10 @@ def average_precision(
     Raises:
         VkdError: pycocotools is missing.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise VkdError(f"AP needs pycocotools ({error}); pip install pycocotools") from None
+    require_pycocotools()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     with redirect_stdout(StringIO()):
         coco = COCO()
         coco.dataset = truth

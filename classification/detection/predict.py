@@ -13,7 +13,7 @@ from torch import Tensor
 from classification.detection.evaluation import best
 from classification.detection.run import read_detector
 from classification.detection.vidt import ViDT
-from classification.detection.views import whole_view
+from classification.detection.views import require_thickness, whole_view
 from gan_vkd.checkpoint import write_atomically
 from gan_vkd.devices import pick_device
 from gan_vkd.errors import VkdError
@@ -32,7 +32,8 @@ def predict(
         sources: images, and folders of such.
         out: for the pictures, under their names as PNG, and detections.json: a list of image_id,
             file_name, category_id, bbox (left, top, width, height in pixels) and score. image_id is
-            the file's name where that is a number, as in COCO, otherwise its place from 1 on.
+            the file's name where all names are numbers of their own, as in COCO, otherwise the
+            place from 1 on.
         threshold: of the score, for the pictures; detections.json has all.
         device: where the detector runs.
 
@@ -40,20 +41,26 @@ def predict(
         What was written.
 
     Raises:
-        VkdError: no detector, no such image, or one that cannot be used.
+        VkdError: no detector, or images that are missing or cannot be used, after all others.
     """
     device = pick_device(device)
     detector, facts = read_detector(run, device)
     view = whole_view(facts["scale"], facts["longest"], facts["mean"], facts["std"])
+    files = list(_files(sources))
+    stems = [file.stem for file in files]
+    numbered = all(stem.isdecimal() for stem in stems) and len({*map(int, stems)}) == len(stems)
     written, results = [], list[dict[str, Any]]()
-    names: set[str] = set()
-    for place, file in enumerate(_files(sources), start=1):
-        image = _open(file)
+    faults: list[str] = []
+    for place, file in enumerate(files, start=1):
+        try:
+            image = require_thickness(open_rgb(file.read_bytes()))
+        except (BadImage, OSError) as error:
+            faults.append(f"{file}: {getattr(error, 'strerror', None) or error}")
+            continue
         corners, scores, labels = detect(detector, view, image, device)
-        number = int(file.stem) if file.stem.isdecimal() else place
         results += [
             {
-                "image_id": number,
+                "image_id": int(file.stem) if numbered else place,
                 "file_name": file.name,
                 "category_id": int(label),
                 "bbox": [round(x, 2) for x in (left, top, right - left, bottom - top)],
@@ -66,13 +73,15 @@ def predict(
         shown = scores >= threshold
         categories = [facts["categories"].get(str(x), str(x)) for x in labels[shown].tolist()]
         picture = draw(image, corners[shown], categories, scores[shown].tolist())
-        name = file.stem if file.stem not in names else f"{file.stem}_{place}"
-        names.add(name)
-        target = out / f"{name}.png"
-        write_atomically(target, partial(picture.save, format="PNG"))
-        written.append(target)
+        name = file.stem
+        while out / f"{name}.png" in written:
+            name += f"_{place}"
+        written.append(out / f"{name}.png")
+        write_atomically(written[-1], partial(picture.save, format="PNG"))
     table = out / "detections.json"
     write_atomically(table, lambda path: path.write_text(json.dumps(results)))
+    if faults:
+        raise VkdError("\n".join([*faults, f"{table}: has all other images"]))
     return [*written, table]
 
 
@@ -115,12 +124,3 @@ def _files(sources: list[Path]) -> Iterator[Path]:
         if not images:
             raise VkdError(f"{source}: no images in it")
         yield from images
-
-
-def _open(file: Path) -> Image.Image:
-    try:
-        return open_rgb(file.read_bytes())
-    except OSError as error:
-        raise VkdError(f"{file}: {error.strerror}") from None
-    except BadImage as error:
-        raise VkdError(f"{file}: {error}") from None

@@ -97,10 +97,10 @@ class Attention(nn.Module):
         bias = self.position_bias[self.places].permute(2, 0, 1)[None]
         if shift:
             bias = bias + shift_bias(rows, columns, x.device)[:, None]
-        q, k, v = self._split(self.qkv(windows))
-        bias = bias.to(q.dtype).expand(len(windows) // b, -1, -1, -1).repeat(b, 1, 1, 1)
-        attended = F.scaled_dot_product_attention(q, k, v, bias)
-        x = from_windows(attended.transpose(1, 2).flatten(2), rows, columns)
+        q, k, v = (z.unflatten(0, (b, -1)).flatten(1, 2) for z in self._split(self.qkv(windows)))
+        bias = bias.to(q.dtype).expand(len(windows) // b, -1, -1, -1).flatten(0, 1)[None]
+        attended = F.scaled_dot_product_attention(q, k, v, bias).unflatten(1, (-1, self.heads))
+        x = from_windows(attended.flatten(0, 1).transpose(1, 2).flatten(2), rows, columns)
         if shift:
             x = x.roll((shift, shift), (1, 2))
         return x[:, :h, :w]
@@ -213,7 +213,7 @@ class Body(nn.Module):
         """Normalised images (B, 3, H, W), and where they are padded (B, H, W)."""
         patches = self.embed(images)
         b, *grid = patches.shape[:3]
-        padding = shrink(padding, (grid[0] // 8, grid[1] // 8))
+        padding = shrink(padding, (max(1, grid[0] // 8), max(1, grid[1] // 8)))
         h, w = grid
         tokens = torch.cat([patches.flatten(1, 2), self.det_token.expand(b, -1, -1)], 1)
         maps = []
@@ -267,7 +267,7 @@ def relative_places(window: int = WINDOW) -> Tensor:
     return y * (2 * window - 1) + x
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8)
 def shift_bias(rows: int, columns: int, device: torch.device) -> Tensor:
     """(windows, 49, 49): what keeps tokens that are no neighbours in the image from each other."""
 

@@ -10,7 +10,7 @@ from classification.detection.build import load_detector
 from classification.detection.coco import Coco, load_heldout_images, load_training_images
 from classification.detection.config import DetectionSettings, facts_of
 from classification.detection.data import Feed
-from classification.detection.evaluation import measure
+from classification.detection.evaluation import measure, require_pycocotools
 from classification.detection.learner import Learner
 from classification.detection.run import Run
 from gan_vkd import ranks
@@ -59,6 +59,13 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
     device = pick_device(settings.device)
     images = load_training_images(settings.data)
     heldout = load_heldout_images(settings.data, images.categories)
+    if heldout is not None:
+        require_pycocotools()
+        if not heldout.annotations:
+            raise SettingsError(
+                f"data.heldout = {settings.data.heldout}: nothing is to be found in it, and AP "
+                "needs something; set data.heldout=null to train without"
+            )
     facts = facts_of(settings, images.categories)
     classes = facts["classes"]
     if classes <= max(images.categories):
@@ -69,7 +76,9 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
     torch.manual_seed(settings.seed)
     with ranks.one_first_on_each_machine():
         detector = load_detector(settings.student, classes)
-        teacher = None if settings.teacher is None else load_detector(settings.teacher, classes)
+        teacher = None
+        if settings.teacher is not None:
+            teacher = load_detector(settings.teacher, classes, teacher=True)
     try:
         learner = Learner(settings, detector, teacher, feed.per_epoch, device)
     except ValueError as error:
@@ -89,13 +98,13 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
     if heldout is not None:
         evaluate = partial(_evaluate, loop, run, learner, heldout)
         loop.evaluate_every(settings.evaluate.every * feed.per_epoch, evaluate)
+    elif ranks.is_first():
+        loop.evaluate_every(learner.total, lambda now: run.export(learner.detector, facts))
     for done in loop:
         losses = learner.step(feed, done)
         loop.add(losses)
         loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate})
         loop.watch(learner.decompositions())
-    if heldout is None and ranks.is_first():
-        run.export(learner.detector, facts)
     best = f", best AP {100 - loop.progress.best:.2f}" if heldout is not None else ""
     print(f"{run.path}: finished, {loop.progress.seconds:.0f} s of training{best}")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from classification.detection.deformable import DeformableAttention
 from classification.detection.swin import SIZES, Body, Size, shrink
+from gan_vkd.distill.precision import at_least_float32
 
 HEADS, GROUPS = 8, 32  # of attention, of group norm
 PRIOR = 0.01  # probability of a class before training (Lin et al., ICCV 2017)
@@ -156,7 +157,7 @@ class ViDT(nn.Module):
         inside = torch.stack([share_inside(p) for p in paddings], 1).repeat(1, 1, 2)[:, None]
         det = body = self.reduce_det.tokens(seen.det)
         position = self.reduce_position.tokens(self.body.det_position)
-        place = F.pad(inverse_sigmoid(self.reference(position).sigmoid()), (0, 2))
+        place = F.pad(inverse_sigmoid(at_least_float32(self.reference(position)).sigmoid()), (0, 2))
         tokens: list[Tensor] = []
         logits: list[Tensor] = []
         boxes: list[Tensor] = []
@@ -168,7 +169,7 @@ class ViDT(nn.Module):
                 det = layer(det, position, box[:, :, None] * inside, maps, paddings)
             tokens.append(det)
             logits.append(class_head(det))
-            boxes.append((box_head(det) + place).sigmoid())
+            boxes.append((at_least_float32(box_head(det)) + place).sigmoid())
         told = Tokens(maps, paddings, body, torch.stack(tokens))
         return Outputs(torch.stack(logits), torch.stack(boxes), told)
 

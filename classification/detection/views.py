@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from classification.detection.coco import Objects
 from classification.detection.config import BoxAugmentSettings, CocoSettings
+from gan_vkd.images import BadImage
 
 
 class CropWithin(v2.Transform):  # type: ignore[misc]
@@ -59,6 +60,17 @@ def whole_view(scale: int, longest: int, mean: Any, std: Any) -> v2.Compose:
 def _normalize(mean: Any, std: Any) -> list[Any]:
     return [v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
             v2.Normalize(mean, std)]  # fmt: skip
+
+
+def require_thickness(image: Image.Image) -> Image.Image:
+    """The image, unless nothing would be left of its shorter side.
+
+    Raises:
+        BadImage: more than 50 times as long as wide.
+    """
+    if max(image.size) > 50 * min(image.size):
+        raise BadImage(f"{image.width}x{image.height} pixels: more than 50 times as long as wide")
+    return image
 
 
 def with_boxes(

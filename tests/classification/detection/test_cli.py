@@ -64,6 +64,9 @@ def test_the_table_tells_how_soon_it_was_reached(
     assert "+10.000 (+10.000 to +10.000)" in table
     assert "-10.000 (-10.000 to -10.000)" in table  # updates to AP50 50, less plain
     assert (tmp_path / "out" / "curves.png").exists()
+    write_run(tmp_path / "slow", tiny_detection("seed=9", arm="vkd").dump(), [(10, 1.0)])
+    late = compare([tmp_path / "slow", *runs], tmp_path / "out")
+    assert "(of 3 runs)" in late
     never = compare(runs, tmp_path / "out", target=90.0)
     assert "updates to AP50 90" not in never
     with pytest.raises(VkdError, match="two runs of arm plain at seed 0"):

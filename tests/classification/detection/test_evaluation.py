@@ -38,6 +38,16 @@ def test_the_truth_itself_has_a_precision_of_one(made: Path) -> None:
     assert "AP_L" not in result  # there is no object of that size
 
 
+@pytest.mark.parametrize("first", [0, 5])
+def test_annotations_may_be_numbered_from_0_or_all_alike(first: int, tmp_path: Path) -> None:
+    def renumber(tree: dict[str, Any]) -> None:
+        for place, annotation in enumerate(tree["annotations"]):
+            annotation["id"] = place if first == 0 else first
+
+    truth = Coco(write_coco(tmp_path / "c", renumber), "made").truth()
+    assert average_precision(truth, as_detections(truth))["AP"] == pytest.approx(100)
+
+
 def test_what_is_found_in_a_crowd_does_not_count(tmp_path: Path) -> None:
     def spoil(tree: dict[str, Any]) -> None:
         tree["annotations"][0]["iscrowd"] = 1

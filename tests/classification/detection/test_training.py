@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from classification.detection.build import load_detector, make_detector
 from classification.detection.coco import Coco
@@ -19,7 +20,7 @@ from classification.detection.run import Run, export_detector, read_detector
 from classification.detection.training import train
 from classification.detection.vidt import ViDT
 from gan_vkd.errors import SettingsError, VkdError
-from tests.classification.detection.conftest import CONFIGS, MakeDetection
+from tests.classification.detection.conftest import CONFIGS, MakeDetection, write_coco
 from tests.test_training import assert_identical
 
 ARMS = ["plain", "vkd", "token_matching"]
@@ -123,6 +124,54 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(VkdError, match="no such file"):
         load_detector(settings.model_copy(update={"weights": str(tmp_path / "none.pth")}), 4)
+    for odd in ({0: torch.ones(1)}, {"model": 3}, {"model": [1]}, {"state_dict": {"a": 1}}):
+        torch.save(odd, file)
+        with pytest.raises(VkdError, match=r"other.pth: .*weights"):
+            load_detector(settings.model_copy(update={"weights": str(file)}), 4)
+    torch.save({"patch_embed.norm.weight": torch.ones(48)}, file)
+    with pytest.raises(VkdError, match="a body without a neck cannot teach"):
+        load_detector(settings.model_copy(update={"weights": str(file)}), 4, teacher=True)
+
+
+def test_a_damaged_detector_teaches_nothing(tmp_path: Path) -> None:
+    folder = _as_run(make_detector(DetectorSettings(**SMALL), 4), tmp_path)
+    file = folder / "detector.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    settings = DetectorSettings(**SMALL, weights=str(folder))
+    with pytest.raises(VkdError, match="its checksum does not match"):
+        load_detector(settings, 4, teacher=True)
+
+
+@pytest.mark.parametrize("projection", ["orthogonal", "linear", "mlp"])
+def test_bfloat16_leaves_boxes_and_distillation_in_float32(
+    projection: str, tiny_detection: MakeDetection
+) -> None:
+    settings = tiny_detection(
+        "train.precision=bfloat16", "train.teacher_precision=bfloat16",
+        f"distill.projection={projection}",
+    )  # fmt: skip
+    coco = Coco(Path(settings.data.root), "made")
+    feed = Feed(settings, coco, "cpu")
+    detector, teacher = (load_detector(x, 4) for x in (settings.student, settings.teacher))
+    learner = Learner(settings, detector, teacher, feed.per_epoch, "cpu")
+    batch = feed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        said = detector(batch.images, batch.padding)
+    assert said.boxes.dtype == torch.float32
+    losses = learner.step(feed, 0)
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_a_run_without_heldout_images_still_leaves_its_detector(
+    tiny_detection: MakeDetection, tmp_path: Path
+) -> None:
+    train(tiny_detection("data.heldout=null", "train.epochs=1", arm="plain"), tmp_path / "run")
+    assert read_detector(tmp_path / "run")[1]["classes"] == 4
+    root = write_coco(tmp_path / "empty", lambda tree: tree.update(annotations=[]))
+    with pytest.raises(SettingsError, match="nothing is to be found in it"):
+        train(tiny_detection(f"data.root={root}", arm="plain"), tmp_path / "other")
 
 
 def test_export_and_predict(tiny_detection: MakeDetection, tmp_path: Path) -> None:
@@ -141,16 +190,28 @@ def test_export_and_predict(tiny_detection: MakeDetection, tmp_path: Path) -> No
     names = [file.name for file in written]
     assert names == [*(f"00{i}.png" for i in range(1, 7)), "001_7.png", "detections.json"]
     found = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert {record["image_id"] for record in found} == {1, 2, 3, 4, 5, 6}
+    assert {record["image_id"] for record in found} == {1, 2, 3, 4, 5, 6, 7}
     for record in found:
         x, y, w, h = record["bbox"]
         assert 0 <= x <= x + w <= 64.01
         assert 0 <= y <= y + h <= 64.01
+    numbers = [images / "003.png", images / "005.png"]
+    predict(exported, numbers, tmp_path / "out", 0.0, "cpu")
+    found = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {record["image_id"] for record in found} == {3, 5}
+
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(VkdError, match=r"bad.png: not an image"):
-        predict(exported, [tmp_path / "bad.png"], tmp_path / "out", 0.5, "cpu")
-    with pytest.raises(VkdError, match=r"none.png: No such file"):
-        predict(exported, [tmp_path / "none.png"], tmp_path / "out", 0.5, "cpu")
+    Image.new("RGB", (1, 2000)).save(tmp_path / "thin.png")
+    Image.new("RGB", (200, 5)).save(tmp_path / "strip.png")
+    pictures = [tmp_path / f"{name}.png" for name in ("bad", "none", "thin", "strip")]
+    with pytest.raises(VkdError) as caught:
+        predict(exported, pictures, tmp_path / "out", 0.5, "cpu")
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("bad.png: not an image")
+    assert lines[1].endswith("none.png: No such file or directory")
+    assert "thin.png: 1x2000 pixels: more than 50 times as long as wide" in lines[2]
+    found = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {record["file_name"] for record in found} == {"strip.png"}
 
 
 @pytest.mark.parametrize(
@@ -161,6 +222,11 @@ def test_export_and_predict(tiny_detection: MakeDetection, tmp_path: Path) -> No
         (["student.layers=1"], "layers must be equal"),
         (["distill=null"], "distill and teacher belong together"),
         (["student.width=40"], "multiple of 16"),
+        (["distill.method=token_matching", "distill.projection=linear"], "belongs to method = vkd"),
+        (["distill.patches=0", "distill.body=0", "distill.neck=0"], "nothing is taught"),
+        (["augment.crop_sizes=[100, 50]"], "the smaller side comes first"),
+        (["train.cooldown_epochs=2"], "cooldown_epochs must be fewer"),
+        (["data.std=[0, 1, 1]"], "greater than 0"),
     ],
 )
 def test_settings_that_do_not_fit_together(
