@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 installed_here() {
     python -c 'import os, sys, gan_vkd; sys.exit(os.path.dirname(os.path.dirname(os.path.realpath(gan_vkd.__file__))) != os.path.realpath("."))' 2>/dev/null \
-        && command -v vkd >/dev/null && { [ -z "$extras" ] || python -c 'import hypothesis, mypy, onnxruntime, pycocotools, pytest, webdataset' 2>/dev/null; }
+        && command -v vkd >/dev/null && { [ -z "$extras" ] || python -c 'import hypothesis, mypy, onnxruntime, pycocotools, pytest, webdataset, xdist' 2>/dev/null; }
 }
 
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && installed_here; then

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -117,3 +118,13 @@ def test_a_time_of_the_clock():
 def test_what_is_no_time(text):
     with pytest.raises(SettingsError, match="expected a time as"):
         seconds(text)
+
+
+def test_a_loaders_worker_outlives_what_asks_the_run_to_stop():
+    program = (
+        "import os, signal; from gan_vkd.stopping import outlive; outlive(0)\n"
+        "for number in (2, 1, 10, 15): os.kill(os.getpid(), number)\n"
+        "print(signal.alarm(0))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert 50 < int(ended.stdout) <= 60  # a minute to live
