@@ -15,7 +15,9 @@ def sow(*key: Any) -> int:
     seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # otherwise torch.manual_seed keeps a stack trace of each call
+        torch.cuda.manual_seed_all(seed)
     return seed
 
 

@@ -87,5 +87,5 @@ def test_a_damaged_student_is_one_line(run: Path) -> None:
     with pytest.raises(VkdError, match="its checksum does not match"):
         read_student(run)
     file.write_bytes(data[:100])
-    with pytest.raises(VkdError, match="damaged or not a student of ours"):
+    with pytest.raises(VkdError, match="damaged or not one of our files"):
         read_student(run)
