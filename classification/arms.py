@@ -1,6 +1,7 @@
 """Runs of several arms side by side: tables over runs and over seeds, and their curves."""
 
 import statistics
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,8 +162,8 @@ def _curves(groups: dict[str, list[Measured]], path: Path) -> None:
                 color=f"C{arms.index(arm) % 10}",
                 label="_" if known else arm,
             )
-        axis.set(title=caption, xlabel="epoch", ylabel=f"{group[0].name} in percent")
-        axis.title.set_fontsize(7)
+        axis.set(xlabel="epoch", ylabel=f"{group[0].name} in percent")
+        axis.set_title(textwrap.fill(caption, 90), fontsize=7)
         axis.legend()
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
     plt.close(figure)
