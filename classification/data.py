@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from classification.config import AugmentSettings, ClassifierSettings, InputSettings
-from classification.items import Item, sow
+from classification.items import Faults, Item, sow
 from classification.order import BatchesFrom, Order, rows_of_a_part
 from classification.shards import ShardList, Stream
 from gan_vkd import ranks
@@ -215,7 +215,7 @@ class Feed:
         if not self.per_epoch:
             raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
         self.transform = training_transform(settings.data, settings.augment)
-        self.faults: set[str] = set()
+        self.faults = Faults(settings.data.damaged)
         self._next, self._batches = -1, iter(list[Any]())
 
     def __call__(self, number: int) -> Batch:
@@ -228,8 +228,7 @@ class Feed:
             self._batches = iter(self._loader(number))
         self._next = number + 1
         images, labels, faults = next(self._batches)
-        bad = [fault for fault in faults if fault]
-        if bad:
+        if any(faults):
             images, labels = self._without(images, labels, faults)
         to = {"device": self.device, "non_blocking": True}
         return Batch(images.to(**to), labels.to(**to))
@@ -254,19 +253,10 @@ class Feed:
     def _without(self, images: Tensor, labels: Tensor, faults: Any) -> tuple[Tensor, Tensor]:
         """Puts good images of the batch in the place of those that cannot be used."""
         bad = [i for i, fault in enumerate(faults) if fault]
-        told = list(dict.fromkeys(faults[i] for i in bad))
-        if self.settings.data.damaged == "refuse":
-            raise VkdError(
-                f"cannot be used: {'; '.join(told[:5])}. Mend or remove it, or set "
-                "data.damaged=skip; continue with --resume"
-            )
-        for fault in told:
-            if fault not in self.faults:
-                print(f"passed over: {fault}")
-        self.faults.update(told)
         good = [i for i, fault in enumerate(faults) if not fault]
+        self.faults.tell(faults[i] for i in bad)
         if not good:
-            raise VkdError(f"no image of a whole batch can be used, the first: {told[0]}")
+            raise VkdError(f"no image of a whole batch can be used, the first: {faults[0]}")
         for place, index in enumerate(bad):
             images[index] = images[good[place % len(good)]]
             labels[index] = labels[good[place % len(good)]]

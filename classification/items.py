@@ -1,12 +1,15 @@
-"""One example on its way to the network, and the seed that makes it."""
+"""One example on its way to the network, the seed that makes it, and files without one."""
 
 import hashlib
 import random
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from gan_vkd.errors import VkdError
 
 
 def sow(*key: Any) -> int:
@@ -19,6 +22,30 @@ def sow(*key: Any) -> int:
     if torch.cuda.is_initialized():  # otherwise torch.manual_seed keeps a stack trace of each call
         torch.cuda.manual_seed_all(seed)
     return seed
+
+
+class Faults:
+    """What to do with files that cannot be used: refuse them by name, or tell each once.
+
+    Args:
+        damaged: of the settings, refuse or skip.
+    """
+
+    def __init__(self, damaged: str) -> None:
+        self.damaged, self.told = damaged, set[str]()
+
+    def tell(self, faults: Iterable[str]) -> None:
+        """Raises VkdError with data.damaged=refuse, where there are any."""
+        found = list(dict.fromkeys(faults))
+        if found and self.damaged == "refuse":
+            raise VkdError(
+                f"cannot be used: {'; '.join(found[:5])}. Mend or remove it, or set "
+                "data.damaged=skip; continue with --resume"
+            )
+        for fault in found:
+            if fault not in self.told:
+                print(f"passed over: {fault}")
+        self.told.update(found)
 
 
 class Item(NamedTuple):

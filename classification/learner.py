@@ -13,9 +13,10 @@ from classification.config import ClassifierSettings
 from classification.data import Batch
 from classification.items import sow
 from classification.objectives import Objective, Verdict
-from classification.schedule import make_schedule
+from classification.schedule import Rate
 from classification.students import Student
 from gan_vkd import ranks
+from gan_vkd.devices import autocast
 from gan_vkd.distill import Teacher
 
 
@@ -55,7 +56,6 @@ class Learner:
             for name, buffer in student.network.named_buffers()
             if name.endswith(("running_mean", "running_var"))
         ]
-        self._factor = 1.0
         self.average = (
             ModelEmaV3(self.student.network, train.ema_decay) if train.ema_decay else None
         )
@@ -66,7 +66,7 @@ class Learner:
         if thrown_away:
             groups.append({"params": thrown_away, "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(groups, settings.lr, train.betas)
-        self.schedule = make_schedule(self.optimizer, train, per_epoch)
+        self.rate = Rate(self.optimizer, train, per_epoch)
         self.mix = make_mix(settings, self.classes)
         data = settings.data
         self._mean, self._std = (
@@ -77,13 +77,13 @@ class Learner:
         """Update `number`, on the parts of its batch; parts(i) gives part i of the training."""
         accumulate = self.settings.train.accumulate
         sums: dict[str, Tensor] = {}
-        self._set_rate(number)
+        self.rate.set(number)
         for i in range(accumulate):
             batch = parts(number * accumulate + i)
             sow(self.settings.seed, number, ranks.rank(), "mixing and dropping", i)
             images, targets = self.mix(batch)
             verdicts = self.ask(images) if number < self.teaching else []
-            with self._precision(self.settings.train.precision):
+            with autocast(self.device, self.settings.train.precision):
                 losses = self.objective(self.student.read(images), targets, verdicts)
             (torch.stack(list(losses.values())).sum() / accumulate).backward()
             for name, loss in losses.items():
@@ -105,26 +105,10 @@ class Learner:
         seen = (images * self._std + self._mean) * 2 - 1
         verdicts = []
         for teacher in self.teachers:
-            with self._precision(self.settings.train.teacher_precision):
+            with autocast(self.device, self.settings.train.teacher_precision):
                 logits, features, *early = teacher.read(seen)
             verdicts.append(Verdict(logits, features, early[0] if early else None))
         return verdicts
-
-    def _precision(self, name: str) -> Any:
-        kind = self.device.partition(":")[0]
-        return torch.autocast(kind, torch.bfloat16, enabled=name == "bfloat16")
-
-    def _set_rate(self, number: int) -> None:
-        if self.settings.train.schedule == "epochs":
-            self.schedule.step(number // self.per_epoch)
-        else:
-            self.schedule.step_update(number)
-        for group in self.optimizer.param_groups:
-            group["lr"] *= self._factor
-
-    @property
-    def rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
 
     @property
     def measured(self) -> Student:
@@ -137,7 +121,7 @@ class Learner:
     # what a run's loop needs (gan_vkd.progress.Trained)
 
     def set_learning_rates(self, factor: float) -> None:
-        self._factor = factor
+        self.rate.factor = factor
 
     def shared(self) -> dict[str, Tensor]:
         return dict(self.student.network.state_dict())

@@ -101,7 +101,7 @@ def _train(settings: ClassifierSettings, run: Run, resume: bool, stop: Stop) -> 
     for done in loop:
         losses = learner.step(feed, done)
         loop.add(losses)
-        loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate})
+        loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate.now})
         loop.watch(learner.decompositions())
     best = f", best top-1 {100 - loop.progress.best:.2f}%" if heldout is not None else ""
     print(f"{run.path}: finished, {loop.progress.seconds:.0f} s of training{best}")

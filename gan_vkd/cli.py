@@ -2,13 +2,19 @@
 
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from gan_vkd.errors import VkdError
+
+if TYPE_CHECKING:
+    from gan_vkd.config import RunSettings
+
+AnySettings = TypeVar("AnySettings", bound="RunSettings")
 
 app = typer.Typer(
     help="Data-limited GANs with knowledge distilled into the discriminator.",
@@ -63,6 +69,22 @@ def run_app(app: typer.Typer) -> None:
         sys.exit(error.exit_code)
 
 
+def what_to_train(
+    load: Callable[[Path, list[str] | None], AnySettings],
+    config: Path,
+    overrides: list[str] | None,
+    out: Path | None,
+    max_time: str | None,
+) -> tuple[AnySettings, Path, float | None]:
+    """The settings, the run folder and the seconds that a `train` command line asks for."""
+    from gan_vkd.stopping import seconds
+
+    budget = None if max_time is None else seconds(max_time)
+    settings = load(config, overrides)
+    usual = config if config.is_dir() else Path("runs", config.stem, f"seed{settings.seed}")
+    return settings, out or usual, budget
+
+
 @app.command()
 def train(
     config: Config,
@@ -78,16 +100,11 @@ def train(
     129 SIGHUP); under torchrun 0, since it starts anew what fails.
     """
     from gan_vkd.config import load_settings
-    from gan_vkd.stopping import seconds
 
-    budget = None if max_time is None else seconds(max_time)
-
-    settings = load_settings(config, overrides)
-    if out is None:
-        out = config if config.is_dir() else Path("runs", config.stem, f"seed{settings.seed}")
+    settings, folder, budget = what_to_train(load_settings, config, overrides, out, max_time)
     from gan_vkd.training import train as run_training
 
-    run_training(settings, out, resume, budget)
+    run_training(settings, folder, resume, budget)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Which device a run trains on."""
+"""Which device a run trains on, and in which precision."""
 
 import torch
 
@@ -24,3 +24,9 @@ def pick_device(name: str) -> str:
         reason = str(error).splitlines()[0][:200]
         raise VkdError(f"device {name}: not usable here ({reason}); set device=cpu") from None
     return name
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Within it the device computes in `bfloat16`, or as it is in `float32`."""
+    kind = device.partition(":")[0]
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")

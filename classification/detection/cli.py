@@ -19,6 +19,7 @@ from gan_vkd.cli import (
     Slurm,
     SweepFolder,
     run_app,
+    what_to_train,
 )
 
 app = typer.Typer(
@@ -47,15 +48,11 @@ def train(
 ) -> None:
     """Train a detector, alone or as one of torchrun's ranks. Exit codes: as of `vkd train`."""
     from classification.detection.config import load_settings
-    from gan_vkd.stopping import seconds
 
-    budget = None if max_time is None else seconds(max_time)
-    settings = load_settings(config, overrides)
-    if out is None:
-        out = config if config.is_dir() else Path("runs", config.stem, f"seed{settings.seed}")
+    settings, folder, budget = what_to_train(load_settings, config, overrides, out, max_time)
     from classification.detection.training import train as run_training
 
-    run_training(settings, out, resume, budget)
+    run_training(settings, folder, resume, budget)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from classification.detection.coco import Coco
 from classification.detection.config import DetectionSettings
 from classification.detection.matching import Targets
 from classification.detection.views import require_thickness, training_view, whole_view, with_boxes
-from classification.items import sow
+from classification.items import Faults, sow
 from classification.order import BatchesFrom, Order, rows_of_a_part
 from gan_vkd import ranks
 from gan_vkd.errors import SettingsError, VkdError
@@ -104,7 +104,7 @@ class Feed:
             raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
         instead = settings.data.damaged == "skip"
         self.items = Viewed(images, training_view(settings.data, settings.augment), instead)
-        self.faults: set[str] = set()
+        self.faults = Faults(settings.data.damaged)
         self._next, self._batches = -1, iter(list[Batch]())
 
     def __call__(self, number: int) -> Batch:
@@ -118,22 +118,10 @@ class Feed:
             self._batches = iter(_loader(self.settings, self.items, self.device, sampler=order))
         self._next = number + 1
         batch = next(self._batches)
-        if batch.faults:
-            self._tell(batch.faults)
+        self.faults.tell(batch.faults)
         if not batch.indices:
             raise VkdError(f"no image can be used, the first: {batch.faults[0]}")
         return batch.to(self.device)
-
-    def _tell(self, faults: list[str]) -> None:
-        if self.settings.data.damaged == "refuse":
-            raise VkdError(
-                f"cannot be used: {'; '.join(faults[:5])}. Mend or remove it, or set "
-                "data.damaged=skip; continue with --resume"
-            )
-        for fault in faults:
-            if fault not in self.faults:
-                print(f"passed over: {fault}")
-        self.faults.update(faults)
 
 
 def heldout_batches(settings: DetectionSettings, images: Coco, device: str) -> Iterator[Batch]:

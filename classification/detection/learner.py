@@ -13,8 +13,9 @@ from classification.detection.data import Batch
 from classification.detection.distillation import DISTILLATIONS
 from classification.detection.vidt import ViDT
 from classification.items import sow
-from classification.schedule import make_schedule
+from classification.schedule import Rate
 from gan_vkd import ranks
+from gan_vkd.devices import autocast
 
 
 class Learner:
@@ -48,9 +49,8 @@ class Learner:
         if settings.distill is not None and teacher is not None:
             make = DISTILLATIONS[settings.distill.method]
             self.distill = make(settings.distill, detector.width, teacher.width).to(device)
-        self._factor = 1.0
         self.optimizer = torch.optim.AdamW(self._groups(), settings.lr, train.betas)
-        self.schedule = make_schedule(self.optimizer, train, per_epoch)
+        self.rate = Rate(self.optimizer, train, per_epoch)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Weight decay for all of the neck and the matrices of the body, as in ViDT."""
@@ -72,7 +72,7 @@ class Learner:
         """Update `number`, on the parts of its batch; parts(i) gives part i of the training."""
         train = self.settings.train
         sums: dict[str, Tensor] = {}
-        self._set_rate(number)
+        self.rate.set(number)
         for i in range(train.accumulate):
             batch = parts(number * train.accumulate + i)
             sow(self.settings.seed, number, ranks.rank(), "dropping", i)
@@ -90,36 +90,20 @@ class Learner:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         settings = self.settings
-        with self._precision(settings.train.precision):
+        with autocast(self.device, settings.train.precision):
             said = self.detector(batch.images, batch.padding)
         losses = set_losses(said, batch.targets, settings.criterion)
         if self.distill is None or self.teacher is None or settings.distill is None:
             return losses
-        with torch.no_grad(), self._precision(settings.train.teacher_precision):
+        with torch.no_grad(), autocast(self.device, settings.train.teacher_precision):
             taught = self.teacher(batch.images, batch.padding)
         terms = self.distill(said.tokens, taught.tokens)
         return losses | {name: settings.distill.weight * x for name, x in terms.items()}
 
-    def _precision(self, name: str) -> Any:
-        kind = self.device.partition(":")[0]
-        return torch.autocast(kind, torch.bfloat16, enabled=name == "bfloat16")
-
-    def _set_rate(self, number: int) -> None:
-        if self.settings.train.schedule == "epochs":
-            self.schedule.step(number // self.per_epoch)
-        else:
-            self.schedule.step_update(number)
-        for group in self.optimizer.param_groups:
-            group["lr"] *= self._factor
-
-    @property
-    def rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
     # what a run's loop needs (gan_vkd.progress.Trained)
 
     def set_learning_rates(self, factor: float) -> None:
-        self._factor = factor
+        self.rate.factor = factor
 
     def shared(self) -> dict[str, Tensor]:
         return dict(self.detector.state_dict())

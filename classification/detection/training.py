@@ -61,7 +61,7 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
     heldout = load_heldout_images(settings.data, images.categories)
     if heldout is not None:
         require_pycocotools()
-        if not heldout.annotations:
+        if all(annotation["iscrowd"] for annotation in heldout.annotations):
             raise SettingsError(
                 f"data.heldout = {settings.data.heldout}: nothing is to be found in it, and AP "
                 "needs something; set data.heldout=null to train without"
@@ -103,7 +103,7 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
     for done in loop:
         losses = learner.step(feed, done)
         loop.add(losses)
-        loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate})
+        loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate.now})
         loop.watch(learner.decompositions())
     best = f", best AP {100 - loop.progress.best:.2f}" if heldout is not None else ""
     print(f"{run.path}: finished, {loop.progress.seconds:.0f} s of training{best}")

@@ -105,7 +105,7 @@ def test_a_good_image_stands_in_the_place_of_a_broken_one(files, imagenet: Path)
     for number in range(4):
         batch = feed(number)
         assert batch.images.flatten(1).std(1).min() > 0  # none is blank
-    assert len(feed.faults) == 1
+    assert len(feed.faults.told) == 1
 
 
 def test_a_broken_heldout_image_is_refused_or_counted_apart(

@@ -14,7 +14,7 @@ from classification.data import Feed, load_heldout_images, load_training_images
 from classification.evaluation import evaluate_run, measure
 from classification.learner import Learner
 from classification.run import Run, read_student
-from classification.schedule import make_schedule
+from classification.schedule import Rate
 from classification.students import build_student
 from classification.training import train
 from gan_vkd import ranks
@@ -106,19 +106,25 @@ def test_the_schedule_is_timms(tiny: MakeStudent, unit: str) -> None:
     settings = tiny(f"train.schedule={unit}", "train.epochs=12", "train.warmup_epochs=3")
     ours, theirs = (torch.optim.SGD([torch.zeros(1, requires_grad=True)], settings.lr)
                     for _ in range(2))  # fmt: skip
-    schedule = make_schedule(ours, settings.train, 5)
+    rate = Rate(ours, settings.train, 5)
     reference, epochs = create_scheduler_v2(
         theirs, "cosine", 12, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=3,
         step_on_epochs=unit == "epochs", updates_per_epoch=5,
     )  # fmt: skip
     assert epochs == 12
     for update in range(60):
-        for scheduler in (schedule, reference):
-            if unit == "epochs":
-                scheduler.step(update // 5)
-            else:
-                scheduler.step_update(update)
-        assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
+        rate.set(update)
+        if unit == "epochs":
+            reference.step(update // 5)
+        else:
+            reference.step_update(update)
+        assert rate.now == theirs.param_groups[0]["lr"]
+    rate.factor = 0.5
+    rate.set(7)
+    halved = rate.now
+    rate.factor = 1.0
+    rate.set(7)
+    assert halved == rate.now / 2
 
 
 def learner_of(settings: Any) -> tuple[Learner, Feed]:
@@ -141,7 +147,7 @@ def test_rate_and_average_in_training_are_timms(tiny: MakeStudent) -> None:
         learner.step(feed, number)
         average.update(learner.student.network)
         reference.step_update(number)
-        assert learner.rate == reference.optimizer.param_groups[0]["lr"]
+        assert learner.rate.now == reference.optimizer.param_groups[0]["lr"]
     assert learner.average is not None
     states = average.module.state_dict(), learner.average.module.state_dict()
     for name, value in states[0].items():
