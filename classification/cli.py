@@ -1,5 +1,6 @@
 """vkd-classify train | sweep | compare | evaluate | features | export"""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -60,11 +61,12 @@ def sweep(
     slurm: Slurm = None,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
-    from classification.sweep import STUDENTS
-    from gan_vkd.sweep import sweep_and_compare
+    from classification.config import load_settings
+    from gan_vkd.sweep import Program, sweep_and_compare
 
+    program = Program([sys.executable, "-m", "classification"], load_settings)
     table = partial(compare, out=out)
-    sweep_and_compare(arguments, seeds, jobs, out, slurm, table, STUDENTS)
+    sweep_and_compare(arguments, seeds, jobs, out, slurm, table, program)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The settings of a classification run, read and checked as those of a GAN's (gan_vkd.config)."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -161,6 +161,27 @@ class EpochSettings(LoopSettings):
         return self
 
 
+class EpochRunSettings(RunSettings):
+    """What every run by epochs is told."""
+
+    train: EpochSettings = EpochSettings()
+
+    may_change: ClassVar[tuple[str, ...]] = (
+        *RunSettings.may_change, "evaluate.batch_size", "data.workers", "data.damaged",
+    )  # fmt: skip
+
+    @property
+    def length(self) -> str:
+        return f"{self.train.epochs} epochs"
+
+    @property
+    def relief(self) -> str:
+        return (
+            f"batch {self.train.batch_size}: set a larger train.accumulate, or share the batch by "
+            "more ranks"
+        )
+
+
 class ClassifierTrainSettings(EpochSettings):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99996  # 0: without
 
@@ -172,7 +193,7 @@ class ClassifierEvaluateSettings(Section):
     weights: Literal["student", "average"] = "student"
 
 
-class ClassifierSettings(RunSettings):
+class ClassifierSettings(EpochRunSettings):
     """Everything a classification run depends on."""
 
     data: InputSettings
@@ -182,6 +203,10 @@ class ClassifierSettings(RunSettings):
     augment: AugmentSettings = AugmentSettings()
     train: ClassifierTrainSettings = ClassifierTrainSettings()
     evaluate: ClassifierEvaluateSettings = ClassifierEvaluateSettings()
+
+    may_change: ClassVar[tuple[str, ...]] = (
+        *EpochRunSettings.may_change, "data.root", "data.download",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ClassifierSettings":

@@ -220,6 +220,28 @@ class RunSettings(Section):
     device: str = "auto"
     train: LoopSettings = LoopSettings()
 
+    # Settings, or their beginnings, that may be others when a run is continued: what it reports,
+    # what it does in trouble
+    may_change: ClassVar[tuple[str, ...]] = (
+        "device", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
+        "train.returns", "evaluate.every",
+    )  # fmt: skip
+
+    @property
+    def total(self) -> int | None:
+        """Iterations that make a run finished; None: as many as its checkpoint says."""
+        return None
+
+    @property
+    def length(self) -> str:
+        """Of a finished run, in words."""
+        raise NotImplementedError
+
+    @property
+    def relief(self) -> str:
+        """What to do without memory."""
+        raise NotImplementedError
+
     def dump(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
@@ -235,6 +257,26 @@ class Settings(RunSettings):
     regularize: RegularizeSettings = RegularizeSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    may_change: ClassVar[tuple[str, ...]] = (
+        *RunSettings.may_change, "train.iterations", "train.sample_every", "data.root",
+        "data.download", "cache",
+    )  # fmt: skip
+
+    @property
+    def total(self) -> int:
+        return self.train.iterations
+
+    @property
+    def length(self) -> str:
+        return f"{self.train.iterations} iterations"
+
+    @property
+    def relief(self) -> str:
+        return (
+            f"ch {self.model.ch}, batch {self.train.batch_size}: set a smaller train.batch_size "
+            "or model.ch, or share the batch by more ranks"
+        )
 
     @property
     def cache_folder(self) -> Path | None:

@@ -188,18 +188,8 @@ def return_to_last(
     return back
 
 
-def is_finished(
-    run: RunFolder,
-    settings: RunSettings,
-    resume: bool,
-    may_change: tuple[str, ...],
-    total: int | None = None,
-) -> bool:
+def is_finished(run: RunFolder, settings: RunSettings, resume: bool) -> bool:
     """Whether nothing is left to do; refuses a folder that is another run's.
-
-    Args:
-        may_change: settings, or their beginnings, that may differ from those the run has.
-        total: iterations that make it finished; None: as many as its checkpoint says.
 
     Raises:
         SettingsError: the folder holds a run already, or one with other settings.
@@ -211,10 +201,10 @@ def is_finished(
             f"{run.path}: holds a run already; continue it with --resume or choose another --out"
         )
     lines = differences(load_as(type(settings), run.path), settings)
-    changed = [line for line in lines if not line.startswith(may_change)]
+    changed = [line for line in lines if not line.startswith(settings.may_change)]
     if changed:
         raise SettingsError(f"{run.path}: is a run with other settings: {'; '.join(changed)}")
-    kept = run.checkpoints()
+    kept, total = run.checkpoints(), settings.total
     if not kept or (total is not None and int(kept[-1].stem) < total):
         return False
     try:

@@ -16,11 +16,6 @@ def hold(
     resume: bool,
     max_time: float | None,
     work: Callable[[Stop], None],
-    *,
-    may_change: tuple[str, ...],
-    length: str,
-    advice: str,
-    total: int | None = None,
 ) -> None:
     """Does the work where some is left, alone in the folder, listening to what may ask for its end.
 
@@ -30,10 +25,6 @@ def hold(
         resume: whether the folder may be that of a run that was stopped.
         max_time: seconds after which the work is asked to end.
         work: the training.
-        may_change: settings, or their beginnings, that may differ from those the run has.
-        length: of a finished run, in words.
-        advice: what to do without memory.
-        total: iterations that make it finished; None: as many as its checkpoint says.
 
     Raises:
         SettingsError: the folder holds a run already, or one with other settings.
@@ -42,11 +33,11 @@ def hold(
     stop = Stop(max_time)
 
     def finished() -> bool:
-        return is_finished(run, settings, resume, may_change, total)
+        return is_finished(run, settings, resume)
 
-    with ranks.joined(), one_line_without_memory(advice):
+    with ranks.joined(), one_line_without_memory(settings.relief):
         if ranks.from_first(finished):
-            print(f"{run.path}: finished already ({length})")
+            print(f"{run.path}: finished already ({settings.length})")
             return
         with run.locked(), stop.listening():
             if not ranks.from_first(finished):

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from gan_vkd.config import RunSettings, Settings, load_settings
+from gan_vkd.config import RunSettings, load_settings
 from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.folder import RunFolder
+from gan_vkd.progress import is_finished
 from gan_vkd.stopping import Stopped, handled
 
 REPORT_EVERY = 30  # seconds
@@ -27,23 +29,13 @@ class Program(NamedTuple):
 
     command: of the process, before `train`.
     load: the settings of a file with overrides.
-    finished: whether a run folder with these settings has nothing left to do.
     """
 
     command: list[str]
     load: Callable[[Path, list[str]], RunSettings]
-    finished: Callable[[Path, Any], bool]
 
 
-def _gan_is_finished(folder: Path, settings: Settings) -> bool:
-    from gan_vkd.progress import is_finished
-    from gan_vkd.run import Run
-    from gan_vkd.training import MAY_CHANGE
-
-    return is_finished(Run(folder), settings, True, MAY_CHANGE, settings.train.iterations)
-
-
-GANS = Program([sys.executable, "-m", "gan_vkd"], load_settings, _gan_is_finished)
+GANS = Program([sys.executable, "-m", "gan_vkd"], load_settings)
 
 
 class Job(NamedTuple):
@@ -138,9 +130,6 @@ def plan(
             chosen = [item for item in overrides if _concerns(item, plain)] + [f"seed={seed}"]
             settings = program.load(config, chosen)
             folder, log = out / f"{arm}_seed{seed}", out / f"{arm}_seed{seed}.log"
-            finished = False
-            if (folder / "settings.yaml").exists():
-                finished = program.finished(folder, settings)
             command = [
                 *program.command,
                 "train",
@@ -150,6 +139,7 @@ def plan(
                 str(folder),
                 "--resume",
             ]
+            finished = is_finished(RunFolder(folder), settings, resume=True)
             jobs.append(Job(f"{arm} seed {seed}", folder, log, command, finished))
     try:
         out.mkdir(parents=True, exist_ok=True)

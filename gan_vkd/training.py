@@ -24,13 +24,6 @@ from gan_vkd.stopping import Stop
 from gan_vkd.teachers import load_teacher
 from gan_vkd.text import class_embeddings
 
-# What may change when a run is continued: its length, its reports, what it does in trouble.
-MAY_CHANGE = (
-    "device", "train.iterations", "train.log_every", "train.sample_every",
-    "train.checkpoint_every", "train.keep_checkpoints", "train.returns", "evaluate.every",
-    "data.root", "data.download", "cache",
-)  # fmt: skip
-
 
 def train(
     settings: Settings, folder: Path, resume: bool = False, max_time: float | None = None
@@ -50,15 +43,8 @@ def train(
         Stopped: by a signal or by `max_time`, after a checkpoint.
         VkdError: data, weights, disk, memory, a folder in use, or numbers that are not finite.
     """
-    run, total = Run(folder), settings.train.iterations
-    advice = (
-        f"ch {settings.model.ch}, batch {settings.train.batch_size}: set a smaller "
-        "train.batch_size or model.ch, or share the batch by more ranks"
-    )
-    hold(
-        run, settings, resume, max_time, partial(_train, settings, run, resume),
-        may_change=MAY_CHANGE, length=f"{total} iterations", advice=advice, total=total,
-    )  # fmt: skip
+    run = Run(folder)
+    hold(run, settings, resume, max_time, partial(_train, settings, run, resume))
 
 
 def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:

@@ -1,5 +1,6 @@
 """vkd-detect train | sweep | compare | evaluate | predict | export"""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -65,11 +66,12 @@ def sweep(
     target: Target = 50.0,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
-    from classification.detection.sweep import DETECTORS
-    from gan_vkd.sweep import sweep_and_compare
+    from classification.detection.config import load_settings
+    from gan_vkd.sweep import Program, sweep_and_compare
 
+    program = Program([sys.executable, "-m", "classification.detection"], load_settings)
     table = partial(compare, out=out, target=target)
-    sweep_and_compare(arguments, seeds, jobs, out, slurm, table, DETECTORS)
+    sweep_and_compare(arguments, seeds, jobs, out, slurm, table, program)
 
 
 @app.command()

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from classification.config import EpochSettings, Rate, Triple
-from gan_vkd.config import Fraction, Positive, RunSettings, Section, Seed, Weight, load_as
+from classification.config import EpochRunSettings, EpochSettings, Rate, Triple
+from gan_vkd.config import Fraction, Positive, Section, Seed, Weight, load_as
 
 SizeName = Literal["nano", "tiny", "small", "base"]
 
@@ -117,7 +117,7 @@ class DetectorEvaluateSettings(Section):
     longest: Positive = 1333
 
 
-class DetectionSettings(RunSettings):
+class DetectionSettings(EpochRunSettings):
     """Everything a detection run depends on."""
 
     data: CocoSettings

@@ -21,12 +21,6 @@ from gan_vkd.progress import begin
 from gan_vkd.session import hold
 from gan_vkd.stopping import Stop
 
-# What may change when a run is continued: its reports, its workers, what it does in trouble.
-MAY_CHANGE = (
-    "device", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
-    "train.returns", "evaluate.every", "evaluate.batch_size", "data.workers", "data.damaged",
-)  # fmt: skip
-
 
 def train(
     settings: DetectionSettings, folder: Path, resume: bool = False, max_time: float | None = None
@@ -46,12 +40,8 @@ def train(
         Stopped: by a signal or by `max_time`, after a checkpoint.
         VkdError: data, weights, disk, memory, a folder in use, or numbers that are not finite.
     """
-    run, batch = Run(folder), settings.train.batch_size
-    advice = f"batch {batch}: set a larger train.accumulate, or share the batch by more ranks"
-    hold(
-        run, settings, resume, max_time, partial(_train, settings, run, resume),
-        may_change=MAY_CHANGE, length=f"{settings.train.epochs} epochs", advice=advice,
-    )  # fmt: skip
+    run = Run(folder)
+    hold(run, settings, resume, max_time, partial(_train, settings, run, resume))
 
 
 def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> None:
