@@ -6,7 +6,7 @@ from typing import Any
 from classification.config import ClassifierSettings, StudentSettings, load_settings
 from classification.students import Student, build_student
 from gan_vkd.checkpoint import load_weights, save_weights
-from gan_vkd.errors import VkdError
+from gan_vkd.errors import VkdError, one_line
 from gan_vkd.folder import RunFolder
 
 
@@ -42,6 +42,6 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
         student = build_student(settings, len(facts["classes"]), facts["tokens"], drop_path=0.0)
         student.network.load_state_dict(state)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise VkdError(f"{file}: not a student of ours ({reason})") from None
     return student.to(device).eval().requires_grad_(False), facts

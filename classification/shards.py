@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from classification.items import Item, sow
 from gan_vkd import ranks
-from gan_vkd.errors import VkdError
+from gan_vkd.errors import VkdError, one_line
 from gan_vkd.images import BadImage, open_rgb
 
 BUFFER = 1000  # samples that a worker shuffles among
@@ -129,5 +129,5 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
     try:
         yield from tarfile_samples(iter([{"url": str(file.absolute())}]))
     except Exception as error:  # of tarfile, zlib and the file system
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         yield {"__url__": str(file), "__key__": "damaged", "__fault__": reason}

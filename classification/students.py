@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from classification.config import StudentSettings
 from gan_vkd.distill import Layer, Reader
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.teachers import load_foreign, load_weights
 
 
@@ -118,10 +118,10 @@ def build_student(
             _give_tokens(network, tokens)
         student = Student(network, layers)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise SettingsError(f"student: {settings.name} cannot be built so: {reason}") from None
     except Exception as error:  # hub and network errors of many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        reason = one_line(error)
         raise VkdError(
             f"{settings.name}: its weights could not be fetched ({reason}); set student.weights "
             "to a local copy, or to null"

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from gan_vkd.errors import one_line
+
 
 class Board:
     """Scalars, grids and histograms; the first failure to write is told and ends the events.
@@ -29,7 +31,7 @@ class Board:
             yield
         except Exception as error:  # the writer's thread hands on whatever it died of
             self._writer = None
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)
             print(f"{self.folder}: no TensorBoard events from here on ({reason})")
 
     def scalars(self, prefix: str, values: dict[str, Any], iteration: int) -> None:

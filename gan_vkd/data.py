@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_vkd import ranks
 from gan_vkd.config import DataSettings
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.images import read_images
 
 
@@ -111,7 +111,7 @@ def _load_cifar(settings: DataSettings, train: bool) -> ImageSet:
         dataset = dataset_class(str(root), train=train, download=settings.download)
     except Exception as error:  # urllib, http, tar, pickle: all mean no data
         raise VkdError(
-            f"{settings.source} is not in {root} and could not be fetched ({_first_line(error)}); "
+            f"{settings.source} is not in {root} and could not be fetched ({one_line(error)}); "
             f"put torchvision's {dataset_class.base_folder} there, or set data.root"
         ) from None
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
@@ -156,10 +156,6 @@ def _load_files(path: Path, settings: DataSettings) -> ImageSet:
     return ImageSet(
         torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels, classes, names
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def to_network(images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 
 from gan_vkd import ranks
-from gan_vkd.errors import VkdError
+from gan_vkd.errors import VkdError, one_line
 
 
 def pick_device(name: str) -> str:
@@ -21,7 +21,7 @@ def pick_device(name: str) -> str:
     try:
         torch.zeros((), device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = one_line(error)
         raise VkdError(f"device {name}: not usable here ({reason}); set device=cpu") from None
     return name
 

@@ -11,3 +11,8 @@ class SettingsError(VkdError):
     """The settings cannot be used; no work has been done."""
 
     exit_code = 2
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of somebody else's says, or its kind where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

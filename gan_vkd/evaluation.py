@@ -29,7 +29,7 @@ from gan_vkd import ranks
 from gan_vkd.checkpoint import digest
 from gan_vkd.config import DataSettings, NetworkSettings, Settings
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set, to_uint8
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.features import compute_once, teacher_facts
 from gan_vkd.measures import (
     density_coverage,
@@ -177,7 +177,7 @@ def _fetch_inception() -> Path:
                 inception_url, str(path), hash_prefix=INCEPTION_SHA256, progress=False
             )
         except Exception as error:  # urllib, ssl, hash mismatch: all mean no weights
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            reason = one_line(error)
             raise VkdError(
                 f"Inception's weights could not be fetched from {inception_url} ({reason}); give a "
                 f"local {INCEPTION_FILE} (--inception PATH or evaluate.features.weights), or "

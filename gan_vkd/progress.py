@@ -12,7 +12,7 @@ import gan_vkd
 from gan_vkd import ranks
 from gan_vkd.checkpoint import digest, load_state
 from gan_vkd.config import RunSettings, differences, load_as
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.folder import RunFolder
 
 
@@ -130,7 +130,7 @@ def restore(
         progress = Progress(**saved["progress"])
         random, made = saved["random"], saved["made"]
     except (KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise VkdError(
             f"{run.path}: its checkpoint is of another version of this project ({reason}); "
             "continue it with that version, or train anew elsewhere"

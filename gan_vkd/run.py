@@ -7,7 +7,7 @@ import torch
 
 from gan_vkd.checkpoint import load_weights, save_weights
 from gan_vkd.config import Settings, load_settings
-from gan_vkd.errors import VkdError
+from gan_vkd.errors import VkdError, one_line
 from gan_vkd.folder import RunFolder
 from gan_vkd.models.biggan import Generator
 
@@ -54,6 +54,6 @@ class Run(RunFolder):
                 )
             generator.load_state_dict(state, assign=True)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise VkdError(f"{file}: not of this run's settings ({reason})") from None
         return generator.to(device).eval().requires_grad_(False), facts

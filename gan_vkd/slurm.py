@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.sweep import Job, Program, describe, last_line, plan, start
 
 # What submitit's AutoExecutor takes for every cluster; other names get the prefix slurm_.
@@ -54,7 +54,7 @@ def submit(
         except (NameError, ValueError, AssertionError) as error:
             raise SettingsError(f"--slurm: {str(error).partition(chr(10))[0]}") from None
         except (RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)
             raise VkdError(f"{job.name}: not submitted ({reason})") from None
         print(f"{job.name}: job {ids[-1]}, {job.log}", flush=True)
     print(f"{len(ids)} jobs submitted; what SLURM says of them is in {folder}")

@@ -15,7 +15,7 @@ from gan_vkd.checkpoint import is_foreign, load_state
 from gan_vkd.checkpoint import load_weights as load_own
 from gan_vkd.config import LayerSettings, NetworkSettings, load_settings
 from gan_vkd.distill import Layer, Teacher
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.models.biggan import Discriminator
 from gan_vkd.models.cifar_resnet import CifarResNet
 from gan_vkd.run import Run
@@ -117,7 +117,7 @@ def load_recogniser(
 
 
 def _unreadable(settings: NetworkSettings, error: Exception) -> SettingsError:
-    message = " ".join(str(error).split())[:300] or type(error).__name__
+    message = one_line(error)
     return SettingsError(f"{settings.name}: cannot be read as asked: {message}")
 
 
@@ -197,7 +197,7 @@ def _timm(name: str, weights: str | None, whole: bool) -> tuple[nn.Module, dict[
     except Exception as error:  # hub, network and file errors of many kinds
         if weights is None:
             raise _unreachable(f"timm/{name}", "its hub", error) from None
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise VkdError(f"{weights}: not weights of timm/{name} ({reason})") from None
     cfg = resolve_model_data_config(network)
     own = {"mean": cfg["mean"], "std": cfg["std"], "size": cfg["input_size"][-1]}
@@ -265,7 +265,7 @@ def load_foreign(path: Path) -> dict[str, Any]:
     except VkdError:
         raise
     except Exception as error:  # pickle, zip and unpickling errors of many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        reason = one_line(error)
         raise VkdError(f"{path}: not a file of weights ({reason})") from None
     if not isinstance(saved, dict):
         raise VkdError(f"{path}: expected a dictionary of weights, found {type(saved).__name__}")
@@ -283,7 +283,7 @@ def load_weights(network: nn.Module, state: dict[str, Any], where: str) -> None:
 
 
 def _unreachable(name: str, url: str, error: Exception) -> VkdError:
-    reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+    reason = one_line(error)
     return VkdError(
         f"{name}: its weights could not be fetched from {url} ({reason}); "
         "set `weights` beside its name to a local copy"

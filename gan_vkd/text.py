@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_vkd.config import TextSettings
 from gan_vkd.distill import Teacher
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError, VkdError, one_line
 
 # The prompts that CLIP's authors use for CIFAR-10 and CIFAR-100 (Radford et al., ICML 2021).
 PROMPTS = [
@@ -74,7 +74,7 @@ def _embed(settings: TextSettings, names: list[str]) -> Tensor:
                 settings.model, pretrained=str(path) if local else settings.weights
             ).eval()
     except Exception as error:  # hub, file and shape errors of many kinds
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise VkdError(
             f"distill.text.weights = {settings.weights}: cannot be had ({reason}); set it to a "
             "local copy"

@@ -10,7 +10,7 @@ from torch import Tensor
 from classification.detection.config import DetectorSettings
 from classification.detection.published import body_from_swin, from_published
 from classification.detection.vidt import ViDT
-from gan_vkd.errors import VkdError
+from gan_vkd.errors import VkdError, one_line
 from gan_vkd.teachers import load_foreign
 from gan_vkd.teachers import load_weights as load_strictly
 
@@ -87,7 +87,7 @@ def _fetch(size: str, what: str) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.hub.load_state_dict_from_url(name, map_location="cpu", weights_only=True)
     except Exception as error:  # hub and network errors of many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        reason = one_line(error)
         raise VkdError(
             f"the {what} weights of size {size} could not be fetched ({name}: {reason}); set "
             "`weights` beside its size to a local copy"

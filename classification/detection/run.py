@@ -11,7 +11,7 @@ from classification.detection.config import DetectionSettings, DetectorSettings,
 from classification.detection.published import to_published
 from classification.detection.vidt import ViDT
 from gan_vkd.checkpoint import load_weights, save_weights, write_atomically
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.folder import RunFolder
 
 
@@ -47,7 +47,7 @@ def read_detector(file: Path, device: str = "cpu") -> tuple[ViDT, dict[str, Any]
         detector = make_detector(settings, int(facts["classes"]))
         detector.load_state_dict(state)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise VkdError(f"{file}: not a detector of ours ({reason})") from None
     return detector.to(device).eval().requires_grad_(False), facts
 
