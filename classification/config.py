@@ -65,9 +65,13 @@ class InputSettings(Section):
 
 
 class StudentSettings(Section):
-    """A timm model; one with a distillation token gets as many as there are teachers."""
+    """A timm model; one with a distillation token gets as many as there are teachers.
+
+    stem: patch, timm's own; conv, the one of CiT and of VkD's released code, for ViTs.
+    """
 
     name: str = "deit_tiny_distilled_patch16_224"
+    stem: Literal["patch", "conv"] = "patch"
     options: dict[str, int | float | bool | str] = Field(default={})  # of timm.create_model
     drop_path: Fraction = 0.1
     weights: str | None = None  # to start from: a file, or "published" for timm's own
@@ -99,8 +103,12 @@ class TokenSettings(Section):
 
 
 class FeatureSettings(MethodSettings):
-    """What the teacher's pooled features teach the mean of all tokens."""
+    """What the teacher's pooled features teach the student's tokens.
 
+    tokens: whose mean it is, all as in the paper, or patches alone as in its released code.
+    """
+
+    tokens: Literal["all", "patches"] = "all"
     normalization: Literal[
         "layer_norm",
         "standardize",
@@ -239,6 +247,7 @@ def facts_of(settings: ClassifierSettings, classes: list[str]) -> dict[str, Any]
     return {
         "name": settings.student.name,
         "options": settings.student.options,
+        "stem": settings.student.stem,
         "tokens": len(settings.teachers),
         "classes": classes,
         "resolution": settings.data.resolution,

@@ -124,8 +124,9 @@ class Objective(nn.Module):
             ]
             losses["token_loss"] = settings.token.weight * torch.stack(terms).sum()
         if settings.features is not None:
+            means = said.features if settings.features.tokens == "all" else said.patches
             terms = [
-                method(said.features, verdict.features)
+                method(means, verdict.features)
                 for method, verdict in zip(self.features, verdicts, strict=True)
             ]
             losses["feature_loss"] = settings.features.weight * torch.stack(terms).sum()

@@ -38,7 +38,9 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
         raise VkdError(f"{file}: no student yet; train first (vkd-classify train CONFIG --out RUN)")
     state, facts = load_weights(file)
     try:
-        settings = StudentSettings(name=facts["name"], options=facts["options"])
+        settings = StudentSettings(
+            name=facts["name"], options=facts["options"], stem=facts.get("stem", "patch")
+        )
         student = build_student(settings, len(facts["classes"]), facts["tokens"], drop_path=0.0)
         student.network.load_state_dict(state)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from timm.layers import trunc_normal_
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from classification.config import StudentSettings
+from classification.stem import ConvStem, MeanToTokens
 from gan_vkd.distill import Layer, Reader
 from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.teachers import load_foreign, load_weights
@@ -19,13 +21,15 @@ class Outputs(NamedTuple):
     """What a student says of B images.
 
     logits: (B, C), of the class token. distilled: (B, C) of each distillation token; empty for
-    students without. features: (B, d), the mean of ALL tokens, or a CNN's pooled features. early:
-    (B, N, d) patch tokens or (B, d, H, W) maps of the layers that were asked for.
+    students without. features, patches: (B, d), the mean of ALL tokens, and that of the patch
+    tokens; a CNN's pooled features are both. early: (B, N, d) patch tokens or (B, d, H, W) maps of
+    the layers that were asked for.
     """
 
     logits: Tensor
     distilled: list[Tensor]
     features: Tensor
+    patches: Tensor
     early: list[Tensor]
 
 
@@ -68,12 +72,14 @@ class Student(nn.Module):
         x = network.forward_features(images)
         early = self.reader.take()
         if x.ndim != 3:
-            return Outputs(network.forward_head(x), [], network.forward_head(x, True), early)
+            pooled = network.forward_head(x, True)
+            return Outputs(network.forward_head(x), [], pooled, pooled, early)
+        means = x.mean(1), x[:, self.prefix :].mean(1)
         if not self.distilled_heads:
-            return Outputs(network.forward_head(x), [], x.mean(1), early)
+            return Outputs(network.forward_head(x), [], *means, early)
         tokens = network.head_drop(x)
         distilled = [head(tokens[:, 1 + k]) for k, head in enumerate(self.distilled_heads)]
-        return Outputs(network.head(tokens[:, 0]), distilled, x.mean(1), early)
+        return Outputs(network.head(tokens[:, 0]), distilled, *means, early)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, R, R) -> the mean of all heads' logits (B, C), as in DeiT."""
@@ -116,6 +122,8 @@ def build_student(
         )
         if isinstance(network, VisionTransformerDistilled) and tokens > 1:
             _give_tokens(network, tokens)
+        if settings.stem == "conv":
+            _give_stem(network)
         student = Student(network, layers)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = one_line(error)
@@ -132,6 +140,15 @@ def build_student(
             saved = saved.get(wrapper, saved)
         load_weights(network, saved, settings.weights)
     return student
+
+
+def _give_stem(network: Any) -> None:
+    """CiT's, in the place of the projection of patches."""
+    if not isinstance(network, VisionTransformer) or network.patch_embed.patch_size[0] % 2:
+        raise ValueError("stem = conv needs a ViT with patches of an even side")
+    network.patch_embed.proj = ConvStem(network.embed_dim, network.patch_embed.patch_size[0])
+    if isinstance(network, VisionTransformerDistilled):
+        network.norm_pre = MeanToTokens(network.num_prefix_tokens - 1)
 
 
 def _give_tokens(network: Any, tokens: int) -> None:

@@ -30,28 +30,40 @@ def test_every_objective_is_run_by_a_config_of_its_name() -> None:
     assert named | {"plain"} == arms
 
 
-def test_the_published_settings_of_imagenet() -> None:
+def test_the_published_settings_of_deit() -> None:
     for size, name in (("ti", "tiny"), ("s", "small")):
-        settings = load_settings(CONFIGS / f"imagenet_deit_{size}_vkd.yaml")
-        assert settings.student.name == f"deit_{name}_distilled_patch16_224"
-        assert [network.name for network in settings.teachers.values()] == [
-            "timm/regnety_160.deit_in1k"
-        ]
-        train, augment, features = settings.train, settings.augment, settings.objective.features
+        settings = load_settings(CONFIGS / f"imagenet_deit_{size}.yaml")
+        assert settings.student.name == f"deit_{name}_patch16_224"
+        train, augment = settings.train, settings.augment
         assert (train.epochs, train.batch_size, settings.lr) == (300, 1024, 1e-3)
         assert (train.warmup_epochs, train.warmup_lr, train.min_lr) == (5, 1e-6, 1e-5)
         assert (train.weight_decay, train.ema_decay) == (0.05, 0.99996)
-        assert (augment.mixup, augment.cutmix, augment.erasing, augment.repeats) == (
-            0.8,
-            1,
-            0.25,
-            3,
-        )
-        assert (augment.smoothing, settings.student.drop_path) == (0.1, 0.1)
+        assert (augment.mixup, augment.cutmix, augment.smoothing) == (0.8, 1, 0.1)
+        assert (augment.erasing, augment.repeats, settings.student.drop_path) == (0.25, 3, 0.1)
         assert augment.policy == "rand-m9-mstd0.5-inc1"
+
+
+def test_the_settings_of_vkds_released_code() -> None:
+    for size, name in (("ti", "tiny"), ("s", "small")):
+        settings = load_settings(CONFIGS / f"imagenet_deit_{size}_vkd.yaml")
+        student, train, augment = settings.student, settings.train, settings.augment
+        assert student.name == f"deit_{name}_distilled_patch16_224"
+        assert (student.stem, student.drop_path) == ("conv", 0)
+        teachers = [network.name for network in settings.teachers.values()]
+        assert teachers == ["timm/regnety_160.deit_in1k"]
+        assert (train.epochs, train.batch_size, settings.lr) == (300, 512, 5e-4)
+        assert (train.schedule, train.warmup_epochs, train.min_lr) == ("updates", 0, 5e-6)
+        assert (train.weight_decay, train.ema_decay) == (0.05, 0)
+        assert (augment.mixup, augment.cutmix, augment.smoothing) == (0.8, 1, 0.1)
+        assert (augment.policy, augment.color_jitter) == ("3a", 0.3)
+        assert (augment.erasing, augment.repeats) == (0, 1)
+        token, features = settings.objective.token, settings.objective.features
+        assert token is not None
         assert features is not None
+        assert (settings.objective.label, token.weight, features.weight) == (1, 1, 1)
+        assert (token.kind, token.temperature) == ("soft", 1)
         assert (features.projection, features.normalization) == ("orthogonal", "layer_norm")
-        assert features.distance == "smooth_l1"
+        assert (features.tokens, features.distance) == ("patches", "smooth_l1")
 
 
 @pytest.mark.parametrize(

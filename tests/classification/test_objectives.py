@@ -86,7 +86,8 @@ def said(tokens: int = 1) -> Outputs:
     distilled = [torch.randn(B, C, requires_grad=True) for _ in range(tokens)]
     return Outputs(
         torch.randn(B, C, requires_grad=True), distilled,
-        torch.randn(B, DS, requires_grad=True), [torch.randn(B, 4, DS, requires_grad=True)],
+        torch.randn(B, DS, requires_grad=True), torch.randn(B, DS, requires_grad=True),
+        [torch.randn(B, 4, DS, requires_grad=True)],
     )  # fmt: skip
 
 
@@ -94,15 +95,19 @@ def verdict() -> Verdict:
     return Verdict(torch.randn(B, C), torch.randn(B, DT), torch.randn(B, DT, 4, 4))
 
 
-def test_vkd_is_the_smooth_l1_of_the_projection_to_the_layer_normed_teacher():
-    settings = ObjectiveSettings(token={"kind": "soft", "weight": 2.0}, features={"weight": 3.0})
+@pytest.mark.parametrize("tokens", ["all", "patches"])
+def test_vkd_is_the_smooth_l1_of_the_projection_to_the_layer_normed_teacher(tokens: str) -> None:
+    settings = ObjectiveSettings(
+        token={"kind": "soft", "weight": 2.0}, features={"weight": 3.0, "tokens": tokens}
+    )
     objective = Objective(settings, DS, 0, [(DT, 0)])
     ours, theirs, targets = said(), verdict(), torch.randn(B, C).softmax(1)
     losses = objective(ours, targets, [theirs])
     p = objective.features[0].project.matrix().detach()
     torch.testing.assert_close(p.T @ p, torch.eye(DS), atol=1e-5, rtol=0)
     slow = 0.0
-    for z, t in zip(ours.features.tolist(), theirs.features.tolist(), strict=True):
+    means = ours.features if tokens == "all" else ours.patches
+    for z, t in zip(means.tolist(), theirs.features.tolist(), strict=True):
         mean = sum(t) / DT
         deviation = math.sqrt(sum((x - mean) ** 2 for x in t) / DT + 1e-5)
         for i in range(DT):

@@ -56,7 +56,9 @@ def test_features_are_the_mean_of_all_tokens():
     images = torch.randn(2, 3, 32, 32)
     tokens = theirs.forward_features(images)
     assert tokens.shape == (2, 2 + 16, 24)
-    torch.testing.assert_close(student.read(images).features, tokens.mean(1))
+    said = student.read(images)
+    torch.testing.assert_close(said.features, tokens.mean(1))
+    torch.testing.assert_close(said.patches, tokens[:, 2:].mean(1))
 
 
 @torch.no_grad()
@@ -81,6 +83,42 @@ def test_a_cnn_is_a_student_too():
     said = student.read(images)
     assert said.distilled == []
     torch.testing.assert_close(said.features, theirs.forward_features(images).mean((2, 3)))
+    assert said.patches is said.features
+
+
+@torch.no_grad()
+def test_the_stem_of_cit_sees_what_a_patch_sees_and_a_little_around_it():
+    settings = StudentSettings(options=SMALL, stem="conv", drop_path=0.0)
+    network = build_student(settings, 7, 1).eval().network
+    images = torch.randn(1, 3, 32, 32)
+    tokens = network.patch_embed(images)
+    assert tokens.shape == (1, 16, 24)
+    images[0, :, 16:, 16:] += 1  # the lower right quarter: patches 10, 11, 14, 15 of a 4 x 4 grid
+    moved = (network.patch_embed(images) - tokens).abs().amax(2)[0] > 1e-6
+    assert moved[[10, 11, 14, 15]].all()
+    assert not moved[[0, 1, 2, 3, 4, 8, 12]].any()
+
+
+@torch.no_grad()
+def test_the_distillation_token_of_cit_begins_as_the_mean_of_the_patches():
+    settings = StudentSettings(options=SMALL, stem="conv", drop_path=0.0)
+    network = build_student(settings, 7, 1).eval().network
+    seen = []
+    network.blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network(torch.randn(3, 3, 32, 32))
+    own = network.dist_token[:, 0] + network.pos_embed[:, 1]
+    torch.testing.assert_close(seen[0][:, 1], own + seen[0][:, 2:].mean(1))
+    assert "norm_pre" not in " ".join(network.state_dict())
+
+
+def test_the_stem_of_cit_has_the_parameters_of_the_released_code():
+    stems = [
+        build_student(StudentSettings(stem=stem), 10, 1).network.patch_embed
+        for stem in ("patch", "conv")
+    ]
+    patch, conv = (sum(x.numel() for x in stem.parameters()) for stem in stems)
+    assert patch == 3 * 16**2 * 192 + 192
+    assert conv == 3 * 64 * 7**2 + 2 * 64 * 64 * 3**2 + 3 * 2 * 64 + 64 * 8**2 * 192 + 192
 
 
 @pytest.mark.parametrize(
@@ -89,6 +127,7 @@ def test_a_cnn_is_a_student_too():
         (StudentSettings(name="deit_tiny_patch17"), "timm has no such model; it has deit"),
         (StudentSettings(options={"image_sise": 3}), "cannot be built so"),
         (StudentSettings(options={"num_heads": 5}), "cannot be built so"),
+        (StudentSettings(name="resnet18", stem="conv"), "stem = conv needs a ViT"),
     ],
 )
 def test_students_that_cannot_be_are_one_line(settings, fault):
