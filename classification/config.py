@@ -49,7 +49,14 @@ class InputSettings(Section):
     damaged: Literal["refuse", "skip"] = "refuse"
 
     @model_validator(mode="after")
-    def _shards_are_counted(self) -> "InputSettings":
+    def _fits_its_kind(self) -> "InputSettings":
+        if self.kind == "memory" and self.resolution not in (32, 64):
+            raise ValueError(
+                f"kind = memory holds images of 32 or 64 pixels, not {self.resolution}: set "
+                "resolution, or kind = files"
+            )
+        if self.fraction is not None and self.num_images is not None:
+            raise ValueError("give fraction or num_images, not both")
         if self.kind == "shards" and (self.num_images is None or self.classes is None):
             raise ValueError("shards do not say how much is in them: set num_images and classes")
         if self.kind != "memory" and self.heldout == "test":
@@ -222,9 +229,6 @@ class ClassifierSettings(EpochRunSettings):
             raise ValueError("the objective needs teachers, and there is none")
         if self.teachers and not self.objective.needs_teachers:
             raise ValueError("there are teachers, but the objective asks for nothing of them")
-        mixing = self.augment.mixup > 0 or self.augment.cutmix > 0
-        if mixing and self.train.batch_size // self.train.accumulate % 2:
-            raise ValueError("mixup and cutmix pair images: train.batch_size must be even")
         if self.evaluate.weights == "average" and not self.train.ema_decay:
             raise ValueError("evaluate.weights = average, but train.ema_decay = 0 keeps none")
         if self.data.kind == "shards" and self.augment.repeats > 1:

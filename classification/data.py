@@ -210,6 +210,11 @@ class Feed:
         train = settings.train
         self.settings, self.images, self.device = settings, images, device
         self.rows = rows_of_a_part(settings.train)
+        if self.rows % 2 and (settings.augment.mixup > 0 or settings.augment.cutmix > 0):
+            raise SettingsError(
+                f"mixup and cutmix pair images: with train.batch_size = {train.batch_size} a rank "
+                f"works on {self.rows} at a time, and must on an even number"
+            )
         self.order = Order(images.count, self.rows, settings.seed, settings.augment.repeats)
         self.per_epoch = self.order.per_epoch // train.accumulate
         if not self.per_epoch:

@@ -39,7 +39,7 @@ def export_student(run: Path, out: Path) -> str:
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors, .pth or .onnx")
     if facts.get("stem") == "conv":
-        return f"{out}: has a convolutional stem, which timm has no model for"
+        return f"{out}: has CiT's stem (student.stem=conv), which timm has no model for"
     if facts["tokens"] > 1:
         return f"{out}: has {facts['tokens']} distillation tokens, which timm has no model for"
     options = "".join(f", {key}={value!r}" for key, value in facts["options"].items())

@@ -21,9 +21,11 @@ from gan_vkd.data import draw_subset
 from gan_vkd.devices import pick_device
 from gan_vkd.distill import Teacher
 from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.images import BadImage
 from gan_vkd.teachers import load_recogniser
 
 FITTED_ON = 1000  # images
+SHARED = {"source", "kind", "heldout", "resolution", "mean", "std"}  # by runs shown side by side
 
 
 def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
@@ -45,7 +47,7 @@ def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
     runs = [(Run(folder).settings(), *read_student(folder, device)) for folder in folders]
     settings = runs[0][0]
     names = _titles([run[0] for run in runs])
-    if any(run[0].data != settings.data for run in runs):
+    if len({run[0].data.model_dump_json(include=SHARED) for run in runs}) > 1:
         raise SettingsError("features: the runs have other data settings; show them apart")
     images = load_heldout_images(settings.data, runs[0][2]["classes"])
     if images is None:
@@ -91,13 +93,22 @@ def _titles(settings: list[ClassifierSettings]) -> list[str]:
 
 
 def _read(images: Images, indices: list[int], settings: ClassifierSettings) -> Tensor:
-    transform = test_transform(settings.data, settings.evaluate.crop)
-    return torch.stack([transform(images.image(i)) for i in indices])
+    """Those that can be used, where the settings have the others left out."""
+    transform, found = test_transform(settings.data, settings.evaluate.crop), []
+    for i in indices:
+        try:
+            found.append(transform(images.image(i)))
+        except BadImage as error:
+            if settings.data.damaged == "refuse":
+                raise VkdError(f"{images.name(i)}: cannot be used ({error})") from None
+    if not found:
+        raise VkdError(f"{settings.data.heldout}: none of the images to be shown can be used")
+    return torch.stack(found)
 
 
 def patches(student: Student, images: Tensor) -> Tensor:
     """Normalised images (B, 3, R, R) -> features (B, h, w, d) of the patches, or of a CNN's map."""
-    x = student.network.forward_features(images)
+    x = student.channels_first(student.network.forward_features(images))
     if x.ndim == 4:
         return x.permute(0, 2, 3, 1)
     x = x[:, student.prefix :]

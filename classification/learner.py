@@ -47,10 +47,10 @@ class Learner:
         self.per_epoch, self.total = per_epoch, per_epoch * train.epochs
         self.teaching = round(settings.objective.stage_one * self.total) if teachers else 0
         self.classes = int(student.network.num_classes)
-        early = [0, *student.early_widths(settings.data.resolution)][-1]
+        width, early = student.widths(settings.data.resolution)
         self.student = student.to(device).train()
         widths = [(t.widths[1], t.widths[2] if len(t.widths) > 2 else 0) for t in self.teachers]
-        self.objective = Objective(settings.objective, student.width, early, widths).to(device)
+        self.objective = Objective(settings.objective, width, max([0, *early]), widths).to(device)
         self._batch_norm = [
             buffer
             for name, buffer in student.network.named_buffers()

@@ -107,14 +107,15 @@ class Objective(nn.Module):
         Args:
             said: by the student of B images.
             targets: (B, C) probabilities, mixed and smoothed labels.
-            verdicts: of the teachers on the same images; none in the stage without them, in which
-                all outputs together learn the label.
+            verdicts: of the teachers on the same images; none in the stage without them. Then, and
+                where no prediction is taught, all outputs together learn the label.
         """
-        settings, weight = self.settings, self.settings.label
+        settings = self.settings
+        taught = bool(verdicts) and settings.token is not None
+        logits = said.logits if taught else torch.stack([said.logits, *said.distilled]).mean(0)
+        losses = {"label_loss": settings.label * label_loss(logits, targets)}
         if not verdicts:
-            logits = torch.stack([said.logits, *said.distilled]).mean(0)
-            return {"label_loss": weight * label_loss(logits, targets)}
-        losses = {"label_loss": weight * label_loss(said.logits, targets)}
+            return losses
         if settings.token is not None:
             # without a token of its own a teacher speaks to the only output (Hinton et al. 2015)
             outputs = said.distilled or [said.logits] * len(verdicts)

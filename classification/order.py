@@ -23,11 +23,6 @@ class Order:
     def __init__(self, count: int, batch: int, seed: int, repeats: int = 1) -> None:
         self.batch, self.seed = batch, seed
         self.per_epoch = count // ranks.world() // batch
-        if not self.per_epoch:
-            raise SettingsError(
-                f"train.batch_size: {batch} images on each of {ranks.world()} ranks are more than "
-                f"the {count} there are"
-            )
         shared: dict[str, Any] = {
             "num_replicas": ranks.world(),
             "rank": ranks.rank(),
@@ -41,7 +36,12 @@ class Order:
         )
         self._epoch, self._order = -1, list[int]()
         if repeats > 1:
-            self.per_epoch = max(1, len(self.sampler) // batch)
+            self.per_epoch = len(self.sampler) // batch
+        if not self.per_epoch:
+            raise SettingsError(
+                f"train.batch_size: {batch} images on each of {ranks.world()} ranks are more than "
+                f"an epoch of the {count} there are has"
+            )
 
     def __call__(self, number: int) -> list[tuple[tuple[Any, ...], int]]:
         """The (key, index) of this rank's rows of batch `number`, counted over all epochs.

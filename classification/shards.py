@@ -44,6 +44,9 @@ class ShardList:
 class Stream(IterableDataset[Item]):
     """Items without an end, each worker's from shards of its own, in an order made of the seed.
 
+    A pass of a worker is its share of the images, whatever its shards hold: it begins anew with
+    other shards, so that where a stream is entered can be told without reading what was before.
+
     Args:
         shards: the files.
         transform: PIL image -> tensor.
@@ -76,6 +79,7 @@ class Stream(IterableDataset[Item]):
                 "set a smaller data.workers"
             )
         self.rank, self.world = ranks.rank(), ranks.world()  # workers are in no process group
+        self.per_pass = max(1, shards.count // streams)
 
     def __iter__(self) -> Iterator[Item]:
         info = get_worker_info()
@@ -84,27 +88,20 @@ class Stream(IterableDataset[Item]):
         stream = (here + self.start) % workers
         given_out = self.rows * len(range(stream, self.start, workers))
         number = self.rank * workers + stream
-        samples = self._samples(number, workers * self.world)
-        for place, sample in enumerate(itertools.islice(samples, given_out, None), given_out):
+        samples = self._samples(number, workers * self.world, given_out)
+        for place, sample in enumerate(samples, given_out):
             sow(self.seed, number, place)
             yield self._item(sample)
 
-    def _samples(self, number: int, streams: int) -> Iterator[dict[str, Any]]:
-        """Raw samples of one stream, pass after pass, shuffled in a buffer."""
-        for epoch in itertools.count():
+    def _samples(self, number: int, streams: int, given_out: int) -> Iterator[dict[str, Any]]:
+        """Raw samples of one stream after those given out, of which only the last pass is read."""
+        first, inside = divmod(given_out, self.per_pass)
+        for epoch in itertools.count(first):
             shared = random.Random(f"{self.seed}: epoch {epoch}")
             order = shared.sample(self.shards.files, len(self.shards.files))
             own = random.Random(f"{self.seed}: epoch {epoch}, stream {number}")
-            buffer: list[dict[str, Any]] = []
-            for sample in itertools.chain.from_iterable(map(_read, order[number::streams])):
-                if len(buffer) < BUFFER:
-                    buffer.append(sample)
-                    continue
-                place = own.randrange(BUFFER)
-                yield buffer[place]
-                buffer[place] = sample
-            own.shuffle(buffer)
-            yield from buffer
+            samples = _shuffled(order[number::streams], own)
+            yield from itertools.islice(samples, inside if epoch == first else 0, self.per_pass)
 
     def _item(self, sample: dict[str, Any]) -> Item:
         blank = torch.zeros(3, self.resolution, self.resolution)
@@ -122,12 +119,32 @@ class Stream(IterableDataset[Item]):
             return Item(blank, 0, f"{name} ({error})")
 
 
+def _shuffled(files: list[Path], random: random.Random) -> Iterator[dict[str, Any]]:
+    """The samples of shards, shuffled in a buffer, and again where more are asked for."""
+    while True:
+        buffer: list[dict[str, Any]] = []
+        for sample in itertools.chain.from_iterable(map(_read, files)):
+            if len(buffer) < BUFFER:
+                buffer.append(sample)
+                continue
+            place = random.randrange(BUFFER)
+            yield buffer[place]
+            buffer[place] = sample
+        random.shuffle(buffer)
+        yield from buffer
+
+
 def _read(file: Path) -> Iterator[dict[str, Any]]:
     """The samples of one shard; one that is damaged ends with a sample that says so."""
     from webdataset.tariterators import tarfile_samples
 
+    empty = True
     try:
-        yield from tarfile_samples(iter([{"url": str(file.absolute())}]))
+        for sample in tarfile_samples(iter([{"url": str(file.absolute())}])):
+            empty = False
+            yield sample
     except Exception as error:  # of tarfile, zlib and the file system
-        reason = one_line(error)
-        yield {"__url__": str(file), "__key__": "damaged", "__fault__": reason}
+        yield {"__url__": str(file), "__key__": "damaged", "__fault__": one_line(error)}
+    else:
+        if empty:
+            yield {"__url__": str(file), "__key__": "empty", "__fault__": "no sample is in it"}

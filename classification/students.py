@@ -52,25 +52,22 @@ class Student(nn.Module):
         heads: Any = network.head_dist if tokens else []
         self.distilled_heads = list(heads) if isinstance(heads, nn.ModuleList) else [heads] * tokens
         self.reader = Reader(network, [Layer(name, "all", self.prefix) for name in layers])
+        self.channels_last = getattr(network, "output_fmt", None) == "NHWC"  # as Swin
 
     @torch.no_grad()
-    def early_widths(self, resolution: int) -> list[int]:
-        """Channels of the early layers."""
+    def widths(self, resolution: int) -> tuple[int, list[int]]:
+        """Of the features, and of the early layers."""
         training = self.network.training
-        early = self.eval().read(torch.zeros(1, 3, resolution, resolution)).early
+        said = self.eval().read(torch.zeros(1, 3, resolution, resolution))
         self.train(training)
-        return [x.shape[2] if x.ndim == 3 else x.shape[1] for x in early]
-
-    @property
-    def width(self) -> int:
-        """Of the features."""
-        return int(self.network.num_features)
+        early = [x.shape[2] if x.ndim == 3 else x.shape[1] for x in said.early]
+        return said.features.shape[1], early
 
     def read(self, images: Tensor) -> Outputs:
         """Normalised images (B, 3, R, R) -> all that is taught."""
         network = self.network
         x = network.forward_features(images)
-        early = self.reader.take()
+        early = [self.channels_first(x) for x in self.reader.take()]
         if x.ndim != 3:
             pooled = network.forward_head(x, True)
             return Outputs(network.forward_head(x), [], pooled, pooled, early)
@@ -80,6 +77,10 @@ class Student(nn.Module):
         tokens = network.head_drop(x)
         distilled = [head(tokens[:, 1 + k]) for k, head in enumerate(self.distilled_heads)]
         return Outputs(network.head(tokens[:, 0]), distilled, *means, early)
+
+    def channels_first(self, x: Tensor) -> Tensor:
+        """A map of the network as (B, d, H, W)."""
+        return x.permute(0, 3, 1, 2) if self.channels_last and x.ndim == 4 else x
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, R, R) -> the mean of all heads' logits (B, C), as in DeiT."""
@@ -120,7 +121,10 @@ def build_student(
         network = timm.create_model(
             settings.name, pretrained=published, num_classes=classes, **options
         )
-        if isinstance(network, VisionTransformerDistilled) and tokens > 1:
+        several = isinstance(network, VisionTransformerDistilled) and tokens > 1
+        if published and (several or settings.stem == "conv"):
+            raise ValueError("weights = published have one distillation token and stem = patch")
+        if several:
             _give_tokens(network, tokens)
         if settings.stem == "conv":
             _give_stem(network)

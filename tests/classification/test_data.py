@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from classification import shards as module
 from classification.config import AugmentSettings, InputSettings
 from classification.data import (
     Feed,
@@ -22,6 +23,7 @@ from classification.training import train
 from gan_vkd.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 
+_READ = module._read
 CLASSES = ["n01440764", "n01443537", "n01484850"]
 
 
@@ -180,6 +182,32 @@ def test_shards_go_on_where_they_stopped(shards, workers: int) -> None:
         assert torch.equal(batch.labels, whole[number].labels)
 
 
+def test_going_on_reads_no_pass_but_the_last(shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = shards("data.workers=0")
+    images = load_training_images(settings.data)
+    read: list[Path] = []
+    monkeypatch.setattr(module, "_read", lambda file: read.append(file) or _READ(file))
+    Feed(settings, images, "cpu")(40 * 4)  # 40 passes of 4 batches
+    assert 1 <= len(read) <= 3
+
+
+def test_a_pass_is_as_long_as_the_settings_say(shards) -> None:
+    """Where the shards of a stream hold fewer images, they come again."""
+    settings = shards("data.num_images=30", "augment.mixup=0", "augment.cutmix=0")
+    feed = Feed(settings, load_training_images(settings.data), "cpu")
+    labels = torch.cat([feed(number).labels for number in range(10)])[:60]
+    assert sum(labels[:24].bincount() == 8) == 3
+    assert sum(labels[30:54].bincount() == 8) == 3
+
+
+def test_an_empty_shard_is_told(shards, tmp_path: Path) -> None:
+    tarfile.open(tmp_path / "shards" / "train-001.tar", "w").close()
+    settings = shards("data.workers=3", "data.num_images=16")
+    feed = Feed(settings, load_training_images(settings.data), "cpu")
+    with pytest.raises(VkdError, match=r"train-001\.tar: empty \(no sample is in it\)"):
+        _ = [feed(number) for number in range(3)]
+
+
 def test_one_pass_of_the_shards_shows_every_image_once(shards) -> None:
     settings = shards("augment.mixup=0", "augment.cutmix=0")
     feed = Feed(settings, load_training_images(settings.data), "cpu")
@@ -229,9 +257,19 @@ def test_a_cut_off_shard_is_one_line(shards, tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_3_augment_is_one_of_three_and_keeps_the_colour_jitter() -> None:
+    data = InputSettings(source="", kind="files", heldout=None, resolution=16)
+    steps = training_transform(data, AugmentSettings(policy="3a", erasing=0)).transforms
+    policies = [step.policy for step in steps if hasattr(step, "policy")]
+    assert [op.name for pair in policies[0] for op in pair] == [
+        "Solarize", "Desaturate", "GaussianBlurRand",
+    ]  # fmt: skip
+    assert any(type(step).__name__ == "ColorJitter" for step in steps)
+
+
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "rand-m10-inc1", "v0", "augmix-m10"])
 def test_the_strongest_augmentation_goes_through(policy: str) -> None:
-    data = InputSettings(source="", resolution=16)
+    data = InputSettings(source="", kind="files", heldout=None, resolution=16)
     transform = training_transform(data, AugmentSettings(policy=policy))
     image = Image.fromarray(np.arange(20 * 20 * 3, dtype=np.uint8).reshape(20, 20, 3))
     steps = transform.transforms

@@ -1,5 +1,7 @@
 """Students are timm's networks, read for distillation."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -84,6 +86,25 @@ def test_a_cnn_is_a_student_too():
     assert said.distilled == []
     torch.testing.assert_close(said.features, theirs.forward_features(images).mean((2, 3)))
     assert said.patches is said.features
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "options", "layer", "width", "early"),
+    [
+        ("mobilenetv3_small_050", {}, "blocks.0", 1024, [8, 16, 16]),  # num_features says 288
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2}, "layers.0", 768,
+         [96, 16, 16]),  # whose maps are (B, H, W, C)
+    ],
+)  # fmt: skip
+def test_widths_are_measured(
+    name: str, options: dict[str, Any], layer: str, width: int, early: list[int]
+) -> None:
+    student = build_student(StudentSettings(name=name, options=options), 7, 0, [layer]).eval()
+    assert student.widths(64) == (width, early[:1])
+    said = student.read(torch.randn(2, 3, 64, 64))
+    assert said.features.shape == (2, width)
+    assert list(said.early[0].shape[1:]) == early
 
 
 @torch.no_grad()

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3, accuracy
 
-from classification.data import Feed, load_heldout_images, load_training_images
+from classification.config import ClassifierSettings
+from classification.data import Batch, Feed, load_heldout_images, load_training_images
 from classification.evaluation import evaluate_run, measure
 from classification.learner import Learner
 from classification.run import Run, read_student
@@ -154,17 +156,53 @@ def test_rate_and_average_in_training_are_timms(tiny: MakeStudent) -> None:
         assert torch.equal(value, states[1][name]), name
 
 
+PLAIN_UPDATES = ["student.drop_path=0", "train.warmup_epochs=0", "train.lr=1e-2",
+                 "train.teacher_precision=float32"]  # fmt: skip
+
+
+def gradients(settings: ClassifierSettings, transform: Any = None) -> list[float]:
+    """Those of three updates in float64, where rounding does not grow."""
+    learner, feed = learner_of(settings)
+    for network in (learner.student, learner.objective, *learner.teachers):
+        network.double()
+    feed.transform = transform or feed.transform
+
+    def doubled(number: int) -> Batch:
+        batch = feed(number)
+        return batch._replace(images=batch.images.double())
+
+    found = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            found.extend([p.grad.flatten() for p in group["params"]])
+
+    learner.optimizer.register_step_pre_hook(note)
+    for number in range(3):
+        learner.step(doubled, number)
+    return torch.cat(found).tolist()
+
+
 def test_accumulation_is_the_whole_batch(tiny: MakeStudent) -> None:
-    """Two halves of a batch give the gradient of the whole, where nothing else is random."""
-    still = ["augment.flip=0", "augment.policy=null", "augment.color_jitter=0", "seed=1",
-             "augment.smoothing=0.1", "student.drop_path=0"]  # fmt: skip
-    states = []
-    for accumulate in (1, 2):
-        learner, feed = learner_of(tiny(*still, f"train.accumulate={accumulate}", arm="vkd"))
-        feed.transform = timm.data.create_transform(32)  # without the random crop
-        learner.step(feed, 0)
-        states.append(torch.cat([p.flatten() for p in learner.student.network.parameters()]))
-    torch.testing.assert_close(states[0], states[1], atol=1e-4, rtol=0)
+    whole, halves = (
+        gradients(tiny(*PLAIN_UPDATES, f"train.accumulate={parts}"), timm.data.create_transform(32))
+        for parts in (1, 2)
+    )
+    assert halves == pytest.approx(whole, abs=1e-9, rel=0)
+
+
+def _gradients_on(rank: int, world: int, text: str, file: str, queue: Any) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
+    queue.put((rank, gradients(ClassifierSettings.model_validate(yaml.safe_load(text)))))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_update_as_one(tiny: MakeStudent, tmp_path: Path) -> None:
+    settings = tiny(*PLAIN_UPDATES)
+    alone = gradients(settings)
+    found = on_ranks(2, _gradients_on, settings.dump(), str(tmp_path / "meet"))
+    assert found[0] == found[1]
+    assert found[0] == pytest.approx(alone, abs=1e-9, rel=0)
 
 
 def test_dearkd_leaves_its_teacher(tiny: MakeStudent, tmp_path: Path) -> None:
@@ -191,10 +229,6 @@ def test_measure_counts_as_timm_does(tiny: MakeStudent) -> None:
 
 
 def _measured_on(rank: int, world: int, folder: str, text: str, file: str, queue: Any) -> None:
-    import yaml
-
-    from classification.config import ClassifierSettings
-
     torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
     settings = ClassifierSettings.model_validate(yaml.safe_load(text))
     student, facts = read_student(Path(folder))
@@ -232,7 +266,13 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
     [
         ("vkd", ["teachers.resnet56={name: cifar_resnet57}"], "unknown network"),
         ("vkd", ["teachers.resnet56.layer=layer9"], "has no layer 'layer9'"),
-        ("vkd", ["train.batch_size=200"], "more than the 100 there are"),
+        ("vkd", ["train.batch_size=200"], "more than an epoch of the 100 there are has"),
+        ("vkd", ["augment.mixup=0.8", "train.batch_size=25"], "must on an even number"),
+        (
+            "vkd",
+            ["augment.repeats=3", "data.num_images=300", "train.batch_size=290"],
+            "more than an epoch of the 300",
+        ),
         ("dearkd", ["objective.early.student=blocks.9"], "no layer 'blocks.9'"),
         ("dearkd", ["objective.early.teacher.layer=linear"], "layer linear is no map"),
         ("vkd", ["objective.features.projection=identity"], "objective:"),
