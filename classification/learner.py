@@ -50,7 +50,9 @@ class Learner:
         width, early = student.widths(settings.data.resolution)
         self.student = student.to(device).train()
         widths = [(t.widths[1], t.widths[2] if len(t.widths) > 2 else 0) for t in self.teachers]
-        self.objective = Objective(settings.objective, width, max([0, *early]), widths).to(device)
+        self.objective = Objective(settings.objective, width, early[0] if early else 0, widths).to(
+            device
+        )
         self._batch_norm = [
             buffer
             for name, buffer in student.network.named_buffers()

@@ -23,7 +23,11 @@ TIMM = {
 # Of ViDT's authors, who give no checksums; timm has no nano
 RELEASES = "https://github.com/naver-ai/vidt/releases/download"
 NANO = f"{RELEASES}/v0.1-swin/swin_nano_patch4_window7_224.pth"
-PUBLISHED = f"{RELEASES}/v0.1-vidt/vidt_{{size}}_50.pth"
+PUBLISHED = {
+    "published": f"{RELEASES}/v0.1-vidt/vidt_{{size}}_50.pth",
+    "published_150": f"{RELEASES}/v0.1-vidt/vidt_{{size}}_150.pth",
+}
+SOURCES = (*PUBLISHED, "imagenet")
 
 
 def make_detector(settings: DetectorSettings, classes: int) -> ViDT:
@@ -44,41 +48,59 @@ def load_detector(settings: DetectorSettings, classes: int, teacher: bool = Fals
     """A ViDT of the settings, with the weights they name.
 
     A ViDT fills all of it; a Swin classifier fills the body of a student, except for what [DET]
-    tokens add.
+    tokens add. Of other classes than those of the weights, a student's class heads are new; a
+    teacher keeps its own, which nothing reads.
 
     Raises:
         VkdError: weights that are missing, cannot be fetched or do not fit; a teacher's without
             its neck.
     """
-    detector = make_detector(settings, classes)
     if settings.weights is None:
-        return detector
-    if settings.weights in ("published", "imagenet"):
+        return make_detector(settings, classes)
+    saved, where = _read(settings)
+    if any(name.startswith(("body.", "backbone.")) for name in saved):
+        foreign = not any(name.startswith("body.") for name in saved)
+        return _fill(settings, from_published(saved) if foreign else saved, where, classes, teacher)
+    if teacher:
+        raise VkdError(f"{where}: a body without a neck cannot teach; give a whole ViDT's weights")
+    detector = make_detector(settings, classes)
+    merges_first = "layers.0.downsample.reduction.weight" not in saved
+    own = detector.body.state_dict()
+    added = {k: v for k, v in own.items() if "det_" in k or k.startswith("stages.3.merge")}
+    load_strictly(detector.body, added | body_from_swin(saved, merges_first), where)
+    return detector
+
+
+def _fill(
+    settings: DetectorSettings, saved: dict[str, Tensor], where: str, classes: int, teacher: bool
+) -> ViDT:
+    heads = {name: weights for name, weights in saved.items() if name.startswith("class_heads.")}
+    theirs = len(next(iter(heads.values()))) if heads else classes
+    detector = make_detector(settings, theirs if teacher else classes)
+    if theirs != classes and not teacher:
+        print(f"{where}: is of {theirs} classes; the class heads begin anew, with {classes}")
+        saved = saved | {name: detector.state_dict()[name] for name in heads}
+    load_strictly(detector, saved, where)
+    return detector
+
+
+def _read(settings: DetectorSettings) -> tuple[dict[str, Tensor], str]:
+    """The weights that the settings name, and what they are called."""
+    if settings.weights in SOURCES:
         saved, where = _fetch(settings.size, settings.weights), settings.weights
     else:
-        path = Path(settings.weights).expanduser()
+        path = Path(str(settings.weights)).expanduser()
         path = path / "detector.safetensors" if path.is_dir() else path
         saved, where = load_foreign(path), str(path)
     for wrapper in ("model", "state_dict"):
         saved = saved.get(wrapper, saved) if isinstance(saved, dict) else {}
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in saved.items()):
         raise VkdError(f"{where}: not a network's weights, each a tensor with a name")
-    if any(name.startswith("body.") for name in saved):
-        load_strictly(detector, saved, where)
-    elif any(name.startswith("backbone.") for name in saved):
-        load_strictly(detector, from_published(saved), where)
-    elif teacher:
-        raise VkdError(f"{where}: a body without a neck cannot teach; give a whole ViDT's weights")
-    else:
-        merges_first = "layers.0.downsample.reduction.weight" not in saved
-        own = detector.body.state_dict()
-        added = {k: v for k, v in own.items() if "det_" in k or k.startswith("stages.3.merge")}
-        load_strictly(detector.body, added | body_from_swin(saved, merges_first), where)
-    return detector
+    return saved, where
 
 
 def _fetch(size: str, what: str) -> dict[str, Any]:
-    name = PUBLISHED.format(size=size) if what == "published" else TIMM.get(size, NANO)
+    name = PUBLISHED.get(what, TIMM.get(size, NANO)).format(size=size)
     try:
         if not name.startswith("https:"):
             import timm

@@ -28,8 +28,9 @@ class CocoSettings(Section):
 
 
 class DetectorSettings(Section):
-    """A ViDT. weights: "published", all of it, trained on COCO; "imagenet", the body alone; or a
-    file: a run's detector, a published ViDT, or a Swin classifier."""
+    """A ViDT. weights: "published" or "published_150", all of it, trained on COCO for 50 or 150
+    epochs; "imagenet", the body alone; or a file: a run's detector, a published ViDT, or a Swin
+    classifier."""
 
     size: SizeName = "nano"
     queries: Positive = 100

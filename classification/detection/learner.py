@@ -83,7 +83,7 @@ class Learner:
         learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
         ranks.average_gradients(learnt)
         if train.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.detector.parameters(), train.clip_norm)
+            torch.nn.utils.clip_grad_norm_(learnt, train.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return sums

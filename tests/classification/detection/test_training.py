@@ -108,6 +108,27 @@ def test_weights_of_all_kinds_fill_what_they_have(tmp_path: Path) -> None:
     assert not torch.equal(loaded.body.det_token, theirs.body.det_token)
 
 
+def test_weights_of_other_classes_begin_a_student_and_a_teacher_keeps_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = DetectorSettings(**SMALL)
+    theirs, file = make_detector(settings, 7).state_dict(), tmp_path / "other.pth"
+    torch.save({"model": to_published(theirs)}, file)
+    named = settings.model_copy(update={"weights": str(file)})
+    student = load_detector(named, 4).state_dict()
+    assert (
+        "other.pth: is of 7 classes; the class heads begin anew, with 4" in capsys.readouterr().out
+    )
+    for name, value in theirs.items():
+        if name.startswith("class_heads."):
+            assert len(student[name]) == 4
+        else:
+            assert torch.equal(value, student[name])
+    for name, value in load_detector(named, 4, teacher=True).state_dict().items():
+        assert torch.equal(value, theirs[name])
+    assert not capsys.readouterr().out
+
+
 def _as_run(detector: ViDT, tmp_path: Path) -> Path:
     run = Run(tmp_path / "as_run")
     facts = {"detector": SMALL | {"dropout": 0.1}, "classes": 4, "categories": {}}
@@ -118,7 +139,8 @@ def _as_run(detector: ViDT, tmp_path: Path) -> Path:
 def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     settings = DetectorSettings(**SMALL)
     file = tmp_path / "other.pth"
-    torch.save(to_published(make_detector(settings, 7).state_dict()), file)
+    wider = make_detector(settings.model_copy(update={"hidden": 2 * settings.hidden}), 4)
+    torch.save(to_published(wider.state_dict()), file)
     with pytest.raises(VkdError, match=r"other.pth: weights of another network") as caught:
         load_detector(settings.model_copy(update={"weights": str(file)}), 4)
     assert len(str(caught.value).splitlines()) == 1
