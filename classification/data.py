@@ -20,6 +20,7 @@ from torchvision import transforms
 from classification.config import AugmentSettings, ClassifierSettings, InputSettings
 from classification.items import Faults, Item, sow
 from classification.order import BatchesFrom, Order, rows_of_a_part
+from classification.resident import PADDING, Resident, is_simple
 from classification.shards import ShardList, Stream
 from gan_vkd import ranks
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set
@@ -47,7 +48,7 @@ class Images(Protocol):
 
 class InMemory:
     def __init__(self, images: ImageSet) -> None:
-        self.pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.pixels = images.images  # (N, 3, R, R) uint8
         self.labels, self.classes, self.names = images.labels, images.classes, images.names
         self.count = len(self.names)
 
@@ -55,7 +56,7 @@ class InMemory:
         return self.names[index]
 
     def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
+        return Image.fromarray(self.pixels[index].permute(1, 2, 0).numpy())
 
 
 class Files:
@@ -153,7 +154,7 @@ def training_transform(data: InputSettings, augment: AugmentSettings) -> Any:
             if op.aug_fn is posterize:
                 op.aug_fn = _posterize_to_a_bit
     if augment.crop == "padded":
-        transform.transforms[0] = transforms.RandomCrop(data.resolution, padding=4)
+        transform.transforms[0] = transforms.RandomCrop(data.resolution, padding=PADDING)
     return transform
 
 
@@ -202,7 +203,11 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Batches by number, of this rank; in a row they are made ahead by the workers."""
+    """Batches by number, of this rank.
+
+    They are made on the device where images in memory are only cropped and flipped; otherwise by
+    the workers, ahead as long as they are asked for in a row.
+    """
 
     def __init__(
         self, settings: ClassifierSettings, images: Images | ShardList, device: str
@@ -220,6 +225,9 @@ class Feed:
         if not self.per_epoch:
             raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
         self.transform = training_transform(settings.data, settings.augment)
+        self.resident: Resident | None = None
+        if isinstance(images, InMemory) and is_simple(settings.augment):
+            self.resident = Resident(images.pixels, images.labels, self.order, settings, device)
         self.faults = Faults(settings.data.damaged)
         self._next, self._batches = -1, iter(list[Any]())
 
@@ -229,6 +237,8 @@ class Feed:
         Raises:
             VkdError: a file that cannot be used, with data.damaged=refuse.
         """
+        if self.resident is not None:
+            return Batch(*self.resident(number))
         if number != self._next:
             self._batches = iter(self._loader(number))
         self._next = number + 1

@@ -12,16 +12,19 @@ from torch import Tensor
 from gan_vkd.errors import VkdError
 
 
-def sow(*key: Any) -> int:
-    """Seeds Python's, NumPy's and torch's generators as a function of the key, which it returns as
-    a number."""
-    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
+def number_of(*key: Any) -> int:
+    """A seed that is a function of the key."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
+
+
+def sow(*key: Any) -> None:
+    """Seeds Python's, NumPy's and torch's generators as a function of the key."""
+    seed = number_of(*key)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # otherwise torch.manual_seed keeps a stack trace of each call
         torch.cuda.manual_seed_all(seed)
-    return seed
 
 
 class Faults:

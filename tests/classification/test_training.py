@@ -165,7 +165,8 @@ def gradients(settings: ClassifierSettings, transform: Any = None) -> list[float
     learner, feed = learner_of(settings)
     for network in (learner.student, learner.objective, *learner.teachers):
         network.double()
-    feed.transform = transform or feed.transform
+    if transform is not None:
+        feed.transform, feed.resident = transform, None
 
     def doubled(number: int) -> Batch:
         batch = feed(number)
@@ -218,7 +219,7 @@ def test_measure_counts_as_timm_does(tiny: MakeStudent) -> None:
     torch.manual_seed(0)
     student = build_student(settings.student, 10, 1).eval()
     result = measure(student, settings, heldout, "cpu")
-    images = torch.from_numpy(heldout.pixels).permute(0, 3, 1, 2).float() / 255  # type: ignore[attr-defined]
+    images = heldout.pixels.float() / 255  # type: ignore[attr-defined]
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (settings.data.mean, settings.data.std))
     with torch.no_grad():
         logits = student((images - mean) / std)
