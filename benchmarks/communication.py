@@ -22,10 +22,10 @@ from gan_vkd.gan import GAN
 
 # name, bytes a second of a rank's slowest link, seconds of latency of a hop
 LINKS = [
-    ("8 GPUs of one machine (NVLink)", 8, 200e9, 10e-6),
-    ("64 GPUs, 8 machines (400 Gb/s)", 64, 50e9, 20e-6),
+    ("5 GPUs of one machine (NVLink)", 5, 200e9, 10e-6),
+    ("50 GPUs, 10 machines (400 Gb/s)", 50, 50e9, 20e-6),
     ("512 GPUs, 64 machines (400 Gb/s)", 512, 50e9, 20e-6),
-    ("8 machines (10 Gb/s)", 8, 1.25e9, 50e-6),
+    ("5 machines (10 Gb/s)", 5, 1.25e9, 50e-6),
 ]
 COMPUTING = (
     0.1  # seconds of an iteration of one GPU on the whole batch: an assumption, see the text
@@ -97,9 +97,9 @@ def main() -> None:
     for name, world, bandwidth, latency in LINKS:
         waiting = number * 2 * math.log2(world) * latency
         sending = 2 * (world - 1) / world * total / bandwidth + waiting
-        shared = COMPUTING / (COMPUTING / world + sending)
+        shared = f"{COMPUTING / (COMPUTING / world + sending):.1f}" if 50 % world == 0 else "-"
         print(
-            f"| {name} | {1e3 * sending:.1f} | {1e3 * waiting:.1f} | {shared:.1f} | "
+            f"| {name} | {1e3 * sending:.1f} | {1e3 * waiting:.1f} | {shared} | "
             f"{COMPUTING / (COMPUTING + sending):.0%} |"
         )
 

@@ -4,17 +4,9 @@
 # Finished runs are skipped, stopped ones continued. Settings of distill.* go to the arms that have it.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
-
 name=$1; shift
 arms=none,layernorm,whitening seeds=0 jobs=1 variant='' out=''
-settings=()
-for argument in "$@"; do
-    case $argument in
-        arms=*|seeds=*|jobs=*|variant=*|out=*) declare "${argument%%=*}=${argument#*=}" ;;
-        *=*) settings+=("$argument") ;;
-        *) echo "$0: $argument: expected key=value" >&2; exit 2 ;;
-    esac
-done
+options "arms seeds jobs variant out" "$@"
 experiment=$name${variant:+_$variant}
 configs=()
 for arm in ${arms//,/ }; do

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # A small ViT on 10% of CIFAR-10: every method, three seeds, one table.
-#   bash scripts/cifar10_vit.sh [--jobs 2] [--seeds 0 1 2] [--out DIR] [key.sub=value ...]
+#   bash scripts/cifar10_vit.sh [seeds=0,1,2] [jobs=1] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
-case " $* " in *" --seeds "*) ;; *) set -- --seeds 0 1 2 "$@" ;; esac
+seeds=0,1,2 jobs=1 out=runs/cifar10_vit
+options "seeds jobs out" "$@"
 exec vkd-classify sweep configs/cifar10_vit.yaml \
-    configs/cifar10_vit_{hard,soft,cit,dearkd,vkd_linear,vkd}.yaml --out runs/cifar10_vit "$@"
+    configs/cifar10_vit_{hard,soft,cit,dearkd,vkd_linear,vkd}.yaml \
+    --seeds "$seeds" --jobs "$jobs" --out "$out" ${settings[@]+"${settings[@]}"}

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # DeiT-Ti with VkD on ImageNet, on all GPUs of this machine; called again it continues.
 #   bash scripts/imagenet_deit_ti.sh data.source=/data/imagenet/train data.heldout=/data/imagenet/val
-#   gpus=4 config=imagenet_deit_s_vkd out=runs/s bash scripts/imagenet_deit_ti.sh train.accumulate=2 ...
+#   bash scripts/imagenet_deit_ti.sh gpus=4 config=imagenet_deit_s_vkd out=runs/s train.accumulate=2 ...
 # The teacher, RegNetY-160, is fetched from timm's hub; teachers.regnety160.weights=FILE is a local copy.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
-config=${config:-imagenet_deit_ti_vkd}
+config=imagenet_deit_ti_vkd gpus='' out=''
+options "config gpus out" "$@"
 gpus=${gpus:-$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 exec torchrun --standalone --nproc-per-node="$gpus" --max-restarts=3 \
-    -m classification train "configs/$config.yaml" "$@" --out "${out:-runs/$config}" --resume
+    -m classification train "configs/$config.yaml" ${settings[@]+"${settings[@]}"} \
+    --out "${out:-runs/$config}" --resume

@@ -4,9 +4,28 @@
 extras=${extras:-}
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
+# options "NAMES" ARGUMENTS...: each NAME=value sets the variable NAME, each key.sub=value goes to the
+# array `settings`.
+options() {
+    local names=" $1 " argument
+    shift
+    settings=()
+    for argument in "$@"; do
+        case $argument in *=*) ;; *) echo "$0: $argument: expected key=value" >&2; exit 2 ;; esac
+        case $names in
+            *" ${argument%%=*} "*) printf -v "${argument%%=*}" %s "${argument#*=}" ;;
+            *) settings+=("$argument") ;;
+        esac
+    done
+}
+
 installed_here() {
     python -c 'import os, sys, gan_vkd; sys.exit(os.path.dirname(os.path.dirname(os.path.realpath(gan_vkd.__file__))) != os.path.realpath("."))' 2>/dev/null \
-        && command -v vkd >/dev/null && { [ -z "$extras" ] || python -c 'import hypothesis, mypy, onnxruntime, pycocotools, pytest, webdataset, xdist' 2>/dev/null; }
+        && command -v vkd >/dev/null && case $extras in
+            "") true ;;
+            "[detect]") python -c 'import pycocotools' 2>/dev/null ;;
+            *) python -c 'import hypothesis, mypy, onnxruntime, pycocotools, pytest, webdataset, xdist' 2>/dev/null ;;
+        esac
 }
 
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && installed_here; then
