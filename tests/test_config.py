@@ -32,7 +32,9 @@ def fault(path: Path, *overrides: str) -> str:
 # the files of the project
 
 
-STUDENTS = sorted([*CONFIGS.glob("cifar10_vit*.yaml"), *CONFIGS.glob("imagenet*.yaml")])
+STUDENTS = sorted(
+    file for kind in ("cifar10_vit", "imagenet", "vit") for file in CONFIGS.glob(f"{kind}*.yaml")
+)
 OTHERS = [*STUDENTS, *CONFIGS.glob("coco_*.yaml")]
 RUNS = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("ablation/*.yaml")} - {*OTHERS})
 
