@@ -56,11 +56,19 @@ def test_three_arms_to_the_table_and_finished_ones_are_skipped(
     assert rows == [("none", "0"), ("whitening", "0"), ("none", "1"), ("whitening", "1")]
 
 
-def test_the_ablation_is_a_sweep_that_takes_every_option(tmp_path: Path) -> None:
-    answer = bash("cifar10_ablation.sh", f"--out={tmp_path / 'out'}", "--seeds", "0", "modle.ch=2")
+@pytest.mark.parametrize(
+    ("script", "key"), [("cifar10_ablation.sh", "modle.ch"), ("cifar10_vit.sh", "studnet.name")]
+)
+def test_a_table_is_a_sweep_that_takes_options_and_settings(
+    script: str, key: str, tmp_path: Path
+) -> None:
+    answer = bash(script, f"out={tmp_path / 'out'}", "seeds=0", "jobs=2", f"{key}=2")
     assert answer.returncode == 2
-    assert "did you mean model?" in answer.stderr
+    assert f"{key.partition('.')[0]}: unknown key; did you mean" in answer.stderr
     assert not (tmp_path / "out").exists()
+    answer = bash(script, "--jobs", "2")
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines() == [f"{ROOT}/scripts/{script}: --jobs: expected key=value"]
 
 
 @pytest.mark.parametrize("script", ["cifar10_10pct.sh", "cifar100_10pct.sh"])
