@@ -3,7 +3,8 @@
 DeiT's augmentation at 224 of JPEG files as large as ImageNet's, two crops of scikit-learn's
 photographs 500 pixels wide: this project's feed from a folder and from tar shards, beside timm's
 own loader of the same folder with the same transform, and the decoder alone. All from the page
-cache; nothing is trained. More workers than processor cores are of no use here.
+cache; nothing is trained. More workers than processor cores are of no use here. Then crops and
+flips of small images in memory, a batch at a time on the device and one by one through PIL.
 """
 
 import argparse
@@ -88,6 +89,20 @@ def seconds_of_decoding(root: Path) -> float:
     return (time.perf_counter() - start) / 4
 
 
+def seconds_of_memory(resident: bool) -> float:
+    """A batch of 50 of scikit-learn's digits, cropped and flipped."""
+    changes = ["data.source=digits", "data.fraction=null", "train.batch_size=50"]
+    settings = load_settings(CONFIGS / "cifar10_vit.yaml", changes)
+    feed = Feed(settings, load_training_images(settings.data), "cpu")
+    if not resident:
+        feed.resident = None
+    feed(0)
+    start = time.perf_counter()
+    for number in range(1, 31):
+        feed(number)
+    return (time.perf_counter() - start) / 30
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=512)
@@ -116,6 +131,15 @@ def main() -> None:
     print("|---|---|---|")
     for name, value in seconds.items():
         print(f"| {name} | {BATCH / value:.0f} | {reference / value:.2f} |")
+    memory = {
+        name: min(seconds_of_memory(resident) for _ in range(ROUNDS))
+        for name, resident in (("one by one, PIL", False), ("a batch at once", True))
+    }
+    reference = memory["one by one, PIL"]
+    print("\n| 32 x 32 in memory, no workers | images / s | to PIL |")
+    print("|---|---|---|")
+    for name, value in memory.items():
+        print(f"| {name} | {50 / value:.0f} | {reference / value:.1f} |")
 
 
 if __name__ == "__main__":
