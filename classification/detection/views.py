@@ -12,6 +12,28 @@ from classification.detection.coco import Objects
 from classification.detection.config import BoxAugmentSettings, CocoSettings
 from gan_vkd.images import BadImage
 
+GRID = 16  # pixels; sides are cut to multiples of it, as in ViDT's released code
+
+
+class ShortestSide(v2.Transform):  # type: ignore[misc]
+    """A resize of the shorter side to one of `sizes`, or to less, that the longer be no more than
+    `longest`; both are then cut to multiples of GRID."""
+
+    def __init__(self, sizes: list[int], longest: int | None = None) -> None:
+        super().__init__()
+        self.sizes, self.longest = sizes, longest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        sides = v2.functional.get_size(flat_inputs[0])
+        size = self.sizes[_between(0, len(self.sizes) - 1)]
+        if self.longest is not None and max(sides) / min(sides) * size > self.longest:
+            size = round(self.longest * min(sides) / max(sides))
+        scaled = [size * side // min(sides) for side in sides]
+        return {"size": [max(GRID, side - side % GRID) for side in scaled]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(v2.functional.resize, inpt, **params)
+
 
 class CropWithin(v2.Transform):  # type: ignore[misc]
     """A crop whose sides are drawn between `least` and `most`, as far as the image allows."""
@@ -42,10 +64,10 @@ def _between(least: int, most: int) -> int:
 
 def training_view(data: CocoSettings, augment: BoxAugmentSettings) -> v2.Compose:
     """DETR's: a flip, then a scale, or a scale, a crop and a scale (Carion et al. 2020)."""
-    resize = v2.RandomShortestSize(augment.scales, augment.longest)
+    resize = ShortestSide(augment.scales, augment.longest)
     steps: list[Any] = [v2.ToImage(), v2.RandomHorizontalFlip(augment.flip)]
     if augment.crop_scales:
-        crop = [v2.RandomShortestSize(augment.crop_scales), CropWithin(*augment.crop_sizes), resize]
+        crop = [ShortestSide(augment.crop_scales), CropWithin(*augment.crop_sizes), resize]
         steps.append(v2.RandomChoice([resize, v2.Compose(crop)]))
     else:
         steps.append(resize)
@@ -54,7 +76,7 @@ def training_view(data: CocoSettings, augment: BoxAugmentSettings) -> v2.Compose
 
 
 def whole_view(scale: int, longest: int, mean: Any, std: Any) -> v2.Compose:
-    return v2.Compose([v2.ToImage(), v2.RandomShortestSize(scale, longest), *_normalize(mean, std)])
+    return v2.Compose([v2.ToImage(), ShortestSide([scale], longest), *_normalize(mean, std)])
 
 
 def _normalize(mean: Any, std: Any) -> list[Any]:

@@ -207,8 +207,17 @@ def test_crops_have_sides_within_their_bounds() -> None:
     assert crop(Image.new("RGB", (20, 20))).size == (20, 20)
 
 
-@pytest.mark.parametrize(("size", "seen"), [((640, 480), (800, 1066)), ((300, 1200), (1333, 333))])
-def test_evaluation_resizes_the_shorter_side_within_a_longest(
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((640, 480), (800, 1056)),  # 1066
+        ((427, 640), (1184, 800)),  # 1199
+        ((300, 1200), (1328, 320)),  # 1332 by 333
+        ((800, 800), (800, 800)),
+        ((3, 100), (1328, 32)),
+    ],
+)
+def test_evaluation_resizes_the_shorter_side_within_a_longest_to_multiples_of_16(
     size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
     image = Image.new("RGB", size)
