@@ -160,7 +160,7 @@ class Loop:
         """Evaluates and writes checkpoints; ends the run where that was asked for."""
         now, total, train = self._now, self.progress.total, self.settings.train
         evaluating = self._due(self._evaluate[0])
-        if evaluating and stopping:  # who asked may not wait for the end of an evaluation
+        if evaluating and stopping and now < total:  # who asked may not wait for its end
             self._save()
         if evaluating:
             self._evaluate[1](now)

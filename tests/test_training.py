@@ -154,6 +154,22 @@ def _dies_at(iteration: int) -> Any:
     return dying
 
 
+def test_a_run_killed_in_its_last_evaluation_is_not_finished(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    train(small(), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_in(patch, 5, signal.SIGTERM)
+        patch.setattr(training.Evaluator, "__call__", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(small("evaluate.every=6"), tmp_path / "run")
+    train(small(), tmp_path / "run", resume=True)
+    assert "FD(classifier)" in Run(tmp_path / "run").records("metrics")[-1]
+
+
 def test_a_second_interrupt_stops_at_once(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
