@@ -54,7 +54,7 @@ def stepper(config: str, changes: list[str], device: str):
     learner.ask = lambda images: [verdict] * len(teachers)
     images = torch.randn(BATCH, 3, 224, 224, device=device)
     labels = torch.randint(CLASSES, (BATCH,), device=device)
-    return lambda: learner.step(lambda number: Batch(images.clone(), labels), 0)
+    return lambda: learner.step(Batch(images.clone(), labels), 0)
 
 
 def main() -> None:

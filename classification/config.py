@@ -182,8 +182,16 @@ class EpochRunSettings(RunSettings):
     train: EpochSettings = EpochSettings()
 
     may_change: ClassVar[tuple[str, ...]] = (
-        *RunSettings.may_change, "evaluate.batch_size", "data.workers", "data.damaged",
+        *RunSettings.may_change, "train.accumulate", "evaluate.batch_size", "data.workers",
+        "data.damaged", "data.root",
     )  # fmt: skip
+
+    lr_batch: ClassVar[int] = 512  # images that train.lr is for, as in DeiT
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of this batch size (linear scaling)."""
+        return self.train.lr * self.train.batch_size / self.lr_batch
 
     @property
     def length(self) -> str:
@@ -220,7 +228,7 @@ class ClassifierSettings(EpochRunSettings):
     evaluate: ClassifierEvaluateSettings = ClassifierEvaluateSettings()
 
     may_change: ClassVar[tuple[str, ...]] = (
-        *EpochRunSettings.may_change, "data.root", "data.download",
+        *EpochRunSettings.may_change, "data.download",
     )  # fmt: skip
 
     @model_validator(mode="after")
@@ -234,11 +242,6 @@ class ClassifierSettings(EpochRunSettings):
         if self.data.kind == "shards" and self.augment.repeats > 1:
             raise ValueError("shards come in their own order: set augment.repeats = 1")
         return self
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of this batch size (linear scaling, as in DeiT)."""
-        return self.train.lr * self.train.batch_size / 512
 
 
 def load_settings(path: Path, overrides: list[str] | None = None) -> ClassifierSettings:

@@ -1,7 +1,8 @@
 """Images for recognition: from memory, files or shards, through timm's transforms, to the device.
 
 Everything random is a function of (seed, number of the batch, place in it): a resumed run sees what
-it would have seen, whatever the number of workers, and no random generator's state is saved.
+it would have seen, whatever the number of workers (but for shards, which it cuts into streams), and
+no random generator's state is saved.
 """
 
 import itertools
@@ -19,7 +20,7 @@ from torchvision import transforms
 
 from classification.config import AugmentSettings, ClassifierSettings, InputSettings
 from classification.items import Faults, Item, sow
-from classification.order import BatchesFrom, Order, rows_of_a_part
+from classification.order import BatchesFrom, Order, share_of_a_rank
 from classification.resident import PADDING, Resident, is_simple
 from classification.shards import ShardList, Stream
 from gan_vkd import ranks
@@ -214,16 +215,14 @@ class Feed:
     ) -> None:
         train = settings.train
         self.settings, self.images, self.device = settings, images, device
-        self.rows = rows_of_a_part(settings.train)
+        self.rows = share_of_a_rank(settings.train)
         if self.rows % 2 and (settings.augment.mixup > 0 or settings.augment.cutmix > 0):
             raise SettingsError(
-                f"mixup and cutmix pair images: with train.batch_size = {train.batch_size} a rank "
-                f"works on {self.rows} at a time, and must on an even number"
+                f"mixup and cutmix pair images: of train.batch_size = {train.batch_size} each rank "
+                f"has {self.rows}, and must have an even number"
             )
         self.order = Order(images.count, self.rows, settings.seed, settings.augment.repeats)
-        self.per_epoch = self.order.per_epoch // train.accumulate
-        if not self.per_epoch:
-            raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
+        self.per_epoch = self.order.per_epoch
         self.transform = training_transform(settings.data, settings.augment)
         self.resident: Resident | None = None
         if isinstance(images, InMemory) and is_simple(settings.augment):
@@ -232,7 +231,7 @@ class Feed:
         self._next, self._batches = -1, iter(list[Any]())
 
     def __call__(self, number: int) -> Batch:
-        """Part `number` of the whole training.
+        """The batch of update `number`.
 
         Raises:
             VkdError: a file that cannot be used, with data.damaged=refuse.
@@ -254,7 +253,7 @@ class Feed:
             "num_workers": workers,
             "worker_init_fn": outlive,
             "pin_memory": self.device.startswith("cuda"),
-            "prefetch_factor": 4 if workers else None,
+            "prefetch_factor": 2 if workers else None,
         }
         if isinstance(self.images, ShardList):
             stream = Stream(
@@ -293,5 +292,5 @@ def heldout_batches(
         sampler=places,
         num_workers=workers,
         worker_init_fn=outlive,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=2 if workers else None,
     )

@@ -2,12 +2,14 @@
 
 import hashlib
 import random
+import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from gan_vkd.errors import VkdError
 
@@ -47,7 +49,7 @@ class Faults:
             )
         for fault in found:
             if fault not in self.told:
-                print(f"passed over: {fault}")
+                tqdm.write(f"passed over: {fault}", sys.stderr)  # on any rank
         self.told.update(found)
 
 

@@ -1,4 +1,4 @@
-"""A student in training: one update, as the papers have it."""
+"""A student in training: what its update is made of, as the papers have it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,16 +11,15 @@ from torch import Tensor
 
 from classification.config import ClassifierSettings
 from classification.data import Batch
-from classification.items import sow
 from classification.objectives import Objective, Verdict
-from classification.schedule import Rate
 from classification.students import Student
+from classification.update import Updates
 from gan_vkd import ranks
 from gan_vkd.devices import autocast
 from gan_vkd.distill import Teacher
 
 
-class Learner:
+class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
     """The student, its average, the objective, the optimiser and the rate's schedule.
 
     Args:
@@ -34,6 +33,8 @@ class Learner:
         ValueError: widths that do not fit the objective.
     """
 
+    settings: ClassifierSettings
+
     def __init__(
         self,
         settings: ClassifierSettings,
@@ -44,8 +45,6 @@ class Learner:
     ) -> None:
         train = settings.train
         self.settings, self.device, self.teachers = settings, device, list(teachers)
-        self.per_epoch, self.total = per_epoch, per_epoch * train.epochs
-        self.teaching = round(settings.objective.stage_one * self.total) if teachers else 0
         self.classes = int(student.network.num_classes)
         width, early = student.widths(settings.data.resolution)
         self.student = student.to(device).train()
@@ -53,6 +52,7 @@ class Learner:
         self.objective = Objective(settings.objective, width, early[0] if early else 0, widths).to(
             device
         )
+        self._require_rows()
         self._batch_norm = [
             buffer
             for name, buffer in student.network.named_buffers()
@@ -67,39 +67,40 @@ class Learner:
         thrown_away = [p for p in self.objective.parameters() if p.requires_grad]
         if thrown_away:
             groups.append({"params": thrown_away, "weight_decay": 0.0})
-        self.optimizer = torch.optim.AdamW(groups, settings.lr, train.betas)
-        self.rate = Rate(self.optimizer, train, per_epoch)
+        super().__init__(settings, groups, per_epoch)
+        self.teaching = round(settings.objective.stage_one * self.total) if teachers else 0
         self.mix = make_mix(settings, self.classes)
         data = settings.data
         self._mean, self._std = (
             torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (data.mean, data.std)
         )
 
-    def step(self, parts: Callable[[int], Batch], number: int) -> dict[str, Tensor]:
-        """Update `number`, on the parts of its batch; parts(i) gives part i of the training."""
-        accumulate = self.settings.train.accumulate
-        sums: dict[str, Tensor] = {}
-        self.rate.set(number)
-        for i in range(accumulate):
-            batch = parts(number * accumulate + i)
-            sow(self.settings.seed, number, ranks.rank(), "mixing and dropping", i)
-            images, targets = self.mix(batch)
-            verdicts = self.ask(images) if number < self.teaching else []
-            with autocast(self.device, self.settings.train.precision):
-                losses = self.objective(self.student.read(images), targets, verdicts)
-            (torch.stack(list(losses.values())).sum() / accumulate).backward()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0) + loss.detach() / accumulate
-        learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
-        ranks.average_gradients(learnt)
-        if self.settings.train.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(learnt, self.settings.train.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+    def _require_rows(self) -> None:
+        """Samples that are related to one another must be computed together."""
+        train, least = self.settings.train, self.objective.least_batch
+        if least > 1 and (train.accumulate > 1 or train.batch_size < least):
+            raise ValueError(
+                f"its feature loss relates the samples of a batch: set train.accumulate=1 and a "
+                f"train.batch_size of {least} at least"
+            )
+
+    def parts(self, batch: Batch, count: int) -> list[tuple[Tensor, Tensor]]:
+        """Images and targets, mixed."""
+        images, targets = self.mix(batch)
+        return list(zip(images.chunk(count), targets.chunk(count), strict=True))
+
+    def losses(self, part: tuple[Tensor, Tensor], number: int) -> dict[str, Tensor]:
+        images, targets = part
+        verdicts = self.ask(images) if number < self.teaching else []
+        with autocast(self.device, self.settings.train.precision):
+            return self.objective(self.student.read(images), targets, verdicts)
+
+    def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        told = super().step(batch, number)
         ranks.average(self._batch_norm)
         if self.average is not None:
             self.average.update(self.student.network)
-        return sums
+        return told
 
     @torch.no_grad()
     def ask(self, images: Tensor) -> list[Verdict]:
@@ -121,9 +122,6 @@ class Learner:
         return Student(self.average.module)
 
     # what a run's loop needs (gan_vkd.progress.Trained)
-
-    def set_learning_rates(self, factor: float) -> None:
-        self.rate.factor = factor
 
     def shared(self) -> dict[str, Tensor]:
         return dict(self.student.network.state_dict())

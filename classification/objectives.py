@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from classification.config import ObjectiveSettings, TokenSettings
 from classification.students import Outputs
+from gan_vkd import ranks
 from gan_vkd.distill import METHODS
 
 
@@ -101,6 +102,11 @@ class Objective(nn.Module):
             if settings.early is not None:
                 self.aligners.append(Aligner(early_width, channels))
 
+    @property
+    def least_batch(self) -> int:
+        """Samples that its feature loss needs; more than one where it relates them."""
+        return max((int(getattr(x, "least_batch", 1)) for x in self.features), default=1)
+
     def forward(self, said: Outputs, targets: Tensor, verdicts: list[Verdict]) -> dict[str, Tensor]:
         """The weighted terms by name.
 
@@ -126,10 +132,10 @@ class Objective(nn.Module):
             losses["token_loss"] = settings.token.weight * torch.stack(terms).sum()
         if settings.features is not None:
             means = said.features if settings.features.tokens == "all" else said.patches
-            terms = [
-                method(means, verdict.features)
-                for method, verdict in zip(self.features, verdicts, strict=True)
-            ]
+            theirs = [verdict.features for verdict in verdicts]
+            if self.least_batch > 1:  # every sample is related to every other, on whatever rank
+                means, theirs = ranks.gather(means), [ranks.gather(x) for x in theirs]
+            terms = [method(means, x) for method, x in zip(self.features, theirs, strict=True)]
             losses["feature_loss"] = settings.features.weight * torch.stack(terms).sum()
         if settings.early is not None:
             terms = [

@@ -71,12 +71,12 @@ class BatchesFrom:
             number += 1
 
 
-def rows_of_a_part(train: EpochSettings) -> int:
-    """Images that a rank works on at a time."""
+def share_of_a_rank(train: EpochSettings) -> int:
+    """Images of a batch that are this rank's."""
     size, parts = train.batch_size, ranks.world() * train.accumulate
     if size % parts:
         raise SettingsError(
             f"train.batch_size = {size}: {ranks.world()} ranks times train.accumulate = "
             f"{train.accumulate} cannot share it evenly"
         )
-    return size // parts
+    return size // ranks.world()

@@ -88,8 +88,7 @@ def _train(settings: ClassifierSettings, run: Run, resume: bool, stop: Stop) -> 
         loop.evaluate_every(learner.total, lambda now: run.export(learner.measured, facts))
     loop.watch(learner.decompositions())
     for done in loop:
-        losses = learner.step(feed, done)
-        loop.add(losses)
+        loop.add(learner.step(feed(done), done))
         loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate.now})
         loop.watch(learner.decompositions())
     best = f", best top-1 {100 - loop.progress.best:.2f}%" if heldout is not None else ""

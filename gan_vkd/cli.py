@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from gan_vkd.errors import VkdError
+from gan_vkd.errors import VkdError, one_line_without_memory
 
 if TYPE_CHECKING:
     from gan_vkd.config import RunSettings
@@ -62,7 +62,8 @@ def run_app(app: typer.Typer) -> None:
     """A console command: every expected failure is a line a fault and an exit code."""
     threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
     try:
-        app()
+        with one_line_without_memory("set device=cpu, or a smaller batch"):
+            app()
     except VkdError as error:
         for line in str(error).splitlines():
             print(f"vkd: {line}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Runs side by side: one table (terminal, Markdown, CSV) and one picture of their samples."""
 
+import math
 import statistics
 from collections import Counter
 from dataclasses import dataclass
@@ -76,7 +77,10 @@ def _alike(everything: list["Measured"]) -> dict[str, list["Measured"]]:
 
 @dataclass(frozen=True)
 class Measured:
-    """A run's settings and the records of its evaluations, oldest first, and of its best one."""
+    """A run's settings and the records of its evaluations, oldest first.
+
+    Those of training; of a generator that was imported, those of `vkd evaluate`.
+    """
 
     settings: Settings
     records: list[dict[str, Any]]
@@ -86,8 +90,9 @@ class Measured:
         if not (run.path / "settings.yaml").is_file():
             raise VkdError(f"{run.path}: not a run folder (no settings.yaml in it)")
         records = [record for record in run.records("metrics") if "features" in record]
+        records = records or run.records("evaluations")
         if not records:
-            raise VkdError(f"{run.path}: no evaluation yet; train further")
+            raise VkdError(f"{run.path}: no evaluation yet; train further, or `vkd evaluate` it")
         return Measured(run.settings(), records)
 
     @property
@@ -101,9 +106,9 @@ class Measured:
 
     @property
     def pace(self) -> float:
-        """Milliseconds of training an iteration."""
+        """Milliseconds of training an iteration; nan of one that was not trained here."""
         last = self.records[-1]
-        return 1000 * last["seconds"] / last["iteration"]
+        return 1000 * last.get("seconds", math.nan) / max(last["iteration"], 1)
 
     @property
     def published(self) -> float | None:

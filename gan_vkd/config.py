@@ -385,6 +385,9 @@ def _override(tree: dict[str, Any], item: str) -> None:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise SettingsError(f"{item!r}: the value is not YAML") from None
+    plain = isinstance(value, str) and text[0] not in "'\""
+    if plain or (isinstance(value, dict) and text[0] != "{"):
+        value = text  # a path may have ": " or " #" in it
     for part in parts[:-1]:
         if not isinstance(tree.get(part), dict):
             tree[part] = {}

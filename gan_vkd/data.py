@@ -2,9 +2,11 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from gan_vkd import ranks
 from gan_vkd.config import DataSettings
 from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.images import read_images
+from gan_vkd.lock import locked
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def _load_cifar(settings: DataSettings, train: bool) -> ImageSet:
     dataset_class = CIFAR10 if settings.source == "cifar10" else CIFAR100
     root = Path(settings.root).expanduser()
     try:
-        dataset = dataset_class(str(root), train=train, download=settings.download)
+        dataset = _at_hand_or_fetched(partial(dataset_class, str(root), train), root, settings)
     except Exception as error:  # urllib, http, tar, pickle: all mean no data
         raise VkdError(
             f"{settings.source} is not in {root} and could not be fetched ({one_line(error)}); "
@@ -121,6 +124,17 @@ def _load_cifar(settings: DataSettings, train: bool) -> ImageSet:
     return ImageSet(
         images.contiguous(), torch.tensor(dataset.targets), list(dataset.classes), names
     )
+
+
+def _at_hand_or_fetched(load: Callable[..., Any], root: Path, settings: DataSettings) -> Any:
+    """Of the processes that start together one fetches, and the others wait for it."""
+    try:
+        return load(download=False)
+    except RuntimeError:
+        if not settings.download:
+            raise
+    with locked(root, wait=True):
+        return load(download=True)
 
 
 def _load_digits(resolution: int, train: bool) -> ImageSet:

@@ -1,5 +1,7 @@
 """Which device a run trains on, and in which precision."""
 
+from functools import cache
+
 import torch
 
 from gan_vkd import ranks
@@ -19,14 +21,25 @@ def pick_device(name: str) -> str:
     if name == "cuda":
         name = ranks.local_device()
     try:
-        torch.zeros((), device=name).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
+        torch.zeros((), dtype=torch.float64, device=name).item()  # of statistics; MPS has none
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = one_line(error)
         raise VkdError(f"device {name}: not usable here ({reason}); set device=cpu") from None
     return name
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """Within it the device computes in `bfloat16`, or as it is in `float32`."""
+    """Within it the device computes in `bfloat16`, where it can, or as it is in `float32`."""
     kind = device.partition(":")[0]
-    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
+    lowered = precision == "bfloat16" and has_bfloat16(kind)
+    return torch.autocast(kind, torch.bfloat16, enabled=lowered)
+
+
+@cache
+def has_bfloat16(kind: str) -> bool:
+    """Whether the device itself computes in it; torch emulates it elsewhere, which takes longer."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return True

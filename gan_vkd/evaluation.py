@@ -7,12 +7,13 @@ computed by the same code of clean-fid, and are called FD(network) and KD(networ
 
 import hashlib
 import json
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from cleanfid.downloads_helper import inception_url
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from gan_vkd import ranks
 from gan_vkd.checkpoint import digest
@@ -79,15 +79,20 @@ class Extractor:
 
     def features(self, images: Tensor, batch_size: int) -> np.ndarray:
         """uint8 images (N, 3, H, W) -> (N, d), as clean-fid computes them from lossless files."""
-        workers = min(8, torch.get_num_threads()) if self.resize and len(images) > 500 else 0
-        loader = DataLoader(
-            _Resized(images, self.resize),
-            batch_size,
-            num_workers=workers,
-            worker_init_fn=_outlive_signals,
-        )
-        batches = [cleanfid.get_batch_features(b, self.model, self.device) for b in loader]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            parts = iter(images.cpu().split(batch_size))
+            ahead = [pool.map(self._resized, part) for part in islice(parts, 2)]
+            batches = []
+            while ahead:
+                batch = torch.stack(list(ahead.pop(0)))
+                ahead += [pool.map(self._resized, part) for part in islice(parts, 1)]
+                batches.append(cleanfid.get_batch_features(batch, self.model, self.device))
         return np.concatenate(batches)
+
+    def _resized(self, image: Tensor) -> Tensor:
+        if self.resize is None:
+            return image.float()
+        return torch.from_numpy(self.resize(image.permute(1, 2, 0).numpy())).permute(2, 0, 1)
 
     def features_once(self, data: ImageSet, batch_size: int, folder: Path | None) -> np.ndarray:
         """The features of a whole set, from `folder` where they are kept."""
@@ -99,26 +104,6 @@ class Extractor:
             return torch.from_numpy(self.features(data.images[rows], batch_size))
 
         return compute_once(compute, len(data), folder, facts, self.weights).numpy()
-
-
-def _outlive_signals(worker: int) -> None:
-    """A signal to the whole group asks the trainer to stop, which still needs its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
-class _Resized(Dataset[Tensor]):
-    def __init__(self, images: Tensor, resize: Callable[[np.ndarray], np.ndarray] | None) -> None:
-        self.images, self.resize = images.cpu(), resize
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        image = self.images[index]
-        if self.resize is None:
-            return image.float()
-        return torch.from_numpy(self.resize(image.permute(1, 2, 0).numpy())).permute(2, 0, 1)
 
 
 def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> Extractor:
@@ -352,7 +337,13 @@ def _training_set(data: DataSettings) -> ImageSet | None:
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     """clean-fid's distance between the Gaussians fitted to two sets of features (N, d)."""
-    return float(cleanfid.fid_from_feats(features, reference))
+    try:
+        return float(cleanfid.fid_from_feats(features, reference))
+    except ValueError as error:  # the root of a product that is far from positive
+        raise VkdError(
+            f"evaluation: the distance cannot be computed ({one_line(error)}); set more "
+            "evaluate.num_samples, or another evaluate.features"
+        ) from None
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class FolderSource:
     def names(self) -> list[str]:
         found: list[Path] = []
         visited: set[str] = set()
-        for folder, subfolders, files in os.walk(self.path, followlinks=True):
+        for folder, subfolders, files in os.walk(self.path, True, _unreadable, True):
             real = os.path.realpath(folder)
             if real in visited:
                 subfolders.clear()
@@ -63,6 +63,10 @@ class FolderSource:
             return file.read_bytes()
         except OSError as error:
             raise BadImage(error.strerror or str(error)) from None
+
+
+def _unreadable(error: OSError) -> None:
+    raise VkdError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 class ZipSource:

@@ -13,8 +13,12 @@ _held: set[Path] = set()  # by this process, which the system lets lock twice
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Holds the folder for this process. The system lets go of it when the process ends, however.
+
+    Args:
+        folder: made where there is none.
+        wait: until no other process has it.
 
     Raises:
         VkdError: another process has it, or the folder cannot be written.
@@ -30,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
             if file in _held:
                 raise BlockingIOError
             # of the process alone: forked workers, which may outlive it, do not inherit it
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError):
             handle.seek(0)
             holder = handle.read(200).strip() or "another process"

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from tqdm import tqdm
 from gan_vkd import ranks
 from gan_vkd.board import Board
 from gan_vkd.config import RunSettings
-from gan_vkd.errors import VkdError
 from gan_vkd.finite import Watch
 from gan_vkd.folder import RunFolder
 from gan_vkd.progress import Progress, Trained, return_to_last, save
@@ -205,15 +203,3 @@ class Meter:
         means = torch.stack([self.sums[n] / self.counts[n] for n in names])
         self.sums, self.counts = {}, {}
         return dict(zip(names, ranks.mean(means).tolist(), strict=True))
-
-
-@contextmanager
-def one_line_without_memory(advice: str) -> Iterator[None]:
-    """Turns the many ways of running out of memory into one line with what to do."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        on_the_host = "not enough memory" in str(error) or "allocate memory" in str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or on_the_host:
-            raise VkdError(f"out of memory; {advice}; the last checkpoint is whole") from None
-        raise

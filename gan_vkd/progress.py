@@ -12,6 +12,7 @@ import gan_vkd
 from gan_vkd import ranks
 from gan_vkd.checkpoint import digest, load_state
 from gan_vkd.config import RunSettings, differences, load_as
+from gan_vkd.devices import has_bfloat16
 from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.folder import RunFolder
 
@@ -107,6 +108,7 @@ def _circumstances(device: str) -> dict[str, Any]:
         "ranks": ranks.world(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "precision": torch.get_float32_matmul_precision(),
+        "bfloat16": has_bfloat16(device.partition(":")[0]),
         "gan_vkd": gan_vkd.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,

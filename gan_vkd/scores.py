@@ -73,7 +73,7 @@ def save_histogram(scores: dict[str, Tensor], path: Path) -> None:
     """The distributions of the scores over one another, as a PNG."""
     from matplotlib.figure import Figure
 
-    edges = np.histogram_bin_edges(torch.cat(list(scores.values())).numpy(), bins=60)
+    edges = np.histogram_bin_edges(torch.cat(list(scores.values())).double().numpy(), bins=60)
     figure = Figure(figsize=(5, 3), dpi=120, layout="constrained")
     axes = figure.subplots()
     for kind, values in scores.items():

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from gan_vkd import ranks
 from gan_vkd.config import RunSettings
+from gan_vkd.errors import one_line_without_memory
 from gan_vkd.folder import RunFolder
-from gan_vkd.loop import one_line_without_memory
 from gan_vkd.progress import is_finished
 from gan_vkd.stopping import Stop
 
@@ -31,11 +31,12 @@ def hold(
         VkdError: a folder in use, or no memory; and what the work raises.
     """
     stop = Stop(max_time)
+    advice = f"{settings.relief}; the last checkpoint is whole"
 
     def finished() -> bool:
         return is_finished(run, settings, resume)
 
-    with ranks.joined(), one_line_without_memory(settings.relief):
+    with ranks.joined(), one_line_without_memory(advice):
         if ranks.from_first(finished):
             print(f"{run.path}: finished already ({settings.length})")
             return

@@ -68,7 +68,7 @@ def read_arguments(
         if not part.isdecimal():
             raise SettingsError(f"--seeds {part}: expected whole numbers, as in --seeds 0 1 2")
     rest = [item for item in arguments if item not in numbers]
-    overrides = [item for item in rest if "=" in item and not Path(item).exists()]
+    overrides = [item for item in rest if "=" in item and not os.path.exists(item)]
     configs = [Path(item) for item in rest if item not in overrides]
     return configs, [int(part) for part in listed], overrides
 
@@ -127,7 +127,11 @@ def plan(
     for seed in seeds:
         for config, arm in zip(configs, arms, strict=True):
             plain = program.load(config, [])
-            chosen = [item for item in overrides if _concerns(item, plain)] + [f"seed={seed}"]
+            chosen = [item for item in overrides if _concerns(item, plain)]
+            for item in overrides if seed == seeds[0] else []:
+                if item not in chosen:
+                    print(f"{arm}: {item} is left out, it has no such part")
+            chosen.append(f"seed={seed}")
             settings = program.load(config, chosen)
             folder, log = out / f"{arm}_seed{seed}", out / f"{arm}_seed{seed}.log"
             command = [

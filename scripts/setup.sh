@@ -20,7 +20,7 @@ options() {
 }
 
 installed_here() {
-    python -c 'import os, sys, gan_vkd; sys.exit(os.path.dirname(os.path.dirname(os.path.realpath(gan_vkd.__file__))) != os.path.realpath("."))' 2>/dev/null \
+    python -P -c 'import os, sys, gan_vkd; sys.exit(os.path.dirname(os.path.dirname(os.path.realpath(gan_vkd.__file__))) != os.path.realpath("."))' 2>/dev/null \
         && command -v vkd >/dev/null && case $extras in
             "") true ;;
             "[detect]") python -c 'import pycocotools' 2>/dev/null ;;
@@ -41,7 +41,7 @@ fi
 stamp=".venv/installed-$(cksum < pyproject.toml | cut -d' ' -f1)$extras"
 if [ ! -e "$stamp" ]; then
     echo "setup: installing into $PWD/.venv (once; torch may take some minutes)"
-    [ -x .venv/bin/python ] || "$python" -m venv .venv || exit 1
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv .venv || exit 1
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$extras" || exit 1
     touch "$stamp"
 fi

@@ -130,6 +130,8 @@ class DetectionSettings(EpochRunSettings):
     train: DetectorTrainSettings = DetectorTrainSettings()
     evaluate: DetectorEvaluateSettings = DetectorEvaluateSettings()
 
+    lr_batch = 16  # as in ViDT
+
     @model_validator(mode="after")
     def _fits_together(self) -> "DetectionSettings":
         if (self.teacher is None) != (self.distill is None):
@@ -141,11 +143,6 @@ class DetectionSettings(EpochRunSettings):
         if self.teacher is not None and self.teacher.layers != self.student.layers:
             raise ValueError("the necks' tokens are matched layer by layer: layers must be equal")
         return self
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of this batch size (linear scaling)."""
-        return self.train.lr * self.train.batch_size / 16
 
 
 def load_settings(path: Path, overrides: list[str] | None = None) -> DetectionSettings:

@@ -12,9 +12,9 @@ from classification.detection.config import DetectionSettings
 from classification.detection.matching import Targets
 from classification.detection.views import require_thickness, training_view, whole_view, with_boxes
 from classification.items import Faults, sow
-from classification.order import BatchesFrom, Order, rows_of_a_part
+from classification.order import BatchesFrom, Order, share_of_a_rank
 from gan_vkd import ranks
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import VkdError
 from gan_vkd.images import BadImage
 from gan_vkd.stopping import outlive
 
@@ -40,6 +40,23 @@ class Batch(NamedTuple):
     targets: Targets
     indices: list[int]
     faults: list[str]
+
+    def chunk(self, count: int) -> list["Batch"]:
+        """Equal parts, padded as the whole."""
+        size = len(self.images) // count
+        if count == 1:
+            return [self]
+        return [
+            Batch(images, padding, targets, self.indices[i * size : (i + 1) * size], self.faults)
+            for i, (images, padding, targets) in enumerate(
+                zip(
+                    self.images.split(size),
+                    self.padding.split(size),
+                    self.targets.split(size),
+                    strict=True,
+                )
+            )
+        ]
 
     def to(self, device: str) -> "Batch":
         images, padding = (x.to(device, non_blocking=True) for x in (self.images, self.padding))
@@ -96,19 +113,16 @@ class Feed:
     """Batches by number, of this rank."""
 
     def __init__(self, settings: DetectionSettings, images: Coco, device: str) -> None:
-        train = settings.train
         self.settings, self.images, self.device = settings, images, device
-        self.order = Order(images.count, rows_of_a_part(train), settings.seed)
-        self.per_epoch = self.order.per_epoch // train.accumulate
-        if not self.per_epoch:
-            raise SettingsError(f"train.batch_size = {train.batch_size}: more than an epoch has")
+        self.order = Order(images.count, share_of_a_rank(settings.train), settings.seed)
+        self.per_epoch = self.order.per_epoch
         instead = settings.data.damaged == "skip"
         self.items = Viewed(images, training_view(settings.data, settings.augment), instead)
         self.faults = Faults(settings.data.damaged)
         self._next, self._batches = -1, iter(list[Batch]())
 
     def __call__(self, number: int) -> Batch:
-        """Part `number` of the whole training.
+        """The batch of update `number`.
 
         Raises:
             VkdError: a file that cannot be used, with data.damaged=refuse.
@@ -151,6 +165,6 @@ def _loader(
         collate_fn=together,
         num_workers=workers,
         worker_init_fn=outlive,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=2 if workers else None,
         pin_memory=device.startswith("cuda"),
     )

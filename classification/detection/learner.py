@@ -1,6 +1,5 @@
-"""A detector in training: one update, as the papers have it."""
+"""A detector in training: what its update is made of, as the papers have it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,13 +11,11 @@ from classification.detection.criterion import set_losses
 from classification.detection.data import Batch
 from classification.detection.distillation import DISTILLATIONS
 from classification.detection.vidt import ViDT
-from classification.items import sow
-from classification.schedule import Rate
-from gan_vkd import ranks
+from classification.update import Updates
 from gan_vkd.devices import autocast
 
 
-class Learner:
+class Learner(Updates[Batch, Batch]):
     """The detector, its teacher, what projects between them, the optimiser and the schedule.
 
     Args:
@@ -32,6 +29,8 @@ class Learner:
         ValueError: widths that do not fit the method.
     """
 
+    settings: DetectionSettings
+
     def __init__(
         self,
         settings: DetectionSettings,
@@ -40,17 +39,14 @@ class Learner:
         per_epoch: int,
         device: str,
     ) -> None:
-        train = settings.train
         self.settings, self.device = settings, device
-        self.per_epoch, self.total = per_epoch, per_epoch * train.epochs
         self.detector = detector.to(device).train()
         self.teacher = None if teacher is None else teacher.to(device).eval().requires_grad_(False)
         self.distill: nn.Module | None = None
         if settings.distill is not None and teacher is not None:
             make = DISTILLATIONS[settings.distill.method]
             self.distill = make(settings.distill, detector.width, teacher.width).to(device)
-        self.optimizer = torch.optim.AdamW(self._groups(), settings.lr, train.betas)
-        self.rate = Rate(self.optimizer, train, per_epoch)
+        super().__init__(settings, self._groups(), per_epoch)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Weight decay for all of the neck and the matrices of the body, as in ViDT."""
@@ -68,27 +64,10 @@ class Learner:
             groups.append({"params": thrown_away, "weight_decay": 0.0})
         return groups
 
-    def step(self, parts: Callable[[int], Batch], number: int) -> dict[str, Tensor]:
-        """Update `number`, on the parts of its batch; parts(i) gives part i of the training."""
-        train = self.settings.train
-        sums: dict[str, Tensor] = {}
-        self.rate.set(number)
-        for i in range(train.accumulate):
-            batch = parts(number * train.accumulate + i)
-            sow(self.settings.seed, number, ranks.rank(), "dropping", i)
-            losses = self._losses(batch)
-            (torch.stack(list(losses.values())).sum() / train.accumulate).backward()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0) + loss.detach() / train.accumulate
-        learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
-        ranks.average_gradients(learnt)
-        if train.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(learnt, train.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return sums
+    def parts(self, batch: Batch, count: int) -> list[Batch]:
+        return batch.chunk(count)
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, number: int) -> dict[str, Tensor]:
         settings = self.settings
         with autocast(self.device, settings.train.precision):
             said = self.detector(batch.images, batch.padding)
@@ -101,9 +80,6 @@ class Learner:
         return losses | {name: settings.distill.weight * x for name, x in terms.items()}
 
     # what a run's loop needs (gan_vkd.progress.Trained)
-
-    def set_learning_rates(self, factor: float) -> None:
-        self.rate.factor = factor
 
     def shared(self) -> dict[str, Tensor]:
         return dict(self.detector.state_dict())

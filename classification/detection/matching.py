@@ -21,6 +21,13 @@ class Targets(NamedTuple):
     boxes: Tensor
     counts: list[int]
 
+    def split(self, images: int) -> list["Targets"]:
+        """Those of so many images at a time."""
+        counts = [self.counts[i : i + images] for i in range(0, len(self.counts), images)]
+        sizes = [sum(part) for part in counts]
+        parts = zip(self.labels.split(sizes), self.boxes.split(sizes), counts, strict=True)
+        return [Targets(*part) for part in parts]
+
     def to(self, device: str) -> "Targets":
         labels, boxes = (x.to(device, non_blocking=True) for x in (self.labels, self.boxes))
         return Targets(labels, boxes, self.counts)

@@ -91,8 +91,7 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
     elif ranks.is_first():
         loop.evaluate_every(learner.total, lambda now: run.export(learner.detector, facts))
     for done in loop:
-        losses = learner.step(feed, done)
-        loop.add(losses)
+        loop.add(learner.step(feed(done), done))
         loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate.now})
         loop.watch(learner.decompositions())
     best = f", best AP {100 - loop.progress.best:.2f}" if heldout is not None else ""

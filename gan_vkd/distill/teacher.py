@@ -131,8 +131,7 @@ class Teacher(nn.Module):
         self.mean, self.std = self.mean.float(), self.std.float()
         device = next(iter(network.parameters()), self.mean).device
         self.to(device)
-        if device.type == "cpu":  # the faster layout for oneDNN's convolutions
-            network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # the faster layout of convolutions
         with torch.no_grad():
             read = self.read(torch.zeros(1, 3, probe, probe, device=device))
         self.shapes = [tuple(features.shape) for features in read]

@@ -88,7 +88,7 @@ def test_a_broken_training_image_is_named_and_stops_or_is_passed_over(
     assert "data.damaged=skip" in message
     assert len(message.splitlines()) == 1
     train(files("data.damaged=skip"), tmp_path / "run", resume=True)
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.count("passed over") == 1
     assert broken.name in printed
 

@@ -67,10 +67,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(tiny: MakeStudent, tmp_path: Path) ->
 def _dies_at(number: int) -> Any:
     step = Learner.step
 
-    def dying(self: Learner, parts: Any, now: int) -> Any:
+    def dying(self: Learner, batch: Any, now: int) -> Any:
         if now == number:
             raise ZeroDivisionError
-        return step(self, parts, now)
+        return step(self, batch, now)
 
     return dying
 
@@ -146,7 +146,7 @@ def test_rate_and_average_in_training_are_timms(tiny: MakeStudent) -> None:
         min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=1, step_on_epochs=False, updates_per_epoch=5,
     )  # fmt: skip
     for number in range(7):
-        learner.step(feed, number)
+        learner.step(feed(number), number)
         average.update(learner.student.network)
         reference.step_update(number)
         assert learner.rate.now == reference.optimizer.param_groups[0]["lr"]
@@ -180,7 +180,7 @@ def gradients(settings: ClassifierSettings, transform: Any = None) -> list[float
 
     learner.optimizer.register_step_pre_hook(note)
     for number in range(3):
-        learner.step(doubled, number)
+        learner.step(doubled(number), number)
     return torch.cat(found).tolist()
 
 
@@ -268,7 +268,7 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
         ("vkd", ["teachers.resnet56={name: cifar_resnet57}"], "unknown network"),
         ("vkd", ["teachers.resnet56.layer=layer9"], "has no layer 'layer9'"),
         ("vkd", ["train.batch_size=200"], "more than an epoch of the 100 there are has"),
-        ("vkd", ["augment.mixup=0.8", "train.batch_size=25"], "must on an even number"),
+        ("vkd", ["augment.mixup=0.8", "train.batch_size=25"], "must have an even number"),
         (
             "vkd",
             ["augment.repeats=3", "data.num_images=300", "train.batch_size=290"],

@@ -74,7 +74,8 @@ def _trained(settings: str) -> list[dict[str, float]]:
             batch = feed(number)
             return batch._replace(images=batch.images.double())
 
-        return [{k: float(v) for k, v in learner.step(doubled, i).items()} for i in range(3)]
+        told = [learner.step(doubled(i), i) for i in range(3)]
+        return [{name: float(value) for name, value in step.items()} for step in told]
     finally:
         torch.set_default_dtype(torch.float32)
 
