@@ -1,6 +1,16 @@
 """torch.hub's door: model = torch.hub.load("OWNER/REPO", "student", "student.safetensors")."""
 
-dependencies = ["torch", "timm", "safetensors"]
+dependencies = [
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "numpy",
+    "PIL",
+    "pydantic",
+    "tqdm",
+    "yaml",
+]
 
 
 def student(weights: str):

@@ -32,6 +32,7 @@ from gan_vkd.data import ImageSet, load_heldout_set, load_training_set, to_uint8
 from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.features import compute_once, teacher_facts
 from gan_vkd.measures import (
+    Neighbourhoods,
     density_coverage,
     inception_score,
     memorisation_rate,
@@ -247,7 +248,8 @@ class Evaluator:
         if len(reference) < 2:
             raise VkdError(f"evaluate.reference = {s.reference}: needs two images")
         self.training = training or _training_set(settings.data)
-        self.known, self.by_chance = None, None
+        self.known: Neighbourhoods | None = None
+        self.by_chance: float | None = None
         with isolated_randomness(s.seed):
             self.extractor = make_extractor(s.features, settings.data.resolution, device)
             if not ranks.is_first():
@@ -255,12 +257,12 @@ class Evaluator:
             once = partial(
                 self.extractor.features_once, batch_size=s.batch_size, folder=settings.cache_folder
             )
-            self.reference = once(reference)
+            self.reference = Neighbourhoods(once(reference))
             if self.training is not None and len(self.training) > 1:
                 same = s.reference == "train"
-                self.known = self.reference if same else once(self.training)
+                self.known = self.reference if same else Neighbourhoods(once(self.training))
                 if s.reference == "heldout":
-                    self.by_chance = memorisation_rate(self.reference, self.known)
+                    self.by_chance = memorisation_rate(self.reference.features, self.known)
 
     def __call__(self, generator: Generator, shares: list[float]) -> dict[str, Any]:
         """Measures of `num_samples` samples, with how they were taken.
@@ -275,22 +277,22 @@ class Evaluator:
         return ranks.from_first(lambda: self._measure(features))
 
     def _measure(self, features: np.ndarray) -> dict[str, Any]:
-        s = self.settings
+        s, real = self.settings, self.reference.features
         with isolated_randomness(s.seed):
             result: dict[str, Any] = {
                 "features": s.features.name,
                 "judge": self.extractor.identity,
                 "reference": s.reference,
-                "reference_images": len(self.reference),
+                "reference_images": len(real),
                 "num_samples": s.num_samples,
                 "sample_seed": s.seed,
-                self.extractor.frechet_name: frechet_distance(features, self.reference),
-                self.extractor.kernel_name: cleanfid.kernel_distance(self.reference, features),
+                self.extractor.frechet_name: frechet_distance(features, real),
+                self.extractor.kernel_name: cleanfid.kernel_distance(real, features),
             }
         if self.extractor.classify is not None and len(features) >= 10:
             score = inception_score(self.extractor.classify(features))
             result |= dict(zip(("IS", "IS_deviation"), score, strict=True))
-        if min(len(features), len(self.reference)) > NEIGHBOURS:
+        if min(len(features), len(real)) > NEIGHBOURS:
             result |= precision_recall(self.reference, features)
             result |= density_coverage(self.reference, features)
         if self.known is not None:
@@ -306,12 +308,12 @@ class Evaluator:
 
         None where there are not that many.
         """
-        if self.training is None or self.known is None or len(self.known) < NEIGHBOURS:
+        if self.training is None or self.known is None or len(self.known.features) < NEIGHBOURS:
             return None
         with isolated_randomness(self.settings.seed):
             images = draw_samples(generator, shares, count, count, self.settings.seed)
             features = self.extractor.features(images, count)
-        rows, _ = nearest(features, self.known, NEIGHBOURS)
+        rows, _ = nearest(features, self.known.features, NEIGHBOURS)
         pairs = zip(images, rows, strict=True)
         return torch.cat([torch.cat([x[None], self.training.images[r]]) for x, r in pairs])
 

@@ -89,6 +89,8 @@ class Loop:
             mininterval=0.5 if sys.stderr.isatty() else 5, disable=not ranks.is_first(),
         )  # fmt: skip
         with bar:
+            if 0 < progress.iteration != progress.evaluated and self._due(self._evaluate[0]):
+                self._keep(stopping=0)  # it was killed between a checkpoint and its evaluation
             tick = time.perf_counter()
             while self.progress.iteration < total:
                 self._now = self.progress.iteration + 1
@@ -162,6 +164,7 @@ class Loop:
             self._save()
         if evaluating:
             self._evaluate[1](now)
+            self.progress.evaluated = now
         if evaluating or stopping or self._due(train.checkpoint_every):
             self._save()
         if stopping and now < total:

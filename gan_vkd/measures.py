@@ -15,7 +15,23 @@ BLOCK = 5_000_000  # distances at a time: 40 MB, a few times over
 ROUNDING = 1e-9  # relative, of radii: what separates closed from open balls
 
 
-def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> dict[str, float]:
+class Neighbourhoods:
+    """Samples that others are measured by, again and again: features (N, d)."""
+
+    def __init__(self, features: np.ndarray) -> None:
+        self.features = features
+        self._radii: dict[int, Tensor] = {}
+
+    def radii(self, k: int) -> Tensor:
+        """The distance of each to its k-th nearest other one (N,), found once."""
+        if k not in self._radii:
+            self._radii[k] = _radii(_double(self.features), k)
+        return self._radii[k]
+
+
+def precision_recall(
+    real: np.ndarray | Neighbourhoods, fake: np.ndarray, k: int = 3
+) -> dict[str, float]:
     """Improved precision and recall (Kynkaanniemi et al., NeurIPS 2019, equations 1 and 2).
 
     A sample is covered by a set where it lies within the distance from some member to its k-th
@@ -29,15 +45,18 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> dict[str
     Raises:
         ValueError: a set of k samples or fewer.
     """
-    x, y = _double(real), _double(fake)
+    known = _known(real)
+    x, y = _double(known.features), _double(fake)
     closed = 1 + ROUNDING
     return {
-        "precision": float((_memberships(y, x, _radii(x, k) * closed) > 0).double().mean()),
+        "precision": float((_memberships(y, x, known.radii(k) * closed) > 0).double().mean()),
         "recall": float((_memberships(x, y, _radii(y, k) * closed) > 0).double().mean()),
     }
 
 
-def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
+def density_coverage(
+    real: np.ndarray | Neighbourhoods, fake: np.ndarray, k: int = 5
+) -> dict[str, float]:
     """Density and coverage (Naeem et al., ICML 2020), with open balls as in the authors' code.
 
     Density is the mean number of real neighbourhoods that a fake sample lies in, over k; coverage
@@ -50,8 +69,9 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str
     Raises:
         ValueError: a real set of k samples or fewer.
     """
-    x, y = _double(real), _double(fake)
-    radii = _radii(x, k) * (1 - ROUNDING)
+    known = _known(real)
+    x, y = _double(known.features), _double(fake)
+    radii = known.radii(k) * (1 - ROUNDING)
     closest = torch.cat([block.amin(1) for block in _distances(x, y)])
     return {
         "density": float(_memberships(y, x, radii).double().mean() / k),
@@ -106,7 +126,7 @@ def nearest(
     return indices, distances
 
 
-def memorisation_rate(samples: np.ndarray, training: np.ndarray) -> float:
+def memorisation_rate(samples: np.ndarray, training: np.ndarray | Neighbourhoods) -> float:
     """Share of samples that are nearer to a training image than that one is to any other.
 
     Such samples are unauthentic (Alaa et al., ICML 2022): this is one minus their authenticity.
@@ -119,9 +139,14 @@ def memorisation_rate(samples: np.ndarray, training: np.ndarray) -> float:
     Raises:
         ValueError: a training set of one image.
     """
-    radii = _radii(_double(training), 1).numpy()
-    indices, distances = nearest(samples, training)
+    known = _known(training)
+    radii = known.radii(1).numpy()
+    indices, distances = nearest(samples, known.features)
     return float((distances <= radii[indices] * (1 + ROUNDING)).mean())
+
+
+def _known(features: np.ndarray | Neighbourhoods) -> Neighbourhoods:
+    return features if isinstance(features, Neighbourhoods) else Neighbourhoods(features)
 
 
 def _double(features: np.ndarray) -> Tensor:

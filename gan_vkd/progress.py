@@ -37,6 +37,7 @@ class Progress:
 
     best: the measure that was best so far; the less, the better.
     total: iterations of the whole run.
+    evaluated: the last iteration that was; a run may be killed before that of its checkpoint is.
     returns: how often it went back to a checkpoint from numbers that were not finite.
     """
 
@@ -48,9 +49,11 @@ class Progress:
         best_iteration: int = 0,
         returns: int = 0,
         total: int = 0,
+        evaluated: int = 0,
     ) -> None:
         self.iteration, self.seconds, self.returns = iteration, seconds, returns
         self.best, self.best_iteration, self.total = best, best_iteration, total
+        self.evaluated = evaluated
 
 
 def begin(

@@ -9,6 +9,8 @@ from scipy.stats import ttest_rel
 from gan_vkd import compare as compare_module
 from gan_vkd.compare import compare
 from gan_vkd.errors import VkdError
+from gan_vkd.evaluation import Evaluator
+from gan_vkd.exchange import export_generator, import_generator
 from gan_vkd.run import Run
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
@@ -121,6 +123,25 @@ def test_other_data_gets_another_table_and_no_run_counts_twice(
     assert "±" not in text
     with pytest.raises(VkdError, match="two runs of arm none at seed 0"):
         compare([tmp_path / "a", tmp_path / "a"], tmp_path / "out")
+
+
+def test_a_generator_that_was_not_trained_here_is_compared_by_its_evaluation(
+    small: MakeSettings, tmp_path: Path
+) -> None:
+    train(small(arm="none"), tmp_path / "own")
+    export_generator(tmp_path / "own", tmp_path / "G.pth")
+    settings = small("seed=1", "arm=published", arm="none")
+    import_generator(tmp_path / "G.pth", settings, tmp_path / "imported")
+    with pytest.raises(VkdError, match="no evaluation yet"):
+        compare([tmp_path / "imported"], tmp_path / "out")
+    run = Run(tmp_path / "imported")
+    generator, facts = run.load_generator("cpu")
+    found = Evaluator(settings, "cpu")(generator, facts["shares"])
+    run.append("evaluations", {"iteration": 0} | found)
+    text = compare([tmp_path / "own", tmp_path / "imported"], tmp_path / "out")
+    (row,) = [line for line in text.splitlines() if line.startswith("| published")]
+    assert f"{found['FD(classifier)']:.3f}" in row
+    assert row.rstrip("| ").endswith("nan")
 
 
 def test_folders_that_are_no_runs(small: MakeSettings, tmp_path: Path) -> None:

@@ -199,6 +199,23 @@ def test_override_may_switch_a_section_off(tmp_path):
     assert load_settings(path, ["distill=null"]).distill is None
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("/data/My Photos #2", "/data/My Photos #2"),
+        ("/data/a: b", "/data/a: b"),
+        ("'it''s #1'", "it's #1"),
+        ('"a: b"', "a: b"),
+        ("*.png", None),
+    ],
+)
+def test_an_override_may_be_any_path(text, value, tmp_path):
+    if value is None:
+        assert "not YAML" in fault(write(tmp_path), f"data.source={text}")
+    else:
+        assert load_settings(write(tmp_path), [f"data.source={text}"]).data.source == value
+
+
 @pytest.mark.parametrize("item", ["seed", "=3", ".seed=3", "train..d_lr=1", ""])
 def test_override_that_is_no_assignment(item, tmp_path):
     assert "expected key.sub=value" in fault(write(tmp_path), item)

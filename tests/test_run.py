@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from gan_vkd.checkpoint import digest
 from gan_vkd.config import load_settings
-from gan_vkd.devices import pick_device
+from gan_vkd.devices import autocast, has_bfloat16, pick_device
 from gan_vkd.errors import VkdError
 from gan_vkd.models.biggan import Generator
 from gan_vkd.run import Run
@@ -241,6 +241,29 @@ def test_exported_file_is_plain_safetensors_with_its_settings(run):
 def test_devices():
     assert pick_device("cpu") == "cpu"
     assert pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_bfloat16_is_left_to_devices_that_compute_in_it(able, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    has_bfloat16.cache_clear()
+    x = torch.ones(2, 2)
+    with autocast("cpu", "bfloat16"):
+        assert (x @ x).dtype == (torch.bfloat16 if able else torch.float32)
+    with autocast("cpu", "float32"):
+        assert (x @ x).dtype == torch.float32
+    monkeypatch.undo()
+    has_bfloat16.cache_clear()
+
+
+def test_a_device_without_float64_is_refused(monkeypatch):
+    def zeros(*_, dtype, device):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    with pytest.raises(VkdError, match="device mps: not usable here"):
+        pick_device("mps")
 
 
 @pytest.mark.parametrize("name", ["", "gpu", "cpu:x", "meta", "hpu", "xla", "vulkan", "cuda:99"])

@@ -96,11 +96,16 @@ def test_a_published_experiment_finds_its_configs_and_stops_at_what_is_missing(
         ("test.sh", ["-k", "nothing"], ".[test]"),
     ],
 )
+@pytest.mark.parametrize("foreign", [False, True])
 def test_a_fresh_checkout_installs_itself_whatever_the_arguments(
-    script: str, arguments: list[str], requirement: str, tmp_path: Path
+    script: str, arguments: list[str], requirement: str, foreign: bool, tmp_path: Path
 ) -> None:
-    """With a stand-in for the environment's Python that writes down what it was asked."""
+    """With a stand-in for the environment's Python that writes down what it was asked.
+
+    Also where an environment with another checkout in it is active.
+    """
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copytree(ROOT / "gan_vkd", tmp_path / "gan_vkd")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     for name in ("python", "vkd", "ruff"):
@@ -108,10 +113,13 @@ def test_a_fresh_checkout_installs_itself_whatever_the_arguments(
         command.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/asked\n')
         command.chmod(0o755)
     outside = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+    if foreign:
+        outside |= {"VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin:{outside['PATH']}"}
     subprocess.run(
         ["bash", str(tmp_path / "scripts" / script), *arguments],
         capture_output=True, cwd="/", env=outside, check=False,
     )  # fmt: skip
     asked = (tmp_path / "asked").read_text().splitlines()
-    assert asked[0].split()[-2:] == ["-e", requirement]
-    assert asked[1].split()[0] in ("vkd", "ruff")
+    assert asked[0] == "python -m pip --version"
+    assert asked[1].split()[-2:] == ["-e", requirement]
+    assert asked[2].split()[0] in ("vkd", "ruff")

@@ -55,6 +55,17 @@ def test_what_is_no_seed(arguments, option, fault):
 # the plan
 
 
+def test_what_is_left_out_is_told_once(fake, out, capsys):
+    plan(ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4"])
+    told = "quickstart: distill.weight=2 is left out, it has no such part\n"
+    assert capsys.readouterr().out == told
+
+
+def test_a_long_override_is_no_file():
+    names = f"distill.text.names=[{'a name, ' * 100}]"
+    assert module.read_arguments([names], None) == ([], [0], [names])
+
+
 def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(fake, out):
     jobs = plan(ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4", "distill.view=clean"])
     arms = ["quickstart", "quickstart_layernorm", "quickstart_whitening"]

@@ -154,6 +154,26 @@ def _dies_at(iteration: int) -> Any:
     return dying
 
 
+def test_an_evaluation_that_a_kill_cut_off_is_made_up_for(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    settings = small("evaluate.every=2")
+    train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_in(patch, 3, signal.SIGTERM)
+        evaluate = training.Evaluator.__call__
+        calls = iter([evaluate, killed])
+        patch.setattr(training.Evaluator, "__call__", lambda *a: next(calls)(*a))
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tmp_path / "run")
+    assert Run(tmp_path / "run").checkpoints()[-1].stem == "00000004"
+    train(settings, tmp_path / "run", resume=True)
+    assert_identical(tmp_path / "whole", tmp_path / "run")
+
+
 def test_a_run_killed_in_its_last_evaluation_is_not_finished(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,18 +44,11 @@ class Batch(NamedTuple):
     def chunk(self, count: int) -> list["Batch"]:
         """Equal parts, padded as the whole."""
         size = len(self.images) // count
-        if count == 1:
-            return [self]
+        whole = (self.images, self.padding, self.targets)
+        parts = zip(*(x.split(size) for x in whole), strict=True)
         return [
-            Batch(images, padding, targets, self.indices[i * size : (i + 1) * size], self.faults)
-            for i, (images, padding, targets) in enumerate(
-                zip(
-                    self.images.split(size),
-                    self.padding.split(size),
-                    self.targets.split(size),
-                    strict=True,
-                )
-            )
+            Batch(*part, self.indices[i * size : (i + 1) * size], [])
+            for i, part in enumerate(parts)
         ]
 
     def to(self, device: str) -> "Batch":

@@ -192,14 +192,53 @@ def test_accumulation_is_the_whole_batch(tiny: MakeStudent) -> None:
     assert halves == pytest.approx(whole, abs=1e-9, rel=0)
 
 
+def test_mixed_images_are_the_same_in_parts(tiny: MakeStudent) -> None:
+    mixing = ["augment.mixup=0.8", "augment.cutmix=1.0"]
+    whole, halves = (
+        gradients(tiny(*PLAIN_UPDATES, *mixing, f"train.accumulate={parts}")) for parts in (1, 2)
+    )
+    assert halves == pytest.approx(whole, abs=1e-9, rel=0)
+
+
+def test_a_run_may_go_on_in_smaller_parts(tiny: MakeStudent, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "step", _dies_at(7))
+        with pytest.raises(ZeroDivisionError):
+            train(tiny("train.checkpoint_every=5"), tmp_path / "run")
+    train(tiny("train.checkpoint_every=5", "train.accumulate=2"), tmp_path / "run", resume=True)
+    assert Run(tmp_path / "run").records("metrics")[-1]["epoch"] == 3
+
+
+def test_a_gradient_that_is_not_finite_is_told_before_a_checkpoint_keeps_what_it_did(
+    tiny: MakeStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Learner.losses
+
+    def steep(self: Learner, part: Any, number: int) -> Any:
+        told = losses(self, part, number)
+        if number == 5:  # a finite value whose slope is none
+            told["label_loss"] = told["label_loss"] + (told["label_loss"] * 0).sqrt()
+        return told
+
+    monkeypatch.setattr(Learner, "losses", steep)
+    with pytest.raises(VkdError, match="gradient_norm is not finite at iteration 6") as caught:
+        train(tiny("train.checkpoint_every=3"), tmp_path / "run")
+    assert "the last good checkpoint" in str(caught.value)
+    assert Run(tmp_path / "run").checkpoints()[-1].stem <= "00000005"
+
+
+RELATING = ["objective.features={method: spkd, projection: orthogonal, normalization: layer_norm}"]
+
+
 def _gradients_on(rank: int, world: int, text: str, file: str, queue: Any) -> None:
     torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
     queue.put((rank, gradients(ClassifierSettings.model_validate(yaml.safe_load(text)))))
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_update_as_one(tiny: MakeStudent, tmp_path: Path) -> None:
-    settings = tiny(*PLAIN_UPDATES)
+@pytest.mark.parametrize("relating", [False, True])
+def test_two_ranks_update_as_one(relating: bool, tiny: MakeStudent, tmp_path: Path) -> None:
+    settings = tiny(*PLAIN_UPDATES, *(RELATING if relating else []))
     alone = gradients(settings)
     found = on_ranks(2, _gradients_on, settings.dump(), str(tmp_path / "meet"))
     assert found[0] == found[1]
@@ -278,6 +317,7 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
         ("dearkd", ["objective.early.teacher.layer=linear"], "layer linear is no map"),
         ("vkd", ["objective.features.projection=identity"], "objective:"),
         ("vkd", ["train.accumulate=3"], "cannot share it evenly"),
+        ("vkd", ["objective.features={method: spkd}", "train.accumulate=2"], "relates the samples"),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_any_work(

@@ -133,7 +133,7 @@ def test_a_damaged_picture_is_refused_by_name_or_passed_over(
     assert sorted(batch.indices) == [0, 2, 2, 3, 4, 5]  # the next stands in for it
     assert len(batch.images) == len(batch.targets.counts) == 6
     feed(1)
-    assert capsys.readouterr().out.count("002.png") == 1
+    assert capsys.readouterr().err.count("002.png") == 1
 
 
 def test_a_batch_is_padded_at_the_right_and_below(tiny_detection: MakeDetection) -> None:
