@@ -156,7 +156,7 @@ class EpochSettings(LoopSettings):
 
     epochs: Positive = 300
     batch_size: Positive = 1024  # of all ranks together, for one update
-    accumulate: Positive = 1  # parts that a rank's share of it is computed in
+    accumulate: Positive = 1  # parts that a rank's share of it is computed in, for memory's sake
     lr: Rate = 5e-4  # for 512 images; scaled by batch_size
     warmup_lr: Weight = 1e-6
     min_lr: Weight = 1e-5
@@ -182,8 +182,7 @@ class EpochRunSettings(RunSettings):
     train: EpochSettings = EpochSettings()
 
     may_change: ClassVar[tuple[str, ...]] = (
-        *RunSettings.may_change, "train.accumulate", "evaluate.batch_size", "data.workers",
-        "data.damaged", "data.root",
+        *RunSettings.may_change, "evaluate.batch_size", "data.workers", "data.damaged",
     )  # fmt: skip
 
     lr_batch: ClassVar[int] = 512  # images that train.lr is for, as in DeiT
@@ -200,8 +199,8 @@ class EpochRunSettings(RunSettings):
     @property
     def relief(self) -> str:
         return (
-            f"batch {self.train.batch_size}: set a larger train.accumulate, or share the batch by "
-            "more ranks"
+            f"batch {self.train.batch_size}: share it by more ranks, set a larger train.accumulate "
+            "(detection: in a new run), or train anew with a smaller one"
         )
 
 
@@ -228,7 +227,7 @@ class ClassifierSettings(EpochRunSettings):
     evaluate: ClassifierEvaluateSettings = ClassifierEvaluateSettings()
 
     may_change: ClassVar[tuple[str, ...]] = (
-        *EpochRunSettings.may_change, "data.download",
+        *EpochRunSettings.may_change, "train.accumulate", "data.root", "data.download",
     )  # fmt: skip
 
     @model_validator(mode="after")

@@ -67,10 +67,10 @@ class Files:
         VkdError: no such folder, or no images in class folders.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, damaged: str = "refuse") -> None:
         if not path.is_dir():
             raise VkdError(f"{path}: no such folder of class folders (data.source, data.heldout)")
-        self.source = FolderSource(path)
+        self.source = FolderSource(path, damaged)
         self.names, folders = list_images(path, self.source)
         self.classes = sorted(set(folders))
         if len(self.classes) < 2:
@@ -94,7 +94,7 @@ def load_training_images(settings: InputSettings) -> Images | ShardList:
         VkdError: missing or damaged data, or no classes.
     """
     if settings.kind == "files":
-        return Files(Path(settings.source).expanduser())
+        return Files(Path(settings.source).expanduser(), settings.damaged)
     if settings.kind == "shards":
         assert settings.num_images is not None
         assert settings.classes is not None
@@ -118,7 +118,7 @@ def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> I
         loaded = load_heldout_set(settings.in_memory)
         heldout: Images | None = None if loaded is None else InMemory(loaded)
     else:
-        heldout = Files(Path(settings.heldout).expanduser())
+        heldout = Files(Path(settings.heldout).expanduser(), settings.damaged)
     if heldout is None or classes is None:
         return heldout
     if settings.kind == "shards":

@@ -105,12 +105,12 @@ def _evaluate(loop: Loop, run: Run, learner: Learner, heldout: Images, now: int)
     if loop.board is None:
         return
     epoch = now / learner.per_epoch
-    run.append("metrics", loop.stamp() | {"epoch": epoch} | result)
     loop.board.scalars("evaluate", result, now)
     tqdm.write(f"epoch {epoch:g}: top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
     if best:
         facts = facts_of(settings, heldout.classes) | {"epoch": epoch, "top1": result["top1"]}
         run.export(learner.measured, facts)
+    run.append("metrics", loop.stamp() | {"epoch": epoch} | result)
 
 
 def _require_classes(settings: ClassifierSettings, teachers: list[Teacher], classes: int) -> None:

@@ -79,7 +79,7 @@ def _alike(everything: list["Measured"]) -> dict[str, list["Measured"]]:
 class Measured:
     """A run's settings and the records of its evaluations, oldest first.
 
-    Those of training; of a generator that was imported, those of `vkd evaluate`.
+    Those of training; of a generator that was imported, the last of `vkd evaluate`.
     """
 
     settings: Settings
@@ -90,7 +90,7 @@ class Measured:
         if not (run.path / "settings.yaml").is_file():
             raise VkdError(f"{run.path}: not a run folder (no settings.yaml in it)")
         records = [record for record in run.records("metrics") if "features" in record]
-        records = records or run.records("evaluations")
+        records = records or run.records("evaluations")[-1:]
         if not records:
             raise VkdError(f"{run.path}: no evaluation yet; train further, or `vkd evaluate` it")
         return Measured(run.settings(), records)

@@ -378,6 +378,7 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 def _override(tree: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
+    text = text.strip()
     parts = key.split(".")
     if not equals or not all(parts):
         raise SettingsError(f"{item!r}: expected key.sub=value")

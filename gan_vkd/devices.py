@@ -31,13 +31,24 @@ def pick_device(name: str) -> str:
 def autocast(device: str, precision: str) -> torch.autocast:
     """Within it the device computes in `bfloat16`, where it can, or as it is in `float32`."""
     kind = device.partition(":")[0]
-    lowered = precision == "bfloat16" and has_bfloat16(kind)
+    lowered = precision == "bfloat16" and _is_lowered(kind)
     return torch.autocast(kind, torch.bfloat16, enabled=lowered)
 
 
 @cache
+def _is_lowered(kind: str) -> bool:
+    able = has_bfloat16(kind)
+    if not able:
+        print(f"{kind}: computes in float32, without arithmetic in bfloat16")
+    return able
+
+
+@cache
 def has_bfloat16(kind: str) -> bool:
-    """Whether the device itself computes in it; torch emulates it elsewhere, which takes longer."""
+    """Whether the device itself computes in it; torch emulates it elsewhere, which takes longer.
+
+    Of CPUs, those of the x86 family tell.
+    """
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":

@@ -35,7 +35,7 @@ def one_line_without_memory(advice: str) -> Iterator[None]:
         signs = ("not enough memory", "allocate memory")
         if kind in ("OutOfMemoryError", "MemoryError") or any(sign in said for sign in signs):
             raise VkdError(f"out of memory; {advice}") from None
-        if "DataLoader worker" in said or "shared memory" in said:
+        if "DataLoader worker (pid" in said or "out of shared memory" in said:
             raise VkdError(
                 f"a process that reads images is gone ({one_line(error)}); set fewer data.workers, "
                 "or give the container more shared memory (docker run --shm-size=16g)"

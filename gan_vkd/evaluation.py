@@ -343,8 +343,9 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
         return float(cleanfid.fid_from_feats(features, reference))
     except ValueError as error:  # the root of a product that is far from positive
         raise VkdError(
-            f"evaluation: the distance cannot be computed ({one_line(error)}); set more "
-            "evaluate.num_samples, or another evaluate.features"
+            f"evaluation: the distance cannot be computed ({one_line(error)}); train anew with "
+            "more evaluate.num_samples or other evaluate.features, or pass over it by --resume "
+            "evaluate.every=N"
         ) from None
 
 

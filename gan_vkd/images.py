@@ -34,15 +34,15 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """Links to folders are followed, once each."""
+    """Links to folders are followed, once each; with damaged="skip" those that are shut are not."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, damaged: str = "refuse") -> None:
+        self.path, self.damaged = path, damaged
 
     def names(self) -> list[str]:
         found: list[Path] = []
         visited: set[str] = set()
-        for folder, subfolders, files in os.walk(self.path, True, _unreadable, True):
+        for folder, subfolders, files in os.walk(self.path, True, self._is_shut, True):
             real = os.path.realpath(folder)
             if real in visited:
                 subfolders.clear()
@@ -50,6 +50,12 @@ class FolderSource:
             visited.add(real)
             found += [Path(folder, file) for file in files]
         return [file.relative_to(self.path).as_posix() for file in found]
+
+    def _is_shut(self, error: OSError) -> None:
+        message = f"{error.filename}: cannot be read ({error.strerror})"
+        if self.damaged == "refuse":
+            raise VkdError(f"{message}. Open it, or set data.damaged=skip")
+        print(f"skipped: {message}")
 
     def read(self, name: str) -> bytes:
         file = self.path / name
@@ -63,10 +69,6 @@ class FolderSource:
             return file.read_bytes()
         except OSError as error:
             raise BadImage(error.strerror or str(error)) from None
-
-
-def _unreadable(error: OSError) -> None:
-    raise VkdError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 class ZipSource:
@@ -196,7 +198,7 @@ def read_images(
         VkdError: no such path, no images, damaged files, or a mixture of flat and class folders.
     """
     with ExitStack() as stack:
-        source = open_source(path, stack)
+        source = open_source(path, damaged, stack)
         names, classes = list_images(path, source)
         images = np.empty((len(names), resolution, resolution, 3), np.uint8)
         bad: dict[int, str] = {}
@@ -244,14 +246,14 @@ def _shown(name: str) -> str:
     return repr(name)[1:-1]
 
 
-def open_source(path: Path, stack: ExitStack) -> Source:
+def open_source(path: Path, damaged: str, stack: ExitStack) -> Source:
     """A folder or a zip; the zip is closed with the stack.
 
     Raises:
         VkdError: neither.
     """
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, damaged)
     if not path.exists():
         raise VkdError(
             f"{path}: no such folder or zip; set data.source, data.heldout or evaluate.reference"

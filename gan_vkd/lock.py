@@ -34,13 +34,16 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
             if file in _held:
                 raise BlockingIOError
             # of the process alone: forked workers, which may outlive it, do not inherit it
-            fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             handle.seek(0)
             holder = handle.read(200).strip() or "another process"
-            raise VkdError(
-                f"{folder}: in use by {holder}; wait for it, or choose another --out"
-            ) from None
+            if not wait:
+                raise VkdError(
+                    f"{folder}: in use by {holder}; wait for it, or choose another --out"
+                ) from None
+            print(f"{folder}: waiting for {holder}", flush=True)
+            fcntl.lockf(handle, fcntl.LOCK_EX)
         except OSError as error:  # a file system without locks
             print(f"{folder}: not locked ({error.strerror}); see that no other run writes there")
         handle.truncate(0)
@@ -52,6 +55,6 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         finally:
             _held.discard(file)
             with suppress(OSError):
-                if [entry.name for entry in folder.iterdir()] == [file.name]:
+                if not wait and [entry.name for entry in folder.iterdir()] == [file.name]:
                     file.unlink()  # nothing came of it
                     folder.rmdir()

@@ -132,7 +132,8 @@ def restore(
         return None
     try:
         trained.load_state(saved["trained"])
-        progress = Progress(**saved["progress"])
+        told = saved["progress"]
+        progress = Progress(**({"evaluated": told["iteration"]} | told))
         random, made = saved["random"], saved["made"]
     except (KeyError, TypeError, RuntimeError) as error:
         reason = one_line(error)

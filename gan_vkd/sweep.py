@@ -128,8 +128,8 @@ def plan(
         for config, arm in zip(configs, arms, strict=True):
             plain = program.load(config, [])
             chosen = [item for item in overrides if _concerns(item, plain)]
-            for item in overrides if seed == seeds[0] else []:
-                if item not in chosen:
+            if seed == seeds[0]:
+                for item in [item for item in overrides if item not in chosen]:
                     print(f"{arm}: {item} is left out, it has no such part")
             chosen.append(f"seed={seed}")
             settings = program.load(config, chosen)

@@ -143,7 +143,6 @@ def _evaluate(
         return
     scores = probe(gan)
     result = result | summary(scores)
-    run.append("metrics", loop.stamp() | result)
     loop.board.scalars("evaluate", result, now)
     loop.board.histograms("scores", scores, now)
     save_histogram(scores, run.path / "scores" / f"{now:08d}.png")
@@ -153,6 +152,7 @@ def _evaluate(
         neighbours = evaluator.neighbours(gan.average, shares)
         if neighbours is not None:
             save_png(grid(neighbours, 6), run.path / "neighbours.png")
+    run.append("metrics", loop.stamp() | result)
 
 
 def _batch_of_this_rank(settings: Settings) -> int:

@@ -206,10 +206,11 @@ def test_override_may_switch_a_section_off(tmp_path):
         ("/data/a: b", "/data/a: b"),
         ("'it''s #1'", "it's #1"),
         ('"a: b"', "a: b"),
+        (" /data/x ", "/data/x"),
         ("*.png", None),
     ],
 )
-def test_an_override_may_be_any_path(text, value, tmp_path):
+def test_an_override_may_be_a_path_that_yaml_would_cut(text, value, tmp_path):
     if value is None:
         assert "not YAML" in fault(write(tmp_path), f"data.source={text}")
     else:

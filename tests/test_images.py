@@ -460,3 +460,24 @@ def test_no_damage_to_an_archive_gets_past_unnamed(tmp_path):
         assert all(any((image == other).all() for other in known.values()) for image in pixels)
     assert len(refusals) > 200
     assert all(len(message.splitlines()) == 1 for message in refusals)
+
+
+@pytest.mark.parametrize("damaged", ["refuse", "skip"])
+def test_a_folder_that_is_shut_is_named(damaged, tmp_path, monkeypatch, capsys):
+    for name in ("a", "b", "shut"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(png())
+    scan = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    if damaged == "skip":
+        assert len(read_images(tmp_path, 32, damaged)[0]) == 2
+        assert "shut: cannot be read (Permission denied)" in capsys.readouterr().out
+    else:
+        with pytest.raises(VkdError, match=r"shut: cannot be read .* set data\.damaged=skip"):
+            read_images(tmp_path, 32, damaged)

@@ -41,6 +41,18 @@ def test_another_process_is_refused_until_the_holder_has_died(tmp_path):
     assert (folder / "settings.yaml").exists()
 
 
+def test_one_that_waits_gets_in_when_the_holder_has_gone(tmp_path, capsys):
+    code = HOLD.replace("sleep(60)", "sleep(1)")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with locked(tmp_path, wait=True):
+        assert holder.wait(timeout=5) == 0
+    assert f"waiting for process {holder.pid}" in capsys.readouterr().out
+
+
 def test_a_process_does_not_lock_twice(tmp_path):
     with (
         locked(tmp_path / "run"),

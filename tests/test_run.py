@@ -2,15 +2,17 @@
 
 import json
 import os
+from functools import cache
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from gan_vkd import devices
 from gan_vkd.checkpoint import digest
 from gan_vkd.config import load_settings
-from gan_vkd.devices import autocast, has_bfloat16, pick_device
+from gan_vkd.devices import autocast, pick_device
 from gan_vkd.errors import VkdError
 from gan_vkd.models.biggan import Generator
 from gan_vkd.run import Run
@@ -244,17 +246,18 @@ def test_devices():
 
 
 @pytest.mark.parametrize("able", [False, True])
-def test_bfloat16_is_left_to_devices_that_compute_in_it(able, monkeypatch):
+def test_bfloat16_is_left_to_devices_that_compute_in_it(able, monkeypatch, capsys):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    has_bfloat16.cache_clear()
+    for known in (devices.has_bfloat16, devices._is_lowered):
+        monkeypatch.setattr(devices, known.__name__, cache(known.__wrapped__))
     x = torch.ones(2, 2)
-    with autocast("cpu", "bfloat16"):
-        assert (x @ x).dtype == (torch.bfloat16 if able else torch.float32)
+    for _ in range(2):
+        with autocast("cpu", "bfloat16"):
+            assert (x @ x).dtype == (torch.bfloat16 if able else torch.float32)
+    assert capsys.readouterr().out.count("computes in float32") == (not able)
     with autocast("cpu", "float32"):
         assert (x @ x).dtype == torch.float32
-    monkeypatch.undo()
-    has_bfloat16.cache_clear()
 
 
 def test_a_device_without_float64_is_refused(monkeypatch):

@@ -19,7 +19,7 @@ def set_losses(said: Outputs, targets: Targets, settings: CriterionSettings) -> 
     """
     logits, boxes = said.logits.float(), said.boxes.float()
     matches = match(logits, boxes, targets, settings)
-    objects = max(1.0, float(ranks.mean(torch.tensor(float(sum(targets.counts))))))  # on the host
+    objects = max(1.0, float(ranks.mean(torch.tensor(targets.objects))))  # on the host
 
     wanted = torch.zeros_like(logits)
     wanted[(*matches.place, targets.labels[matches.target])] = 1

@@ -32,24 +32,28 @@ class Example(NamedTuple):
 class Batch(NamedTuple):
     """Images (B, 3, H, W) padded to the largest, where they are padded (B, H, W), and objects.
 
-    indices: of the images in their set. faults: of files that could not be used.
+    sizes: (H, W) of each without padding. indices: of the images in their set. faults: of files
+    that could not be used.
     """
 
     images: Tensor
     padding: Tensor
     targets: Targets
+    sizes: list[tuple[int, int]]
     indices: list[int]
     faults: list[str]
 
     def chunk(self, count: int) -> list["Batch"]:
-        """Equal parts, padded as the whole."""
-        size = len(self.images) // count
-        whole = (self.images, self.padding, self.targets)
-        parts = zip(*(x.split(size) for x in whole), strict=True)
-        return [
-            Batch(*part, self.indices[i * size : (i + 1) * size], [])
-            for i, part in enumerate(parts)
-        ]
+        """Equal parts, each padded to its own largest image."""
+        rows = len(self.images) // count
+        parts = []
+        for i, targets in enumerate(self.targets.chunk(count)):
+            own = slice(i * rows, (i + 1) * rows)
+            height, width = (max(size[k] for size in self.sizes[own]) for k in (0, 1))
+            images = self.images[own, :, :height, :width]
+            padding = self.padding[own, :height, :width]
+            parts.append(Batch(images, padding, targets, self.sizes[own], self.indices[own], []))
+        return parts
 
     def to(self, device: str) -> "Batch":
         images, padding = (x.to(device, non_blocking=True) for x in (self.images, self.padding))
@@ -87,7 +91,7 @@ class Viewed(Dataset[Example]):
 def together(examples: Sequence[Example]) -> Batch:
     """Pads at the right and below; what could not be replaced is left out."""
     good = [example for example in examples if example.image.numel()]
-    sizes = [example.image.shape[1:] for example in good]
+    sizes = [(example.image.shape[1], example.image.shape[2]) for example in good]
     height, width = (max((size[i] for size in sizes), default=0) for i in (0, 1))
     images = torch.zeros(len(good), 3, height, width)
     padding = torch.ones(len(good), height, width, dtype=torch.bool)
@@ -99,7 +103,7 @@ def together(examples: Sequence[Example]) -> Batch:
     counts = [len(example.labels) for example in good]
     faults = [example.fault for example in examples if example.fault]
     indices = [example.place for example in good]
-    return Batch(images, padding, Targets(labels, boxes, counts), indices, faults)
+    return Batch(images, padding, Targets(labels, boxes, counts), sizes, indices, faults)
 
 
 class Feed:

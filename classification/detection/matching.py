@@ -14,23 +14,29 @@ class Targets(NamedTuple):
     """The objects of B images, one image after the other.
 
     labels: (T,). boxes: (T, 4), centre and size relative to the unpadded image. counts: of each
-    image.
+    image. typical: how many objects losses are divided by, where it is not T.
     """
 
     labels: Tensor
     boxes: Tensor
     counts: list[int]
+    typical: float | None = None
 
-    def split(self, images: int) -> list["Targets"]:
-        """Those of so many images at a time."""
-        counts = [self.counts[i : i + images] for i in range(0, len(self.counts), images)]
+    @property
+    def objects(self) -> float:
+        return float(sum(self.counts)) if self.typical is None else self.typical
+
+    def chunk(self, parts: int) -> list["Targets"]:
+        """Those of equal parts of the images, each with as many objects to divide by."""
+        images, typical = len(self.counts) // parts, self.objects / parts
+        counts = [self.counts[i * images : (i + 1) * images] for i in range(parts)]
         sizes = [sum(part) for part in counts]
-        parts = zip(self.labels.split(sizes), self.boxes.split(sizes), counts, strict=True)
-        return [Targets(*part) for part in parts]
+        found = zip(self.labels.split(sizes), self.boxes.split(sizes), counts, strict=True)
+        return [Targets(*part, typical) for part in found]
 
     def to(self, device: str) -> "Targets":
         labels, boxes = (x.to(device, non_blocking=True) for x in (self.labels, self.boxes))
-        return Targets(labels, boxes, self.counts)
+        return self._replace(labels=labels, boxes=boxes)
 
 
 class Matches(NamedTuple):

@@ -108,13 +108,13 @@ def _evaluate(loop: Loop, run: Run, learner: Learner, heldout: Coco, now: int) -
     if loop.board is None:
         return
     epoch = now / learner.per_epoch
-    run.append("metrics", loop.stamp() | {"epoch": epoch} | result)
     loop.board.scalars("evaluate", result, now)
     told = ", ".join(f"{name} {result[name]:.2f}" for name in ("AP", "AP50") if name in result)
     tqdm.write(f"epoch {epoch:g}: {told}")
     if best:
         facts = facts_of(settings, heldout.categories) | {"epoch": epoch} | result
         run.export(learner.detector, facts)
+    run.append("metrics", loop.stamp() | {"epoch": epoch} | result)
 
 
 def remedy(name: str) -> str:

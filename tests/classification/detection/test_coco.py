@@ -149,6 +149,22 @@ def test_a_batch_is_padded_at_the_right_and_below(tiny_detection: MakeDetection)
     assert len(together([])[0]) == 0
 
 
+def test_a_part_is_padded_to_its_own_largest(tiny_detection: MakeDetection) -> None:
+    settings = tiny_detection("train.batch_size=6", "augment.crop_scales=[]", arm="plain")
+    batch = Feed(settings, Coco(Path(settings.data.root), "made"), "cpu")(0)
+    parts = batch.chunk(3)
+    assert [i for part in parts for i in part.indices] == batch.indices
+    assert [n for part in parts for n in part.targets.counts] == batch.targets.counts
+    assert torch.equal(torch.cat([part.targets.boxes for part in parts]), batch.targets.boxes)
+    for number, part in enumerate(parts):
+        assert not part.padding.all(0)[-1].all()
+        assert not part.padding.all(0)[:, -1].all()
+        for image, padding, size in zip(part.images, part.padding, part.sizes, strict=True):
+            assert tuple((~padding).any(k).sum() for k in (1, 0)) == size
+            whole = batch.images[2 * number : 2 * number + 2, :, : size[0], : size[1]]
+            assert any(torch.equal(image[:, : size[0], : size[1]], x) for x in whole)
+
+
 def test_batches_are_a_function_of_their_number(tiny_detection: MakeDetection) -> None:
     settings = tiny_detection(arm="plain")
     coco = Coco(Path(settings.data.root), "made")

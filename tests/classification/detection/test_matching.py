@@ -109,3 +109,15 @@ def test_an_image_without_objects_still_teaches_that_there_is_nothing() -> None:
     sum(losses.values()).backward()
     assert (logits.grad > 0).all()
     assert not boxes.grad.any()
+
+
+@pytest.mark.parametrize("counts", [[2, 0, 3, 1], [0, 0, 4, 1], [1, 1, 1, 1]])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_losses_of_parts_are_those_of_the_whole(counts: list[int], parts: int) -> None:
+    logits, boxes, targets = drawn(counts)
+    whole = set_losses(Outputs(logits, boxes, NOTHING), targets, SETTINGS)
+    chunks = zip(logits.chunk(parts, 1), boxes.chunk(parts, 1), targets.chunk(parts), strict=True)
+    found = [set_losses(Outputs(x, y, NOTHING), part, SETTINGS) for x, y, part in chunks]
+    for name, loss in whole.items():
+        mean = sum(float(losses[name]) for losses in found) / parts
+        assert mean == pytest.approx(float(loss), rel=1e-5)

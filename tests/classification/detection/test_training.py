@@ -19,6 +19,7 @@ from classification.detection.published import to_published
 from classification.detection.run import Run, export_detector, read_detector
 from classification.detection.training import train
 from classification.detection.vidt import ViDT
+from gan_vkd import devices
 from gan_vkd.errors import SettingsError, VkdError
 from tests.classification.detection.conftest import CONFIGS, MakeDetection, write_coco
 from tests.test_training import assert_identical
@@ -169,8 +170,9 @@ def test_a_damaged_detector_teaches_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("projection", ["orthogonal", "linear", "mlp"])
 def test_bfloat16_leaves_boxes_and_distillation_in_float32(
-    projection: str, tiny_detection: MakeDetection
+    projection: str, tiny_detection: MakeDetection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(devices, "_is_lowered", lambda kind: True)
     settings = tiny_detection(
         "train.precision=bfloat16", "train.teacher_precision=bfloat16",
         f"distill.projection={projection}",
