@@ -67,6 +67,14 @@ def test_the_table_tells_how_soon_it_was_reached(
     write_run(tmp_path / "slow", tiny_detection("seed=9", arm="vkd").dump(), [(10, 1.0)])
     late = compare([tmp_path / "slow", *runs], tmp_path / "out")
     assert "(of 3 runs)" in late
+    lucky = [(10, 5.0), (20, 26.0), (30, 15.0), (40, 27.0), (50, 33.0)]
+    once = write_run(tmp_path / "once", tiny_detection(arm="plain").dump(), lucky)
+    header, _, row = compare([once], tmp_path / "out").splitlines()[-3:]
+    found = dict(
+        zip(*([x.strip() for x in line.split("|")] for line in (header, row)), strict=True)
+    )
+    assert found["updates to AP50 50"] == "20.00"
+    assert found["updates to AP50 50, mean of 3"] == "50.00"
     never = compare(runs, tmp_path / "out", target=90.0)
     assert "updates to AP50 90" not in never
     with pytest.raises(VkdError, match="two runs of arm plain at seed 0"):
