@@ -337,5 +337,5 @@ def test_two_arms_are_trained_then_skipped(classifier, out, capsys):
     logs = [file.read_text() for file in sorted(out.glob("*.log"))]
     assert sweep(arms, [0], out, overrides) == folders
     assert [file.read_text() for file in sorted(out.glob("*.log"))] == logs, "nothing was started"
-    assert capsys.readouterr().out.startswith("2/2 finished already\n")
+    assert "\n2/2 finished already\n" in capsys.readouterr().out
     assert not any(job.finished for job in plan(arms, [0], out, [*overrides, "train.iterations=3"]))
