@@ -44,6 +44,7 @@ def test_submitting_hands_over_every_run_and_starts_none(fake, out, capsys):
 
     text = "timeout_min=240,slurm_partition=gpu, gpus_per_node=1,time=24:00:00,nodelist=a[1,2]"
     assert submit(ARMS, [0, 1], out, ["distill.weight=2"], text, make) == ["17"] * 6
+    lines = capsys.readouterr().out.splitlines()
     (recorder,) = recorders
     assert recorder.folder == out / "slurm"
     assert recorder.jobs == plan(ARMS, [0, 1], out, ["distill.weight=2"])
@@ -52,7 +53,6 @@ def test_submitting_hands_over_every_run_and_starts_none(fake, out, capsys):
         "gpus_per_node": 1, "slurm_time": "24:00:00", "slurm_nodelist": "a[1,2]",
     }  # fmt: skip
     assert events(out) == []
-    lines = capsys.readouterr().out.splitlines()
     assert f"quickstart seed 0: job 17, {out / 'quickstart_seed0.log'}" in lines
     assert str(out / "slurm") in lines[-1]
 
