@@ -28,37 +28,52 @@ def test_translation_is_a_shift_of_at_most_an_eighth_and_reaches_all() -> None:
     assert set(reached) == set(candidates)
 
 
-def test_cutout_zeroes_one_square_of_half_the_size() -> None:
+def test_cutout_zeroes_one_square_of_half_the_size_centred_anywhere() -> None:
     torch.manual_seed(0)
-    for image, before in zip(cutout(IMAGES), IMAGES, strict=True):
+    images = IMAGES.repeat(8, 1, 1, 1)
+    centred: list[set[int]] = [set(), set()]
+    for image, before in zip(cutout(images), images, strict=True):
         gone = (image == 0).all(0)
         rows, columns = gone.any(1).nonzero().squeeze(1), gone.any(0).nonzero().squeeze(1)
         height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
         assert gone.sum() == height * width
         for first, last, length in ((rows[0], rows[-1], height), (columns[0], columns[-1], width)):
             assert length == 8 or (4 <= length < 8 and (first == 0 or last == 15))
+        for seen, first, length in ((centred[0], rows[0], height), (centred[1], columns[0], width)):
+            seen.add(int(first) + 4 if first else length - 4)
         assert torch.equal(image[:, ~gone], before[:, ~gone])
+    assert centred == [set(range(17)), set(range(17))]
 
 
-def test_color_is_affine_in_each_sample_within_its_ranges() -> None:
+def assert_fills(drawn: torch.Tensor, low: float, high: float) -> None:
+    """All within the range, and samples (512,) near both of its ends and its middle."""
+    share = (drawn - low) / (high - low)
+    assert ((share >= -1e-5) & (share <= 1 + 1e-5)).all()
+    assert share.min() < 0.05
+    assert share.max() > 0.95
+    assert 0.45 < share.mean() < 0.55
+
+
+def test_color_is_affine_in_each_sample_and_fills_its_ranges() -> None:
     torch.manual_seed(0)
-    grey = torch.full((64, 3, 8, 8), 0.3)
+    images = IMAGES.repeat(8, 1, 1, 1)
+    grey = torch.full((512, 3, 8, 8), 0.3)
     brightened = color(grey)
     assert torch.allclose(brightened, brightened[:, :1, :1, :1].expand_as(brightened), atol=1e-6)
-    assert ((brightened[:, 0, 0, 0] - 0.3).abs() <= 0.5 + 1e-6).all()
+    assert_fills(brightened[:, 0, 0, 0] - 0.3, -0.5, 0.5)
 
-    changed = color(IMAGES)
-    grey_before = IMAGES.mean(1) - IMAGES.mean((1, 2, 3))[:, None, None]
+    changed = color(images)
+    grey_before = images.mean(1) - images.mean((1, 2, 3))[:, None, None]
     grey_after = changed.mean(1) - changed.mean((1, 2, 3))[:, None, None]
     contrast = (grey_after * grey_before).sum((1, 2)) / grey_before.square().sum((1, 2))
     assert torch.allclose(grey_after, contrast[:, None, None] * grey_before, atol=1e-5)
-    assert ((contrast >= 0.5 - 1e-5) & (contrast <= 1.5 + 1e-5)).all()
-    chroma_before = IMAGES - IMAGES.mean(1, keepdim=True)
+    assert_fills(contrast, 0.5, 1.5)
+    chroma_before = images - images.mean(1, keepdim=True)
     chroma_after = changed - changed.mean(1, keepdim=True)
     ratio = (chroma_after * chroma_before).sum((1, 2, 3)) / chroma_before.square().sum((1, 2, 3))
     saturation = ratio / contrast
     assert torch.allclose(chroma_after, ratio[:, None, None, None] * chroma_before, atol=1e-5)
-    assert ((saturation >= -1e-5) & (saturation <= 2 + 1e-5)).all()
+    assert_fills(saturation, 0, 2)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -126,6 +126,32 @@ def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSett
         torch.testing.assert_close(p.grad, taken[name], rtol=1e-4, atol=1e-6)
 
 
+def test_the_generator_step_follows_the_gradient_of_the_written_loss(small: MakeSettings) -> None:
+    gan, again = (build(small, arm="none") for _ in range(2))
+    labels = batch().labels
+    torch.manual_seed(5)
+    gan.generator_step(labels, 0)
+
+    torch.manual_seed(5)
+    fake = again.generator(torch.randn(8, again.generator.z_dim), labels)
+    scores = again.discriminator(augment(fake, again.settings.augment), labels)
+    (-sum(scores) / 8).backward()
+    taken = dict(gan.generator.named_parameters())
+    for name, p in again.generator.named_parameters():
+        torch.testing.assert_close(taken[name].grad, p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_each_optimiser_has_its_settings(small: MakeSettings) -> None:
+    gan = build(small, "train.g_lr=1e-3", "train.d_lr=2e-3", "train.betas=[0.5, 0.9]")
+    assert gan.distillation is not None
+    rates = {"generator": (gan.g_optimizer, 1e-3), "discriminator": (gan.d_optimizer, 2e-3)}
+    for name, (optimizer, rate) in rates.items():
+        for group in optimizer.param_groups:
+            assert (group["lr"], tuple(group["betas"])) == (rate, (0.5, 0.9)), name
+    learnt = {p for group in gan.d_optimizer.param_groups for p in group["params"]}
+    assert learnt == {*gan.discriminator.parameters(), *gan.distillation.parameters()}
+
+
 def test_state_round_trips(small: MakeSettings) -> None:
     gan, other = build(small), build(small, "seed=1")
     labels = batch().labels
@@ -306,12 +332,12 @@ def written_regularisers(gan: GAN, seed: int) -> dict[str, torch.Tensor]:
     real, labels = batch().images, batch().labels
     with torch.no_grad():
         fake = gan.generator(torch.randn(8, gan.generator.z_dim), labels)
-    images, twice = torch.cat([fake, real]), torch.cat([labels, labels])
-    scores = gan.discriminator(images, twice)
-    moved = torch.cat([flip_and_shift(side, False) for side in (fake, real)])
-    again = gan.discriminator(moved, twice)
+    sides = [augment(side, ["translation"]) for side in (fake, real)]
+    twice = torch.cat([labels, labels])
+    scores = gan.discriminator(torch.cat(sides), twice)
+    again = gan.discriminator(torch.cat([flip_and_shift(side, False) for side in sides]), twice)
     asked = real.clone().requires_grad_()
-    own = gan.discriminator(asked, labels)
+    own = gan.discriminator(augment(asked, ["translation"]), labels)
     (gradient,) = torch.autograd.grad(own.sum(), asked, create_graph=True)
     apart = (scores - again).square()
     return {
@@ -327,7 +353,7 @@ def written_regularisers(gan: GAN, seed: int) -> dict[str, torch.Tensor]:
 def test_regularisers_add_to_the_step_as_written(small: MakeSettings) -> None:
     overrides = (
         "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",
-        "augment=[]",
+        "augment=[translation]",
     )
     gan, other = build(small, *overrides), build(small, *overrides)
     expected = written_regularisers(other, seed=5)
@@ -356,3 +382,9 @@ def test_the_averages_of_lecam_are_saved(small: MakeSettings) -> None:
     other.load_state(gan.state())
     assert not changed(copy(gan.lecam), other.lecam)
     assert int(other.lecam.updates) == 1
+
+
+def test_lecam_starts_after_so_many_iterations_of_all_their_updates(small: MakeSettings) -> None:
+    gan = build(small, "regularize={lecam: 1, lecam_start: 2}", "train.d_steps=3", arm="none")
+    told = [gan.discriminator_step(batch(), batch().labels, n)["lecam_loss"] for n in range(7)]
+    assert [bool(loss) for loss in told] == [False] * 6 + [True]
