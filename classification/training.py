@@ -124,8 +124,10 @@ def _require_classes(settings: ClassifierSettings, teachers: list[Teacher], clas
 
 def remedy(name: str) -> str:
     """What may help against a tensor of that name that is not finite."""
+    if name.endswith(".normalize.transform"):
+        return "a larger objective.features.whitening.eps or .shrinkage"
     if ".normalize." in name:
-        return "a larger objective.features.whitening.eps, if the teacher's features are finite"
+        return "another teacher, whose features are finite"
     if name in ("token_loss", "feature_loss", "early_loss"):
         part = {"token_loss": "token", "feature_loss": "features", "early_loss": "early"}[name]
         return f"a smaller objective.{part}.weight or train.lr"

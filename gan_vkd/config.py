@@ -13,7 +13,9 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Above0 = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
+Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the name
 
 
 class Section(BaseModel):
@@ -70,13 +72,13 @@ class PairSettings(Section):
 
     student: LayerSettings = LayerSettings()  # null layer: what the score is taken from
     teacher: LayerSettings | None = None  # null: as distill.teacher says
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Above0 = 1.0
 
 
 class WhiteningSettings(Section):
     momentum: Fraction = 0.0
     eps: Annotated[float, Field(ge=0)] = 1e-5
-    shrinkage: Fraction | Literal["auto"] = "auto"  # auto: dimensions / (dimensions + samples)
+    shrinkage: Fraction | Literal["auto"] = "auto"  # auto: width of a group / (that + samples)
     every: Positive = 100
     groups: Positive = 1
 
@@ -87,12 +89,16 @@ class TextSettings(Section):
     model: str = "ViT-B-32-quickgelu"
     weights: str = "openai"  # a published tag, or a local copy
     names: list[str] | None = None  # of the classes; null: those of the data
+    prompts: Annotated[list[Prompt], Field(min_length=1)] = ["a {}"]  # KD-DLGAN's; a mean over them
+
+
+Method = Literal["vkd", "fitnets", "pkd", "spkd", "rkd", "vicreg"]
 
 
 class MethodSettings(Section):
     """A loss on features, by name, with what it needs (gan_vkd.distill)."""
 
-    method: Literal["vkd", "fitnets", "pkd", "spkd", "rkd", "vicreg"] = "vkd"
+    method: Method = "vkd"
     projection: Literal[
         "orthogonal",
         "orthogonal_static",
@@ -112,7 +118,7 @@ class MethodSettings(Section):
         "l2",
         "none",
     ] = "whitening"
-    whitening: WhiteningSettings = WhiteningSettings()
+    whitening: WhiteningSettings = WhiteningSettings()  # of the first three
     distance: Literal["mse", "smooth_l1", "l1"] = "mse"
 
     # The options that belong to one method, and are refused beside another
@@ -126,27 +132,32 @@ class MethodSettings(Section):
             given, default = getattr(self, name), type(self).model_fields[name].default
             if self.method != owner and given != default:
                 raise ValueError(f"{name} belongs to method = {owner}, but method = {self.method}")
+        if self.whitening != WhiteningSettings() and not self.whitens:
+            raise ValueError(f"whitening is set, but normalization = {self.normalization}")
         return self
 
     def options(self) -> dict[str, Any]:
         """What the class of the method takes."""
         if self.method != "vkd":
             return {}
-        whitened = self.normalization.startswith("whitening")
         return {
             "projection": self.projection,
             "normalization": self.normalization,
             "distance": self.distance,
-            **(self.whitening.model_dump() if whitened else {}),
+            **(self.whitening.model_dump() if self.whitens else {}),
         }
+
+    @property
+    def whitens(self) -> bool:
+        return self.normalization.startswith("whitening")
 
 
 class DistillSettings(MethodSettings):
     teacher: NetworkSettings
-    method: Literal["vkd", "fitnets", "pkd", "spkd", "kd_dlgm", "rkd", "vicreg"] = "vkd"  # type: ignore[assignment]
+    method: Method | Literal["kd_dlgm"] = "vkd"  # type: ignore[assignment]
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
     text: TextSettings | None = None  # null: the rows of the teacher's classifier
-    weight: Annotated[float, Field(gt=0)] = 10.0
+    weight: Above0 = 10.0
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
     statistics: Literal["running", "training_set"] = "running"
@@ -195,8 +206,8 @@ class TrainSettings(LoopSettings):
     iterations: Positive = 125_000  # of d_steps discriminator updates and one of the generator
     batch_size: Positive = 50
     d_steps: Positive = 4
-    g_lr: Annotated[float, Field(gt=0)] = 2e-4
-    d_lr: Annotated[float, Field(gt=0)] = 2e-4
+    g_lr: Above0 = 2e-4
+    d_lr: Above0 = 2e-4
     betas: tuple[Beta, Beta] = (0.0, 0.999)
     ema_decay: Fraction = 0.9999
     ema_start: Annotated[int, Field(ge=0)] = 1000
@@ -210,6 +221,14 @@ class EvaluateSettings(Section):
     num_samples: Annotated[int, Field(ge=2)] = 10_000
     batch_size: Positive = 100
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _inception_as_it_is(self) -> "EvaluateSettings":
+        features = self.features
+        plain = NetworkSettings(name="inception", weights=features.weights)
+        if features.name == "inception" and features != plain:
+            raise ValueError("features.name = inception is read as published: leave out the rest")
+        return self
 
 
 class RunSettings(Section):

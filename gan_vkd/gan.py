@@ -262,25 +262,23 @@ class GAN:
 
     def gradients(self) -> dict[str, Tensor]:
         """Of the last update of each network, by parameter."""
-        networks = {
-            "discriminator": self.discriminator,
-            "distillation": self.distillation,
-            "generator": self.generator,
-        }
         return {
             f"the gradient of {name}.{parameter}": value.grad
-            for name, network in networks.items()
-            if network is not None
+            for name, network in self._networks().items()
             for parameter, value in network.named_parameters()
             if value.grad is not None
         }
 
+    def _networks(self) -> dict[str, nn.Module]:
+        """All that is trained."""
+        networks = {"discriminator": self.discriminator, "generator": self.generator}
+        return networks | ({} if self.distillation is None else {"distillation": self.distillation})
+
     def shared(self) -> dict[str, Tensor]:
         """What all ranks must agree on: weights, and random numbers drawn for the whole batch."""
-        networks = {"generator": self.generator, "discriminator": self.discriminator}
         state = {
             f"{name}.{key}": value
-            for name, network in networks.items()
+            for name, network in self._networks().items()
             for key, value in network.state_dict().items()
         }
         state["random numbers"] = torch.get_rng_state()
@@ -313,8 +311,10 @@ class GAN:
 
 def remedy(name: str) -> str:
     """What may help against a tensor of that name that is not finite."""
+    if name.endswith(".normalize.transform"):
+        return "a larger distill.whitening.eps or .shrinkage"
     if ".normalize." in name:
-        return "a larger distill.whitening.eps or .shrinkage, if the teacher's features are finite"
+        return "another distill.teacher, whose features are finite"
     if "gradient of generator" in name or name == "g_loss":
         return "a smaller train.g_lr"
     if "distill" in name:

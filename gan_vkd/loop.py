@@ -67,7 +67,7 @@ class Loop:
         self._evaluate = (period, evaluate)
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Numbers of this iteration, to be recorded as means and watched."""
+        """Numbers of this iteration, watched, and recorded as means since the last record."""
         self.meter.add(losses)
         self.watch(losses)
 
@@ -100,12 +100,13 @@ class Loop:
                 stopping = ranks.largest(self.stop.exit_code)
                 if not (stopping or self._anything_due()):
                     continue
-                means = self.meter.take()
+                fault = self._fault()  # which waits for the device
                 self.progress.seconds += time.perf_counter() - tick
-                if self._went_back():
+                if fault is not None:
+                    self._go_back(fault)
                     bar.n = self.progress.iteration * images
                 else:
-                    self._report(means, bar)
+                    self._report(bar)
                     self._keep(stopping)
                 tick = time.perf_counter()
         if self.board is not None:
@@ -119,25 +120,27 @@ class Loop:
         periods = [train.log_every, train.checkpoint_every, self._evaluate[0]]
         return any(map(self._due, periods + [period for period, _ in self._reports]))
 
-    def _went_back(self) -> bool:
-        """Nothing is reported or kept of numbers that are not finite."""
+    def _fault(self) -> tuple[str, int] | None:
+        """The first tensor of any rank that is not finite, and its iteration."""
         faults = [fault for fault in ranks.all_parts(self.sight.fault()) if fault]
-        if not faults:
-            return False
-        fault = min(faults, key=lambda fault: fault[1])
+        return min(faults, key=lambda fault: fault[1], default=None)
+
+    def _go_back(self, fault: tuple[str, int]) -> None:
+        """Nothing is reported or kept of numbers that are not finite."""
         self.progress = return_to_last(
             self.run, self.trained, self.settings, self.device, self.progress, fault,
             self.remedy(fault[0]),
         )  # fmt: skip
-        self.sight = Watch()
+        self.meter, self.sight = Meter(), Watch()
         self._told = self.progress.iteration, self.progress.seconds
-        return True
 
-    def _report(self, means: dict[str, float], bar: "tqdm[Any]") -> None:
+    def _report(self, bar: "tqdm[Any]") -> None:
         now = self._now
+        logging = self._due(self.settings.train.log_every)
+        means = self.meter.take() if logging else {}
         if self.board is None:
             return
-        if self._due(self.settings.train.log_every):
+        if logging:
             shown = {k: f"{v:.3g}" for k, v in means.items() if "loss" in k}
             means |= self._notes | self._pace()
             self.run.append("metrics", self.stamp() | means)

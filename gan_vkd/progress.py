@@ -1,6 +1,7 @@
 """Where a run stands: what a checkpoint holds, and how training goes on from one."""
 
 import platform
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,28 +33,23 @@ class Trained(Protocol):
         ...
 
 
+@dataclass
 class Progress:
     """Where a run stands; saved with every checkpoint.
 
     best: the measure that was best so far; the less, the better.
+    returns: how often it went back to a checkpoint from numbers that were not finite.
     total: iterations of the whole run.
     evaluated: the last iteration that was; a run may be killed before that of its checkpoint is.
-    returns: how often it went back to a checkpoint from numbers that were not finite.
     """
 
-    def __init__(
-        self,
-        iteration: int = 0,
-        seconds: float = 0.0,
-        best: float = float("inf"),
-        best_iteration: int = 0,
-        returns: int = 0,
-        total: int = 0,
-        evaluated: int = 0,
-    ) -> None:
-        self.iteration, self.seconds, self.returns = iteration, seconds, returns
-        self.best, self.best_iteration, self.total = best, best_iteration, total
-        self.evaluated = evaluated
+    iteration: int = 0
+    seconds: float = 0.0
+    best: float = float("inf")
+    best_iteration: int = 0
+    returns: int = 0
+    total: int = 0
+    evaluated: int = 0
 
 
 def begin(
@@ -135,7 +131,7 @@ def restore(
         told = saved["progress"]
         progress = Progress(**({"evaluated": told["iteration"]} | told))
         random, made = saved["random"], saved["made"]
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = one_line(error)
         raise VkdError(
             f"{run.path}: its checkpoint is of another version of this project ({reason}); "
@@ -184,7 +180,7 @@ def return_to_last(
         )
     back = restore(run, trained, settings, device, progress.returns + 1)
     assert back is not None
-    back.seconds = progress.seconds
+    back.seconds, back.total = progress.seconds, progress.total
     factor = settings.train.return_lr_factor**back.returns
     tqdm.write(f"{line}; back to iteration {back.iteration}, learning rates times {factor:g}")
     if ranks.is_first():

@@ -67,6 +67,8 @@ def load_teacher(
             probe=resolution,
             **own,
         )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # networks fail on a size or layer that is not theirs in many ways
         raise _unreadable(settings, error) from None
 
@@ -107,6 +109,8 @@ def load_recogniser(
             probe=resolution,
             **own,
         )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # networks fail on a size or layer that is not theirs in many ways
         raise _unreadable(settings, error) from None
     if early is not None and len(shape := teacher.shapes[2]) != 4:

@@ -11,22 +11,6 @@ from gan_vkd.config import TextSettings
 from gan_vkd.distill import Teacher
 from gan_vkd.errors import SettingsError, VkdError, one_line
 
-# The prompts that CLIP's authors use for CIFAR-10 and CIFAR-100 (Radford et al., ICML 2021).
-PROMPTS = [
-    f"{prefix} of {article}{{}}."
-    for article in ("a ", "the ")
-    for prefix in (
-        "a photo",
-        "a blurry photo",
-        "a black and white photo",
-        "a low contrast photo",
-        "a high contrast photo",
-        "a bad photo",
-        "a good photo",
-    )
-] + [f"a photo of {article} {size} {{}}." for article in ("a", "the") for size in ("small", "big")]
-
-
 def class_embeddings(settings: TextSettings | None, teacher: Teacher, classes: list[str]) -> Tensor:
     """Unit vectors (C, dt), a row a class.
 
@@ -82,6 +66,6 @@ def _embed(settings: TextSettings, names: list[str]) -> Tensor:
     tokenize = open_clip.get_tokenizer(settings.model)
     rows = []
     for name in names:
-        prompts = tokenize([prompt.format(name) for prompt in PROMPTS])
+        prompts = tokenize([prompt.format(name) for prompt in settings.prompts])
         rows.append(F.normalize(model.encode_text(prompts), dim=1).mean(0))
     return F.normalize(torch.stack(rows).float(), dim=1)

@@ -85,6 +85,20 @@ def test_an_option_of_another_method_is_refused(option, owner):
     assert f"{name} belongs to method = {owner}, but method = {method}" in message
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["distill.normalization=l2", "distill.whitening.eps=7"], "but normalization = l2"),
+        (["evaluate.features={name: inception, size: 64}"], "inception is read as published"),
+        (["evaluate.features={name: inception, layer: foo}"], "inception is read as published"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(change: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as error:
+        load_settings(CONFIGS / "cifar10_10pct_cpu_whitening.yaml", change)
+    assert len(str(error.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("level", ["10pct", "10pct_cpu", "20pct", "100pct"])
 def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, level):

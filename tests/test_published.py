@@ -52,7 +52,6 @@ def test_figures_of_the_paper() -> None:
         "distill.whitening.groups=8",
         "distill.teacher.size=64",
         "distill.pairs=[{}, {student: {layer: blocks.1.0}}]",
-        "evaluate.features.layer=foo",
     ],
 )
 def test_other_settings_have_none(change: str) -> None:

@@ -128,23 +128,15 @@ class RKD(nn.Module):
 
     least_batch = 3
 
-    def __init__(
-        self,
-        student_width: int,
-        teacher_width: int,
-        *,
-        distance_weight: float = 25.0,
-        angle_weight: float = 50.0,
-    ) -> None:
+    def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__()
-        self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(B, ds) and (B, dt) -> a scalar."""
         distance = F.smooth_l1_loss(self._distances(student), self._distances(teacher))
         angle = F.smooth_l1_loss(self._angles(student), self._angles(teacher))
-        return self.distance_weight * distance + self.angle_weight * angle
+        return 25 * distance + 50 * angle
 
     @staticmethod
     def _distances(z: Tensor) -> Tensor:
@@ -189,42 +181,38 @@ class VICReg(Precise):
 class KDDLGM(Precise):
     """Aggregated and correlated distillation with text, as in KD-DLGAN (Cui et al., CVPR 2023).
 
-    A linear head maps the student's features to the teacher's space. The terms are summed:
+    Two linear layers map the student's features to the teacher's space. The terms are summed, as in
+    the authors' code:
 
-    - aggregated: the head's features of real and of fake images are both drawn to the teacher's of
+    - aggregated: the mapped features of real and of fake images are both drawn to the teacher's of
       the real ones and to the teacher's of the fake ones, image by image (mean Euclidean distance);
     - correlated: the row-normalised similarities to the texts of the classes are matched (squared
-      Frobenius distance over the batch size), of real and of fake images;
-    - diversity: the mean cosine between the similarities of different fake images. The paper takes
-      it on the teacher's similarities, which give the discriminator no gradient; here it is on the
-      student's.
+      Frobenius distance, a sum over the batch), of real and of fake images.
+
+    The paper's diversity term is of the teacher's similarities: it gives nobody a gradient, and is
+    left out.
 
     Args:
         student_width: ds.
         teacher_width: dt.
         text: (C, dt), one embedding a class in the teacher's space: of a text tower, or the rows of
             the teacher's classifier.
-        hidden: width between the head's two linear layers.
 
     Raises:
         ValueError: texts of another width, or fewer than two.
     """
 
     text: Tensor
-    least_batch = 4
+    least_batch = 2
 
-    def __init__(
-        self, student_width: int, teacher_width: int, *, text: Tensor, hidden: int = 1024
-    ) -> None:
+    def __init__(self, student_width: int, teacher_width: int, *, text: Tensor) -> None:
         super().__init__()
         if text.ndim != 2 or text.shape[1] != teacher_width or len(text) < 2:
             raise ValueError(
                 f"text embeddings of shape {tuple(text.shape)} do not fit: needed are two or more "
                 f"of the teacher's width {teacher_width}"
             )
-        self.head = nn.Sequential(
-            nn.Linear(student_width, hidden), nn.Linear(hidden, teacher_width)
-        )
+        self.head = nn.Sequential(nn.Linear(student_width, 1024), nn.Linear(1024, teacher_width))
         self.register_buffer("text", F.normalize(text.float(), dim=1))
 
     @full_precision
@@ -232,20 +220,13 @@ class KDDLGM(Precise):
         """(2B, ds) and (2B, dt), B fake images and then B real ones -> a scalar."""
         ours = self.head(student)
         text = self.text.to(ours.dtype)
-        ours_text, theirs_text = (F.normalize(z @ text.T, dim=1) for z in (ours, teacher))
         aggregated = sum(
             (side - anchor).norm(dim=1).mean()
             for side in ours.chunk(2)
             for anchor in teacher.chunk(2)
         )
-        correlated = sum(
-            (a - b).square().sum() / len(a)
-            for a, b in zip(ours_text.chunk(2), theirs_text.chunk(2), strict=True)
-        )
-        fake = ours_text.chunk(2)[0]
-        b = len(fake)
-        diversity = ((fake @ fake.T).sum() - b) / (b * (b - 1))
-        return aggregated + correlated + diversity
+        ours_text, theirs_text = (F.normalize(z @ text.T, dim=1) for z in (ours, teacher))
+        return aggregated + (ours_text - theirs_text).square().sum()
 
 
 METHODS: dict[str, Callable[..., nn.Module]] = {

@@ -167,7 +167,8 @@ class Whitening(RunningStatistics):
             Strimmer 2018). Only zca does not jump where eigenvalues cross.
         momentum: least weight of a batch in the running statistics, 0 for exact averages.
         eps: added to the eigenvalues.
-        shrinkage: rho in (1 - rho) cov + rho diag(cov), in [0, 1]; "auto" is d / (d + samples).
+        shrinkage: rho in (1 - rho) cov + rho diag(cov), in [0, 1]; "auto" is w / (w + samples),
+            w the width of a group.
         every: updates between two decompositions.
         groups: whitened each by itself, d / groups neighbouring dimensions each, for wide teachers.
     """
@@ -224,7 +225,8 @@ class Whitening(RunningStatistics):
     @torch.no_grad()
     def decompose(self) -> None:
         """Takes the whitening matrix from the present covariance."""
-        auto = self.width / (self.width + int(self.samples))
+        size = self.second.shape[-1]
+        auto = size / (size + int(self.samples))
         rho = auto if self.shrinkage == "auto" else self.shrinkage
         diagonal = torch.diag_embed(self.second.diagonal(dim1=1, dim2=2))
         cov = torch.lerp(self.second, diagonal, rho)

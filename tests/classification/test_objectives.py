@@ -17,8 +17,12 @@ from classification.objectives import (
 )  # fmt: skip
 from classification.students import Outputs
 
-torch.manual_seed(0)
 B, C, DS, DT = 4, 5, 6, 9
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
 
 
 def softmax(row: list[float], temperature: float = 1.0) -> list[float]:
@@ -98,8 +102,9 @@ def verdict() -> Verdict:
 @pytest.mark.parametrize("tokens", ["all", "patches"])
 def test_vkd_is_the_smooth_l1_of_the_projection_to_the_layer_normed_teacher(tokens: str) -> None:
     settings = ObjectiveSettings(
-        token={"kind": "soft", "weight": 2.0}, features={"weight": 3.0, "tokens": tokens}
-    )
+        label=0.9, token={"kind": "soft", "weight": 2.0, "temperature": 3.0},
+        features={"weight": 3.0, "tokens": tokens},
+    )  # fmt: skip
     objective = Objective(settings, DS, 0, [(DT, 0)])
     ours, theirs, targets = said(), verdict(), torch.randn(B, C).softmax(1)
     losses = objective(ours, targets, [theirs])
@@ -116,22 +121,31 @@ def test_vkd_is_the_smooth_l1_of_the_projection_to_the_layer_normed_teacher(toke
             )
             slow += (difference**2 / 2 if difference < 1 else difference - 0.5) / (B * DT)
     assert losses["feature_loss"].item() == pytest.approx(3 * slow, abs=1e-5)
-    token = 2 * soft_loss(ours.distilled[0], theirs.logits)
+    token = 2 * soft_loss(ours.distilled[0], theirs.logits, 3.0)
     torch.testing.assert_close(losses["token_loss"], token)
-    torch.testing.assert_close(losses["label_loss"], label_loss(ours.logits, targets))
+    torch.testing.assert_close(losses["label_loss"], 0.9 * label_loss(ours.logits, targets))
 
 
-def test_each_teacher_has_its_token_and_its_projection():
-    settings = ObjectiveSettings(token={"kind": "soft", "weight": 1.0}, features={})
-    objective = Objective(settings, DS, 0, [(DT, 0), (DT + 2, 0)])
+def test_each_teacher_has_its_token_its_projection_and_its_aligner():
+    settings = ObjectiveSettings(
+        token={"kind": "soft", "weight": 1.0}, features={"weight": 3.0},
+        early={"teacher": {"layer": "layer1"}, "weight": 1.5},
+    )  # fmt: skip
+    objective = Objective(settings, DS, DS, [(DT, DT), (DT + 2, DT + 1)])
     ours, first, second = said(2), verdict(), verdict()
-    second = second._replace(features=torch.randn(B, DT + 2))
-    losses = objective(ours, torch.full((B, C), 1 / C), [first, second])
+    second = second._replace(
+        features=torch.randn(B, DT + 2), early=torch.randn(B, DT + 1, 4, 4)
+    )
+    both = [first, second]
+    losses = objective(ours, torch.full((B, C), 1 / C), both)
     tokens = soft_loss(ours.distilled[0], first.logits) + soft_loss(
         ours.distilled[1], second.logits
     )
     torch.testing.assert_close(losses["token_loss"], tokens)
-    assert len(objective.features) == 2
+    terms = [f(ours.features, v.features) for f, v in zip(objective.features, both, strict=True)]
+    torch.testing.assert_close(losses["feature_loss"], 3 * (terms[0] + terms[1]))
+    terms = [a(ours.early[0], v.early) for a, v in zip(objective.aligners, both, strict=True)]
+    torch.testing.assert_close(losses["early_loss"], 1.5 * (terms[0] + terms[1]))
 
 
 def test_without_a_token_of_its_own_the_teacher_speaks_to_the_only_output():

@@ -67,12 +67,10 @@ def test_features_are_the_mean_of_all_tokens():
 def test_a_token_for_each_teacher_of_several():
     settings = StudentSettings(options=SMALL, drop_path=0.0)
     student = build_student(settings, 7, 3, ["blocks.1"]).eval()
-    said = student.read(torch.randn(2, 3, 32, 32))
-    assert len(said.distilled) == 3
-    assert said.early[0].shape == (2, 16, 24)  # the patches alone
-    mean = (said.logits + sum(said.distilled)) / 4
     images = torch.randn(2, 3, 32, 32)
     said = student.read(images)
+    assert len(said.distilled) == 3
+    assert said.early[0].shape == (2, 16, 24)  # the patches alone
     mean = (said.logits + said.distilled[0] + said.distilled[1] + said.distilled[2]) / 4
     torch.testing.assert_close(student(images), mean)
     assert len({float(head.weight.std()) for head in student.distilled_heads}) == 3
@@ -121,14 +119,16 @@ def test_the_stem_of_cit_sees_what_a_patch_sees_and_a_little_around_it():
 
 
 @torch.no_grad()
-def test_the_distillation_token_of_cit_begins_as_the_mean_of_the_patches():
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_the_distillation_tokens_of_cit_begin_as_the_mean_of_the_patches(tokens: int) -> None:
     settings = StudentSettings(options=SMALL, stem="conv", drop_path=0.0)
-    network = build_student(settings, 7, 1).eval().network
+    network = build_student(settings, 7, tokens).eval().network
     seen = []
     network.blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    network(torch.randn(3, 3, 32, 32))
-    own = network.dist_token[:, 0] + network.pos_embed[:, 1]
-    torch.testing.assert_close(seen[0][:, 1], own + seen[0][:, 2:].mean(1))
+    network.forward_features(torch.randn(3, 3, 32, 32))
+    own = network.dist_token + network.pos_embed[:, 1 : 1 + tokens]
+    patches = seen[0][:, 1 + tokens :]
+    torch.testing.assert_close(seen[0][:, 1 : 1 + tokens], own + patches.mean(1, True))
     assert "norm_pre" not in " ".join(network.state_dict())
 
 

@@ -78,7 +78,7 @@ def test_zca_is_the_closed_form() -> None:
     np.testing.assert_allclose(module.transform[0].numpy(), root, atol=1e-9)
 
 
-def test_pca_is_scikit_learns_up_to_signs_and_ordered() -> None:
+def test_pca_is_scikit_learns_up_to_signs_ordered_with_signs_of_its_own() -> None:
     from sklearn.decomposition import PCA
 
     z = correlated(300, 12)
@@ -86,6 +86,8 @@ def test_pca_is_scikit_learns_up_to_signs_and_ordered() -> None:
     module.fit([z])
     expected = PCA(whiten=True).fit_transform(z.numpy()) * math.sqrt(300 / 299)
     np.testing.assert_allclose(np.abs(module(z).numpy()), np.abs(expected), atol=1e-5)
+    directions = module.transform[0]
+    assert (directions.gather(0, directions.abs().argmax(0, keepdim=True)) > 0).all()
 
 
 def test_cholesky_is_triangular_and_a_root_of_the_inverse() -> None:
@@ -153,6 +155,10 @@ def test_groups_are_whitened_each_by_itself() -> None:
         alone = exact("whitening", 4)
         alone.fit([z[:, columns]])
         torch.testing.assert_close(module(z)[:, columns], alone(z[:, columns]))
+    grouped, alone = Whitening(12, groups=3), Whitening(4)  # their shrinkage is by a group's width
+    for module, features in ((grouped, z), (alone, z[:, :4])):
+        module.fit([features])
+    torch.testing.assert_close(grouped.transform[0], alone.transform[0])
 
 
 def test_decomposed_every_so_often_and_at_powers_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +205,8 @@ def test_standardize_is_scikit_learns() -> None:
     from sklearn.preprocessing import StandardScaler
 
     z = correlated(200, 5)
-    module = Standardize(5, eps=0.0)
+    module = Standardize(5, eps=0.0, momentum=0.5)
+    module(correlated(50, 5, seed=1))  # which a fit forgets
     module.fit(z.split(33))
     np.testing.assert_allclose(module(z), StandardScaler().fit_transform(z.numpy()), atol=1e-5)
 

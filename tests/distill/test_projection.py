@@ -372,6 +372,14 @@ def test_one_interface(name: str) -> None:
             make_projection(name, ds, dt)
 
 
+def test_the_mlp_is_its_formula() -> None:
+    mlp, z = make_projection("mlp", 3, 4), torch.randn(20, 3)
+    w1, b1, w2, b2 = mlp.parameters()
+    hidden = z @ w1.T + b1
+    assert (hidden < 0).any()
+    torch.testing.assert_close(mlp(z), hidden.clamp_min(0) @ w2.T + b2)
+
+
 def test_the_identity_refuses_unequal_widths() -> None:
     with pytest.raises(ValueError, match="equal widths, got student 3, teacher 4"):
         make_projection("identity", 3, 4)
