@@ -60,7 +60,7 @@ class LayerSettings(Section):
 
 class NetworkSettings(LayerSettings):
     """A frozen network by name: cifar_resnet20 (32, 44, 56, 110), timm/NAME, discriminator,
-    classifier (a checkpoint of `vkd teach`) or, for evaluation, inception."""
+    classifier (a checkpoint of `vkd teach`) or, for evaluation, one of INCEPTION."""
 
     name: str
     weights: str | None = None  # a local copy; null: the published download
@@ -214,6 +214,11 @@ class TrainSettings(LoopSettings):
     sample_every: Positive = 1000
 
 
+# Inception by clean-fid's mode, which says how its input is resized: on the outside by Pillow, or
+# by the network itself, as by the TensorFlow code that the published figures were taken with
+INCEPTION = {"inception": "clean", "inception_legacy_tensorflow": "legacy_tensorflow"}
+
+
 class EvaluateSettings(Section):
     every: Positive = 4000
     features: NetworkSettings = NetworkSettings(name="inception")
@@ -225,9 +230,9 @@ class EvaluateSettings(Section):
     @model_validator(mode="after")
     def _inception_as_it_is(self) -> "EvaluateSettings":
         features = self.features
-        plain = NetworkSettings(name="inception", weights=features.weights)
-        if features.name == "inception" and features != plain:
-            raise ValueError("features.name = inception is read as published: leave out the rest")
+        plain = NetworkSettings(name=features.name, weights=features.weights)
+        if features.name in INCEPTION and features != plain:
+            raise ValueError(f"features: {features.name} is read as published, in no other way")
         return self
 
 

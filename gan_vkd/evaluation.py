@@ -1,7 +1,7 @@
 """Samples to clean-fid's distances (Parmar, Zhang and Zhu, CVPR 2022) and what FID does not show.
 
-The features are Inception's, and the distances are called FID and KID, only where Inception's
-weights are at hand. On any other network's features the same Frechet and kernel distances are
+The distances are called FID and KID on Inception's features alone, with clean-fid's mode where it
+is not "clean". On any other network's features the same Frechet and kernel distances are
 computed by the same code of clean-fid, and are called FD(network) and KD(network).
 """
 
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gan_vkd import ranks
 from gan_vkd.checkpoint import digest
-from gan_vkd.config import DataSettings, NetworkSettings, Settings
+from gan_vkd.config import INCEPTION, DataSettings, NetworkSettings, Settings
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set, to_uint8
 from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.features import compute_once, teacher_facts
@@ -72,11 +72,17 @@ class Extractor:
 
     @property
     def frechet_name(self) -> str:
-        return "FID" if self.name == "inception" else f"FD({self.name})"
+        return self._called("FID", "FD")
 
     @property
     def kernel_name(self) -> str:
-        return "KID" if self.name == "inception" else f"KD({self.name})"
+        return self._called("KID", "KD")
+
+    def _called(self, on_inception: str, elsewhere: str) -> str:
+        mode = INCEPTION.get(self.name)
+        if mode is None:
+            return f"{elsewhere}({self.name})"
+        return on_inception if mode == "clean" else f"{on_inception}({mode})"
 
     def features(self, images: Tensor, batch_size: int) -> np.ndarray:
         """uint8 images (N, 3, H, W) -> (N, d), as clean-fid computes them from lossless files."""
@@ -93,7 +99,8 @@ class Extractor:
     def _resized(self, image: Tensor) -> Tensor:
         if self.resize is None:
             return image.float()
-        return torch.from_numpy(self.resize(image.permute(1, 2, 0).numpy())).permute(2, 0, 1)
+        resized = self.resize(image.permute(1, 2, 0).numpy())
+        return torch.from_numpy(resized).permute(2, 0, 1).float()
 
     def features_once(self, data: ImageSet, batch_size: int, folder: Path | None) -> np.ndarray:
         """The features of a whole set, from `folder` where they are kept."""
@@ -113,14 +120,15 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
     Raises:
         VkdError: weights that are not to be had, with what to do.
     """
-    if settings.name == "inception":
-        inception = _inception(settings.weights, device)
+    if settings.name in INCEPTION:
+        mode = INCEPTION[settings.name]
+        inception = _inception(settings.weights, device, resize_inside=mode == "legacy_tensorflow")
         return Extractor(
-            "inception",
+            settings.name,
             inception,
             device,
-            build_resizer("clean"),
-            {"resize": "clean"},
+            build_resizer(mode),
+            {"resize": mode},
             inception.state_dict(),
             partial(_classify, inception) if hasattr(inception.base, "output") else None,
         )
@@ -134,7 +142,7 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
     )
 
 
-def _inception(weights: str | None, device: str) -> InceptionV3W:
+def _inception(weights: str | None, device: str, resize_inside: bool) -> InceptionV3W:
     """The published file and no other: it is a program (TorchScript), and FID is defined by it."""
     path = _fetch_inception() if weights is None else Path(weights).expanduser()
     path = path / INCEPTION_FILE if path.is_dir() else path
@@ -151,7 +159,7 @@ def _inception(weights: str | None, device: str) -> InceptionV3W:
         )
     with tempfile.TemporaryDirectory() as folder:  # what was checked is what is loaded
         (Path(folder) / INCEPTION_FILE).write_bytes(content)
-        return InceptionV3W(folder, download=False).to(device).eval()
+        return InceptionV3W(folder, False, resize_inside).to(device).eval()
 
 
 def _fetch_inception() -> Path:

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 from gan_vkd.checkpoint import load_state
-from gan_vkd.config import NetworkSettings
+from gan_vkd.config import INCEPTION, NetworkSettings
 from gan_vkd.errors import VkdError
 from gan_vkd.teachers import CIFAR_RESNET_FILES
 
@@ -40,7 +40,7 @@ def trained_on(network: NetworkSettings) -> set[str] | None:
     Local weights count as the published ones only where that can be checked.
     """
     name = network.name
-    if name == "inception":
+    if name in INCEPTION:
         return {"ImageNet-1k"}
     if name.startswith("cifar_resnet"):
         return {"CIFAR-10"} if _is_published(network) else None

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from cleanfid import fid as cleanfid
+from cleanfid import features as cleanfid_features
+from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from scipy import linalg
 
@@ -60,7 +62,10 @@ class FakeInception(torch.nn.Module):
         )
         self.output = torch.nn.Linear(2048, 1008)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        if return_features:  # of images of any size
+            x = torch.nn.functional.interpolate(x, (299, 299), mode="bilinear")
+            return self.layers((x - 128) / 128)
         return self.output(self.layers(x)).softmax(1)
 
 
@@ -101,6 +106,12 @@ def test_equal_to_clean_fid_on_the_same_files(
         custom_fn_resize=lambda x: x, num_workers=0, verbose=False, use_dataparallel=False,
     )  # fmt: skip
     assert found["FD(classifier)"] == pytest.approx(expected, rel=1e-4)
+    with evaluation.isolated_randomness(settings.evaluate.seed):
+        kernel = cleanfid.compute_kid(
+            fdir2, fdir1, custom_feat_extractor=evaluator.extractor.model, device=CPU,
+            custom_fn_resize=lambda x: x, num_workers=0, verbose=False, use_dataparallel=False,
+        )  # fmt: skip
+    assert found["KD(classifier)"] == pytest.approx(kernel, rel=1e-4)
 
 
 @needs_shared
@@ -125,22 +136,53 @@ def test_equal_to_clean_fid_on_real_images_and_a_published_network(tmp_path: Pat
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "distances"),
+    [
+        ("inception", "clean", ("FID", "KID")),
+        ("inception_legacy_tensorflow", "legacy_tensorflow",
+         ("FID(legacy_tensorflow)", "KID(legacy_tensorflow)")),
+    ],
+)  # fmt: skip
 def test_inception_from_a_local_file_sees_what_clean_fid_shows_it(
-    inception: Path, generator: Generator, tmp_path: Path
-) -> None:
-    extractor = make_extractor(NetworkSettings(name="inception", weights=str(inception)), 32, "cpu")
-    assert (extractor.frechet_name, extractor.kernel_name) == ("FID", "KID")
+    name: str, mode: str, distances: tuple[str, str], inception: Path, generator: Generator,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    extractor = make_extractor(NetworkSettings(name=name, weights=str(inception)), 32, "cpu")
+    assert (extractor.frechet_name, extractor.kernel_name) == distances
     images = draw_samples(generator, SHARES, 12, 10, 0)
+    with pytest.MonkeyPatch.context() as patch:  # clean-fid's own extractor of the mode
+        patch.setattr(
+            cleanfid_features, "InceptionV3W",
+            lambda path, download, resize_inside: InceptionV3W(
+                str(as_published(inception, tmp_path)), False, resize_inside
+            ),
+        )  # fmt: skip
+        own = cleanfid_features.build_feature_extractor(mode, CPU, use_dataparallel=False)
     expected = cleanfid.get_folder_features(
-        write_pngs(images, tmp_path / "png"), extractor.model, num_workers=0, device=CPU,
-        mode="clean", verbose=False,
+        write_pngs(images, tmp_path / "png"), own, num_workers=0, device=CPU, mode=mode,
+        verbose=False,
     )  # fmt: skip
     np.testing.assert_allclose(extractor.features(images, 5), expected, rtol=1e-5, atol=1e-5)
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    inception.rename(folder / INCEPTION_FILE)
-    again = make_extractor(NetworkSettings(name="inception", weights=str(folder)), 32, "cpu")
-    np.testing.assert_array_equal(again.features(images, 5), extractor.features(images, 5))
+
+
+def as_published(file: Path, folder: Path) -> Path:
+    """The folder, with the file under the published name in it."""
+    shutil.copy(file, folder / INCEPTION_FILE)
+    return folder
+
+
+def test_inception_may_be_given_by_its_folder(
+    inception: Path, generator: Generator, tmp_path: Path
+) -> None:
+    images = draw_samples(generator, SHARES, 12, 10, 0)
+    found = [
+        make_extractor(NetworkSettings(name="inception", weights=str(path)), 32, "cpu").features(
+            images, 5
+        )
+        for path in (inception, as_published(inception, tmp_path))
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 def test_only_inception_features_are_called_fid(small: MakeSettings, generator: Generator) -> None:

@@ -21,6 +21,7 @@ def network(name: str, weights: str | None = None) -> NetworkSettings:
     ("name", "sets"),
     [
         ("inception", {"ImageNet-1k"}),
+        ("inception_legacy_tensorflow", {"ImageNet-1k"}),
         ("cifar_resnet56", {"CIFAR-10"}),
         ("timm/vit_base_patch32_clip_quickgelu_224.openai", {"OpenAI's image-text pairs"}),
         ("timm/regnety_160.deit_in1k", {"ImageNet-1k"}),

@@ -37,6 +37,7 @@ def test_figures_of_the_paper() -> None:
         "train.iterations=1000",
         "train.d_steps=2",
         "evaluate.features.name=cifar_resnet20",
+        "evaluate.features.name=inception",
         "evaluate.num_samples=5000",
         "evaluate.reference=train",
         "distill.weight=1",
