@@ -11,6 +11,7 @@ from gan_vkd.config import TextSettings
 from gan_vkd.distill import Teacher
 from gan_vkd.errors import SettingsError, VkdError, one_line
 
+
 def class_embeddings(settings: TextSettings | None, teacher: Teacher, classes: list[str]) -> Tensor:
     """Unit vectors (C, dt), a row a class.
 

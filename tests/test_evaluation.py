@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cleanfid import fid as cleanfid
 from cleanfid import features as cleanfid_features
+from cleanfid import fid as cleanfid
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from scipy import linalg
@@ -106,11 +106,15 @@ def test_equal_to_clean_fid_on_the_same_files(
         custom_fn_resize=lambda x: x, num_workers=0, verbose=False, use_dataparallel=False,
     )  # fmt: skip
     assert found["FD(classifier)"] == pytest.approx(expected, rel=1e-4)
-    with evaluation.isolated_randomness(settings.evaluate.seed):
-        kernel = cleanfid.compute_kid(
-            fdir2, fdir1, custom_feat_extractor=evaluator.extractor.model, device=CPU,
-            custom_fn_resize=lambda x: x, num_workers=0, verbose=False, use_dataparallel=False,
-        )  # fmt: skip
+    theirs = [
+        cleanfid.get_folder_features(
+            folder, evaluator.extractor.model, num_workers=0, device=CPU, verbose=False,
+            custom_fn_resize=lambda x: x,
+        )
+        for folder in (fdir2, fdir1)
+    ]  # fmt: skip
+    with isolated_randomness(settings.evaluate.seed):
+        kernel = cleanfid.kernel_distance(*theirs)
     assert found["KD(classifier)"] == pytest.approx(kernel, rel=1e-4)
 
 

@@ -133,9 +133,7 @@ def test_each_teacher_has_its_token_its_projection_and_its_aligner():
     )  # fmt: skip
     objective = Objective(settings, DS, DS, [(DT, DT), (DT + 2, DT + 1)])
     ours, first, second = said(2), verdict(), verdict()
-    second = second._replace(
-        features=torch.randn(B, DT + 2), early=torch.randn(B, DT + 1, 4, 4)
-    )
+    second = second._replace(features=torch.randn(B, DT + 2), early=torch.randn(B, DT + 1, 4, 4))
     both = [first, second]
     losses = objective(ours, torch.full((B, C), 1 / C), both)
     tokens = soft_loss(ours.distilled[0], first.logits) + soft_loss(
