@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from classification.config import EpochRunSettings
 from gan_vkd.checkpoint import write_atomically
-from gan_vkd.config import RunSettings
 from gan_vkd.errors import VkdError
 from gan_vkd.folder import RunFolder
 from gan_vkd.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
@@ -25,6 +25,7 @@ class Measured(ABC):
 
     key: ClassVar[str]
     name: ClassVar[str]
+    settings: EpochRunSettings
 
     def __init__(self, run: RunFolder) -> None:
         if not (run.path / "settings.yaml").is_file():
@@ -38,20 +39,12 @@ class Measured(ABC):
 
     @property
     @abstractmethod
-    def run_settings(self) -> RunSettings: ...
-
-    @property
-    @abstractmethod
     def caption(self) -> str:
         """What runs must share for their numbers to stand in one column."""
 
     @property
     @abstractmethod
     def teachers(self) -> str: ...
-
-    @property
-    @abstractmethod
-    def epochs(self) -> int: ...
 
     @abstractmethod
     def numbers(self) -> dict[str, float]:
@@ -68,7 +61,7 @@ class Measured(ABC):
 
     @property
     def identity(self) -> tuple[str, int]:
-        return self.run_settings.arm, self.run_settings.seed
+        return self.settings.arm, self.settings.seed
 
     def row(self) -> Row:
         best = max(self.evaluations, key=lambda record: record[self.key])
@@ -79,7 +72,7 @@ class Measured(ABC):
             "teachers": self.teachers,
             **{name: f"{value:.2f}" for name, value in self.numbers().items()},
             f"best {self.name}": f"{best[self.key]:.2f} (epoch {best['epoch']:g})",
-            "epochs": f"{self.last['epoch']:g} of {self.epochs}",
+            "epochs": f"{self.last['epoch']:g} of {self.settings.train.epochs}",
             "images / s": f"{self.pace:.1f}",
         }
 

@@ -12,14 +12,11 @@ class Recognised(Measured):
     """A classification run's evaluations."""
 
     key, name = "top1", "top-1"
+    settings: ClassifierSettings
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.settings = run.settings()
-
-    @property
-    def run_settings(self) -> ClassifierSettings:
-        return self.settings
 
     @property
     def caption(self) -> str:
@@ -34,10 +31,6 @@ class Recognised(Measured):
     @property
     def teachers(self) -> str:
         return ", ".join(network.name for network in self.settings.teachers.values())
-
-    @property
-    def epochs(self) -> int:
-        return self.settings.train.epochs
 
     def numbers(self) -> dict[str, float]:
         return {"top-1": self.last["top1"], "top-5": self.last["top5"]}

@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from gan_vkd.config import (
+    WITH_TEST_SPLIT,
+    Above0,
     Beta,
     DataSettings,
     Fraction,
@@ -21,7 +23,6 @@ from gan_vkd.config import (
     load_as,
 )
 
-Rate = Annotated[float, Field(gt=0)]
 Triple = tuple[float, float, float]
 
 
@@ -44,7 +45,7 @@ class InputSettings(Section):
     seed: Seed = 0  # of the subset
     classes: Annotated[int, Field(ge=2)] | None = None  # shards: how many there are
     mean: Triple = (0.485, 0.456, 0.406)
-    std: tuple[Rate, Rate, Rate] = (0.229, 0.224, 0.225)
+    std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
     workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
     damaged: Literal["refuse", "skip"] = "refuse"
 
@@ -59,10 +60,15 @@ class InputSettings(Section):
             raise ValueError("give fraction or num_images, not both")
         if self.kind == "shards" and (self.num_images is None or self.classes is None):
             raise ValueError("shards do not say how much is in them: set num_images and classes")
-        if self.kind != "memory" and self.heldout == "test":
-            raise ValueError("heldout = test belongs to kind = memory: give a path, or null")
-        if self.kind == "files" and not self.num_images == self.fraction is None:
+        split = self.kind == "memory" and self.source in WITH_TEST_SPLIT
+        if self.heldout == "test" and not split:
+            raise ValueError(
+                f"heldout = test belongs to source = {', '.join(WITH_TEST_SPLIT)} in memory: give "
+                "a path, or null"
+            )
+        if self.kind == "files" and (self.num_images is not None or self.fraction is not None):
             raise ValueError("num_images and fraction belong to kind = memory")
+        self._belongs("classes", "kind", "shards")
         return self
 
     @property
@@ -90,7 +96,7 @@ class AugmentSettings(Section):
     crop: Literal["resized", "padded"] = "resized"  # padded: by 4 pixels, for small images
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # of a resized crop's area
     flip: Fraction = 0.5
-    color_jitter: Weight = 0.3  # where there is no policy
+    color_jitter: Weight = 0.3  # beside RandAugment and AutoAugment timm leaves it out
     policy: str | None = "rand-m9-mstd0.5-inc1"  # of timm's auto_augment
     erasing: Fraction = 0.25
     mixup: Weight = 0.8
@@ -100,13 +106,23 @@ class AugmentSettings(Section):
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     repeats: Positive = 3  # repeated augmentation
 
+    @model_validator(mode="after")
+    def _own_options(self) -> "AugmentSettings":
+        self._belongs("scale", "crop", "resized")
+        return self
+
 
 class TokenSettings(Section):
     """What a teacher's prediction teaches the student's distillation token (or its only output)."""
 
     kind: Literal["hard", "soft"] = "hard"
-    weight: Rate = 0.5
-    temperature: Rate = 1.0
+    weight: Above0 = 0.5
+    temperature: Above0 = 1.0
+
+    @model_validator(mode="after")
+    def _own_options(self) -> "TokenSettings":
+        self._belongs("temperature", "kind", "soft")
+        return self
 
 
 class FeatureSettings(MethodSettings):
@@ -126,7 +142,7 @@ class FeatureSettings(MethodSettings):
         "none",
     ] = "layer_norm"
     distance: Literal["mse", "smooth_l1", "l1"] = "smooth_l1"
-    weight: Rate = 1.0
+    weight: Above0 = 1.0
 
 
 class EarlySettings(Section):
@@ -134,13 +150,19 @@ class EarlySettings(Section):
 
     student: str = "blocks.2"
     teacher: LayerSettings
-    weight: Rate = 1.0
+    weight: Above0 = 1.0
+
+    @model_validator(mode="after")
+    def _whole_maps(self) -> "EarlySettings":
+        if self.teacher.pool != "mean" or self.teacher.prefix_tokens:
+            raise ValueError("teacher: a map is matched as it is: leave out pool and prefix_tokens")
+        return self
 
 
 class ObjectiveSettings(Section):
     """What the student is taught: a sum of weighted terms, one teacher after the other."""
 
-    label: Rate = 1.0  # cross-entropy of the class token
+    label: Above0 = 1.0  # cross-entropy of the class token
     token: TokenSettings | None = None
     features: FeatureSettings | None = None
     early: EarlySettings | None = None
@@ -157,7 +179,7 @@ class EpochSettings(LoopSettings):
     epochs: Positive = 300
     batch_size: Positive = 1024  # of all ranks together, for one update
     accumulate: Positive = 1  # parts that a rank's share of it is computed in, for memory's sake
-    lr: Rate = 5e-4  # for 512 images; scaled by batch_size
+    lr: Above0 = 5e-4  # for 512 images; scaled by batch_size
     warmup_lr: Weight = 1e-6
     min_lr: Weight = 1e-5
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
@@ -165,7 +187,7 @@ class EpochSettings(LoopSettings):
     schedule: Literal["epochs", "updates"] = "epochs"  # the rate's steps
     weight_decay: Weight = 0.05
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    clip_norm: Rate | None = None
+    clip_norm: Above0 | None = None
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the student's forward
     teacher_precision: Literal["float32", "bfloat16"] = "bfloat16"
 
@@ -205,14 +227,13 @@ class EpochRunSettings(RunSettings):
 
 
 class ClassifierTrainSettings(EpochSettings):
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99996  # 0: without
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights that are measured
 
 
 class ClassifierEvaluateSettings(Section):
     every: Positive = 1  # epochs
     batch_size: Positive = 256
     crop: Annotated[float, Field(gt=0, le=1)] = 0.875  # resolution over the shorter side; files
-    weights: Literal["student", "average"] = "student"
 
 
 class ClassifierSettings(EpochRunSettings):
@@ -236,8 +257,10 @@ class ClassifierSettings(EpochRunSettings):
             raise ValueError("the objective needs teachers, and there is none")
         if self.teachers and not self.objective.needs_teachers:
             raise ValueError("there are teachers, but the objective asks for nothing of them")
-        if self.evaluate.weights == "average" and not self.train.ema_decay:
-            raise ValueError("evaluate.weights = average, but train.ema_decay = 0 keeps none")
+        if self.data.kind != "memory" and self.augment.crop == "padded":
+            raise ValueError("augment.crop = padded is for small images: set data.kind = memory")
+        if self.data.kind == "memory" and self.evaluate.crop != ClassifierEvaluateSettings().crop:
+            raise ValueError("evaluate.crop belongs to data.kind = files or shards")
         if self.data.kind == "shards" and self.augment.repeats > 1:
             raise ValueError("shards come in their own order: set augment.repeats = 1")
         return self

@@ -24,6 +24,7 @@ from classification.order import BatchesFrom, Order, share_of_a_rank
 from classification.resident import PADDING, Resident, is_simple
 from classification.shards import ShardList, Stream
 from gan_vkd import ranks
+from gan_vkd.checkpoint import digest
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.images import BadImage, FolderSource, list_images, open_rgb
@@ -46,6 +47,10 @@ class Images(Protocol):
         """RGB. Raises BadImage where the file cannot be used."""
         ...
 
+    def fingerprint(self) -> str:
+        """Equal for equal sets, wherever they lie."""
+        ...
+
 
 class InMemory:
     def __init__(self, images: ImageSet) -> None:
@@ -58,6 +63,9 @@ class InMemory:
 
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index].permute(1, 2, 0).numpy())
+
+    def fingerprint(self) -> str:
+        return digest(repr(self.classes), {"pixels": self.pixels, "labels": self.labels})
 
 
 class Files:
@@ -84,6 +92,9 @@ class Files:
 
     def image(self, index: int) -> Image.Image:
         return open_rgb(self.source.read(self.names[index]))
+
+    def fingerprint(self) -> str:
+        return digest(repr(self.names), {"labels": self.labels})
 
 
 def load_training_images(settings: InputSettings) -> Images | ShardList:
@@ -278,7 +289,7 @@ class Feed:
 
 
 def heldout_batches(
-    settings: ClassifierSettings, images: Images
+    settings: ClassifierSettings, images: Images, device: str
 ) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
     """This rank's part of the held-out images: images, labels and faults, each image once."""
     part = ranks.own_part(images.count)
@@ -293,4 +304,5 @@ def heldout_batches(
         num_workers=workers,
         worker_init_fn=outlive,
         prefetch_factor=2 if workers else None,
+        pin_memory=device.startswith("cuda"),
     )

@@ -57,11 +57,13 @@ def measure(
     student.eval()
     counts = torch.zeros(4, dtype=torch.int64, device=device)
     faults: list[str] = []
-    for pixels, labels, found in heldout_batches(settings, images):
-        faults += [fault for fault in found if fault]
-        good = torch.tensor([not fault for fault in found])
+    for pixels, labels, found in heldout_batches(settings, images, device):
+        if any(found):
+            faults += [fault for fault in found if fault]
+            good = torch.tensor([not fault for fault in found])
+            pixels, labels = pixels[good], labels[good]
         to: Any = {"device": device, "non_blocking": True}
-        logits, labels = student(pixels[good].to(**to)), labels[good].to(**to)
+        logits, labels = student(pixels.to(**to)), labels.to(**to)
         first = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         finite = logits.isfinite().all(1)
         counts += torch.stack(

@@ -1,6 +1,5 @@
 """Students for the world outside: plain timm checkpoints and ONNX, checked before they are kept."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from classification.run import read_student
 from classification.students import Student
 from gan_vkd.checkpoint import save_weights, write_atomically
 from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.weights import save_pth
 
 
 def export_student(run: Path, out: Path) -> str:
@@ -31,17 +31,15 @@ def export_student(run: Path, out: Path) -> str:
     if out.suffix == ".safetensors":
         save_weights(out, state, facts)
     elif out.suffix == ".pth":
-        buffer = io.BytesIO()  # torch.save reports a full disk as an error of its own
-        torch.save(dict(state), buffer)
-        write_atomically(out, lambda file: file.write_bytes(buffer.getvalue()))
+        save_pth(out, dict(state))
     elif out.suffix == ".onnx":
         return f"{out}: logits within {export_onnx(student, facts, out):.1e} of torch's"
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors, .pth or .onnx")
     if facts.get("stem") == "conv":
         return f"{out}: has CiT's stem (student.stem=conv), which timm has no model for"
-    if facts["tokens"] > 1:
-        return f"{out}: has {facts['tokens']} distillation tokens, which timm has no model for"
+    if len(student.distilled_heads) > 1:
+        return f"{out}: has several distillation tokens, which timm has no model for"
     options = "".join(f", {key}={value!r}" for key, value in facts["options"].items())
     classes = len(facts["classes"])
     return (

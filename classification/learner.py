@@ -115,11 +115,8 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
 
     @property
     def measured(self) -> Student:
-        """The student, or its average, as the settings have it measured and exported."""
-        if self.settings.evaluate.weights == "student":
-            return self.student
-        assert self.average is not None
-        return Student(self.average.module)
+        """What is measured and exported: the average of the weights, where one is kept."""
+        return self.student if self.average is None else Student(self.average.module)
 
     # what a run's loop needs (gan_vkd.progress.Trained)
 

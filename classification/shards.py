@@ -40,6 +40,10 @@ class ShardList:
             raise VkdError(f"data.source = {pattern}: no such shards: {', '.join(missing[:3])}")
         self.count, self.classes = count, [str(number) for number in range(classes)]
 
+    def fingerprint(self) -> str:
+        """Equal for shards of the same names, wherever they lie."""
+        return repr([file.name for file in self.files])
+
 
 class Stream(IterableDataset[Item]):
     """Items without an end, each worker's from shards of its own, in an order made of the seed.

@@ -14,7 +14,7 @@ from classification.config import StudentSettings
 from classification.stem import ConvStem, MeanToTokens
 from gan_vkd.distill import Layer, Reader
 from gan_vkd.errors import SettingsError, VkdError, one_line
-from gan_vkd.teachers import load_foreign, load_weights
+from gan_vkd.weights import fill, load_foreign, unwrapped
 
 
 class Outputs(NamedTuple):
@@ -56,9 +56,19 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def widths(self, resolution: int) -> tuple[int, list[int]]:
-        """Of the features, and of the early layers."""
+        """Of the features, and of the early layers.
+
+        Raises:
+            SettingsError: a network for images of another size.
+        """
         training = self.network.training
-        said = self.eval().read(torch.zeros(1, 3, resolution, resolution))
+        try:
+            said = self.eval().read(torch.zeros(1, 3, resolution, resolution))
+        except (AssertionError, RuntimeError) as error:
+            raise SettingsError(
+                f"data.resolution = {resolution}: not for this student ({one_line(error)}); set "
+                "it, or student.options.img_size"
+            ) from None
         self.train(training)
         early = [x.shape[2] if x.ndim == 3 else x.shape[1] for x in said.early]
         return said.features.shape[1], early
@@ -140,9 +150,7 @@ def build_student(
         ) from None
     if settings.weights is not None and not published:
         saved = load_foreign(Path(settings.weights).expanduser())
-        for wrapper in ("model", "state_dict"):
-            saved = saved.get(wrapper, saved)
-        load_weights(network, saved, settings.weights)
+        fill(network, unwrapped(saved), settings.weights)
     return student
 
 

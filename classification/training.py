@@ -58,6 +58,7 @@ def _train(settings: ClassifierSettings, run: Run, resume: bool, stop: Stop) -> 
             )
             for network in settings.teachers.values()
         ]
+    ranks.require_alike(lambda: (settings.dump(), images.fingerprint()), run.path)
     classes = len(images.classes)
     if settings.objective.token is not None:
         _require_classes(settings, teachers, classes)
@@ -86,7 +87,6 @@ def _train(settings: ClassifierSettings, run: Run, resume: bool, stop: Stop) -> 
     elif ranks.is_first():
         facts = facts_of(settings, images.classes)
         loop.evaluate_every(learner.total, lambda now: run.export(learner.measured, facts))
-    loop.watch(learner.decompositions())
     for done in loop:
         loop.add(learner.step(feed(done), done))
         loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate.now})

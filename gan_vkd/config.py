@@ -21,6 +21,15 @@ Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def _belongs(self, name: str, key: str, owner: str) -> None:
+        """Refuses a setting where another one leaves it without effect."""
+        chosen, default = getattr(self, key), type(self).model_fields[name].default
+        if chosen != owner and getattr(self, name) != default:
+            raise ValueError(f"{name} belongs to {key} = {owner}, but {key} = {chosen}")
+
+
+WITH_TEST_SPLIT = ("cifar10", "cifar100", "digits")
+
 
 class DataSettings(Section):
     """What is trained on. `source`: cifar10, cifar100, digits, or the path of a folder or zip."""
@@ -129,9 +138,7 @@ class MethodSettings(Section):
     @model_validator(mode="after")
     def _own_options(self) -> Self:
         for name, owner in self.owners.items():
-            given, default = getattr(self, name), type(self).model_fields[name].default
-            if self.method != owner and given != default:
-                raise ValueError(f"{name} belongs to method = {owner}, but method = {self.method}")
+            self._belongs(name, "method", owner)
         if self.whitening != WhiteningSettings() and not self.whitens:
             raise ValueError(f"whitening is set, but normalization = {self.normalization}")
         return self

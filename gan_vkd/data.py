@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gan_vkd import ranks
-from gan_vkd.config import DataSettings
+from gan_vkd.config import WITH_TEST_SPLIT, DataSettings
 from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.images import read_images
 from gan_vkd.lock import locked
@@ -71,7 +71,7 @@ def load_heldout_set(settings: DataSettings) -> ImageSet | None:
     if settings.heldout is None:
         return None
     if settings.heldout == "test":
-        if settings.source not in ("cifar10", "cifar100", "digits"):
+        if settings.source not in WITH_TEST_SPLIT:
             return None
         return _load(settings, train=False)
     return _load_files(Path(settings.heldout).expanduser(), settings)

@@ -1,9 +1,7 @@
 """Generators in and out of run folders, under the names of the published DiffAugment-BigGAN."""
 
-import io
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from gan_vkd.config import Settings
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.models.biggan import Generator
 from gan_vkd.run import Run
-from gan_vkd.teachers import load_foreign, load_weights
+from gan_vkd.weights import fill, load_foreign, save_pth
 
 
 def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
@@ -34,7 +32,7 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
     classes = 0 if len(gains) == 1 else len(gains)
     model = settings.model
     generator = Generator(settings.data.resolution, model.ch, model.z_dim, classes)
-    load_weights(generator, state, str(weights))
+    fill(generator, state, str(weights))
     run.write_settings(settings.dump())
     run.export(generator, {"iteration": 0, "shares": [1 / len(gains)] * len(gains)})
 
@@ -49,8 +47,6 @@ def export_generator(folder: Path, out: Path) -> None:
     if out.suffix == ".safetensors":
         write_atomically(out, lambda file: save_file(state, file))
     elif out.suffix == ".pth":
-        buffer = io.BytesIO()  # torch.save reports a full disk as an error of its own
-        torch.save(dict(state), buffer)
-        write_atomically(out, lambda file: file.write_bytes(buffer.getvalue()))
+        save_pth(out, dict(state))
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors or .pth")

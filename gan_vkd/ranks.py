@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -205,6 +206,15 @@ def all_parts(part: T) -> list[T]:
     parts: list[T] = [part] * world()
     dist.all_gather_object(parts, part)
     return parts
+
+
+def require_alike(facts: Callable[[], object], where: Path) -> None:
+    """Refuses ranks that have not read the same, such as settings and images.
+
+    Averages would hide it: their weights stay equal.
+    """
+    if world() > 1 and len({repr(part) for part in all_parts(facts())}) > 1:
+        raise VkdError(f"{where}: the ranks have read other settings or other images")
 
 
 @contextmanager

@@ -1,24 +1,19 @@
 """Frozen networks by name, with their own preprocessing: to distil from and to judge with."""
 
-import argparse
-import dataclasses
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gan_vkd.checkpoint import is_foreign, load_state
-from gan_vkd.checkpoint import load_weights as load_own
+from gan_vkd.checkpoint import load_state
 from gan_vkd.config import LayerSettings, NetworkSettings, load_settings
 from gan_vkd.distill import Layer, Teacher
 from gan_vkd.errors import SettingsError, VkdError, one_line
-from gan_vkd.models.biggan import Discriminator
 from gan_vkd.models.cifar_resnet import CifarResNet
-from gan_vkd.run import Run
+from gan_vkd.weights import fill, load_foreign, unwrapped
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -34,6 +29,49 @@ CIFAR_RESNET_FILES = {
     56: "resnet56-4bfd9763.th",
     110: "resnet110-1d1ed7c2.th",
 }
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network with its weights, and what is its own.
+
+    mean, std: of its normalisation, for images in [0, 1]. size: of its images; None: any. layer:
+    where it is usually read. classifier: the module behind its features; "" for none. class_rows:
+    the classifier's weights (C, d).
+    """
+
+    network: nn.Module
+    mean: Sequence[float]
+    std: Sequence[float]
+    size: int | None = None
+    layer: str = ""
+    classifier: str = ""
+    class_rows: Tensor | None = None
+
+    def read_at(
+        self, layers: list[Layer], settings: NetworkSettings, resolution: int, device: str
+    ) -> Teacher:
+        """Frozen, on the device.
+
+        Raises:
+            SettingsError: a layer or size that is not the network's.
+        """
+        size = settings.size or self.size
+        try:
+            return Teacher(
+                self.network.to(device),
+                mean=self.mean,
+                std=self.std,
+                size=(size, size) if size else None,
+                layers=layers,
+                probe=resolution,
+                class_rows=self.class_rows,
+            )
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # networks fail on a size or layer not theirs in many ways
+            reason = one_line(error)
+            raise SettingsError(f"{settings.name}: cannot be read as asked: {reason}") from None
 
 
 def load_teacher(
@@ -54,23 +92,9 @@ def load_teacher(
         SettingsError: no such network or layer.
         VkdError: weights that are missing, cannot be fetched or do not fit.
     """
-    network, own = _build(settings)
-    own_size = own.pop("size", None)
-    size = settings.size or own_size
-    usual = own.pop("layer", "")
-    own.pop("classifier", None)
-    try:
-        return Teacher(
-            network.to(device),
-            size=(size, size) if size else None,
-            layers=[as_layer(layer, usual) for layer in layers or [settings]],
-            probe=resolution,
-            **own,
-        )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # networks fail on a size or layer that is not theirs in many ways
-        raise _unreadable(settings, error) from None
+    built = _build(settings)
+    read = [as_layer(layer, built.layer) for layer in layers or [settings]]
+    return built.read_at(read, settings, resolution, device)
 
 
 def load_recogniser(
@@ -88,41 +112,19 @@ def load_recogniser(
         SettingsError: no such network or layer.
         VkdError: weights that are missing, cannot be fetched or do not fit.
     """
-    network, own = _build(settings, whole=True)
-    own_size, classifier, usual = (
-        own.pop("size", None),
-        own.pop("classifier", ""),
-        own.pop("layer", ""),
-    )
-    size = settings.size or own_size
-    features = Layer(classifier, before=bool(classifier))
+    built = _build(settings, whole=True)
+    features = Layer(built.classifier, before=bool(built.classifier))
     if settings.layer is not None:
-        features = as_layer(settings, usual)
+        features = as_layer(settings, built.layer)
     layers = [Layer(), features]
     if early is not None:
-        layers.append(dataclasses.replace(as_layer(early, usual), rule="all"))
-    try:
-        teacher = Teacher(
-            network.to(device),
-            size=(size, size) if size else None,
-            layers=layers,
-            probe=resolution,
-            **own,
-        )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # networks fail on a size or layer that is not theirs in many ways
-        raise _unreadable(settings, error) from None
+        layers.append(replace(as_layer(early, built.layer), rule="all"))
+    teacher = built.read_at(layers, settings, resolution, device)
     if early is not None and len(shape := teacher.shapes[2]) != 4:
         raise SettingsError(
             f"{settings.name}: layer {early.layer} is no map: one image gives {shape} there"
         )
     return teacher
-
-
-def _unreadable(settings: NetworkSettings, error: Exception) -> SettingsError:
-    message = one_line(error)
-    return SettingsError(f"{settings.name}: cannot be read as asked: {message}")
 
 
 def as_layer(settings: LayerSettings, usual: str) -> Layer:
@@ -131,11 +133,8 @@ def as_layer(settings: LayerSettings, usual: str) -> Layer:
     return Layer(name, settings.pool, settings.prefix_tokens, settings.channels_last)
 
 
-def _build(settings: NetworkSettings, whole: bool = False) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with its weights, and its own mean, std, size, feature layer and classifier.
-
-    whole: with its classifier, where a network is usually read without.
-    """
+def _build(settings: NetworkSettings, whole: bool = False) -> Built:
+    """whole: with its classifier, where a network is usually read without."""
     name, weights = settings.name, settings.weights
     if name.startswith("timm/"):
         return _timm(name.removeprefix("timm/"), weights, whole)
@@ -152,7 +151,7 @@ def _build(settings: NetworkSettings, whole: bool = False) -> tuple[nn.Module, d
     )
 
 
-def _cifar_resnet(name: str, weights: str | None) -> tuple[nn.Module, dict[str, Any]]:
+def _cifar_resnet(name: str, weights: str | None) -> Built:
     depth = name.removeprefix("cifar_resnet")
     if not depth.isdigit() or int(depth) not in CIFAR_RESNET_FILES:
         known = ", ".join(f"cifar_resnet{d}" for d in CIFAR_RESNET_FILES)
@@ -168,18 +167,17 @@ def _cifar_resnet(name: str, weights: str | None) -> tuple[nn.Module, dict[str, 
             raise _unreachable(name, url, error) from None
     else:
         saved = load_foreign(Path(weights).expanduser())
-    state = saved.get("state_dict", saved)
-    if isinstance(state, dict):
-        state = {str(k).removeprefix("module."): v for k, v in state.items()}
-    load_weights(network, state, weights or name)
+    state = {str(k).removeprefix("module."): v for k, v in unwrapped(saved).items()}
+    fill(network, state, weights or name)
+    return _of_cifar(network, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _of_cifar(network: CifarResNet, mean: Sequence[float], std: Sequence[float]) -> Built:
     rows = network.linear.weight.detach()
-    return network, {
-        "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "layer": "pool", "class_rows": rows,
-        "classifier": "linear",
-    }  # fmt: skip
+    return Built(network, mean, std, layer="pool", classifier="linear", class_rows=rows)
 
 
-def _timm(name: str, weights: str | None, whole: bool) -> tuple[nn.Module, dict[str, Any]]:
+def _timm(name: str, weights: str | None, whole: bool) -> Built:
     """CLIP towers are read at their output, the joint embedding; others before the classifier."""
     import timm
     from timm.data.config import resolve_model_data_config
@@ -204,34 +202,30 @@ def _timm(name: str, weights: str | None, whole: bool) -> tuple[nn.Module, dict[
         reason = one_line(error)
         raise VkdError(f"{weights}: not weights of timm/{name} ({reason})") from None
     cfg = resolve_model_data_config(network)
-    own = {"mean": cfg["mean"], "std": cfg["std"], "size": cfg["input_size"][-1]}
-    if not clip:
-        classifier = network.get_classifier()
-        if isinstance(classifier, nn.Linear):
-            own["class_rows"] = classifier.weight.detach()
-        if whole:
-            names = network.pretrained_cfg["classifier"]
-            own["classifier"] = names if isinstance(names, str) else names[0]
-        else:
-            network.reset_classifier(0)
-    return network, own
+    built = Built(network, cfg["mean"], cfg["std"], cfg["input_size"][-1])
+    if clip:
+        return built
+    head = network.get_classifier()
+    rows = head.weight.detach() if isinstance(head, nn.Linear) else None
+    if not whole:
+        network.reset_classifier(0)
+        return replace(built, class_rows=rows)
+    names = network.pretrained_cfg["classifier"]
+    name = names if isinstance(names, str) else names[0]
+    return replace(built, class_rows=rows, classifier=name)
 
 
-def _classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _classifier(path: Path) -> Built:
     state = load_state(path)
     if state.get("kind") != "classifier":
         raise VkdError(f"{path}: not a classifier of `vkd teach`")
     network = CifarResNet(state["depth"], state["classes"])
-    load_weights(network, state["network"], str(path))
-    rows = network.linear.weight.detach()
-    return network, {
-        "mean": state["mean"], "std": state["std"], "layer": "pool", "class_rows": rows,
-        "classifier": "linear",
-    }  # fmt: skip
+    fill(network, state["network"], str(path))
+    return _of_cifar(network, state["mean"], state["std"])
 
 
 class _FeaturesOf(nn.Module):
-    def __init__(self, discriminator: Discriminator) -> None:
+    def __init__(self, discriminator: Any) -> None:
         super().__init__()
         self.discriminator = discriminator
 
@@ -239,51 +233,18 @@ class _FeaturesOf(nn.Module):
         return self.discriminator.features(images)
 
 
-def _discriminator(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _discriminator(path: Path) -> Built:
+    from gan_vkd.models.biggan import Discriminator
+    from gan_vkd.run import Run
+
     settings = load_settings(path)
     state = Run(path).latest_state()
     if state is None:
         raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
     gan = state["trained"]
     network = Discriminator(settings.data.resolution, settings.model.ch, gan["classes"])
-    load_weights(network, gan["discriminator"], str(path))
-    return _FeaturesOf(network), {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-
-
-def load_foreign(path: Path) -> dict[str, Any]:
-    """A torch or safetensors file of anybody's, read without running code.
-
-    Raises:
-        VkdError: missing, damaged, or a pickle with more than tensors in it.
-    """
-    if not path.is_file():
-        raise VkdError(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path) if is_foreign(path) else load_own(path)[0]
-        with (
-            warnings.catch_warnings(action="ignore"),  # of what it is about to refuse
-            torch.serialization.safe_globals([argparse.Namespace]),  # settings beside weights
-        ):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except VkdError:
-        raise
-    except Exception as error:  # pickle, zip and unpickling errors of many kinds
-        reason = one_line(error)
-        raise VkdError(f"{path}: not a file of weights ({reason})") from None
-    if not isinstance(saved, dict):
-        raise VkdError(f"{path}: expected a dictionary of weights, found {type(saved).__name__}")
-    return saved
-
-
-def load_weights(network: nn.Module, state: dict[str, Any], where: str) -> None:
-    """Strict loading with one line for what does not fit."""
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = lines[1] if len(lines) > 1 else lines[0]
-        raise VkdError(f"{where}: weights of another network: {reason[:200]}") from None
+    fill(network, gan["discriminator"], str(path))
+    return Built(_FeaturesOf(network), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def _unreachable(name: str, url: str, error: Exception) -> VkdError:

@@ -10,7 +10,7 @@ from gan_vkd import ranks
 from gan_vkd.config import Settings
 from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set
 from gan_vkd.devices import pick_device
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.errors import SettingsError
 from gan_vkd.evaluation import Evaluator
 from gan_vkd.features import load_bank
 from gan_vkd.gan import GAN, remedy
@@ -66,9 +66,7 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
             if distill.method == "kd_dlgm":
                 text = class_embeddings(distill.text, teacher, data.classes)
             bank = partial(load_bank, teacher, data, settings.data.flip, settings.cache_folder)
-    alike = ranks.all_parts((settings.dump(), data.fingerprint() if ranks.world() > 1 else ""))
-    if len(set(alike)) > 1:
-        raise VkdError(f"{run.path}: the ranks have read other settings or other images")
+    ranks.require_alike(lambda: (settings.dump(), data.fingerprint()), run.path)
     torch.manual_seed(settings.seed)
     try:
         gan = GAN(settings, classes, device, teacher, bank, text)

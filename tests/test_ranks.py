@@ -23,7 +23,8 @@ from gan_vkd.run import Run
 from gan_vkd.teachers import load_teacher
 from gan_vkd.training import train
 from tests.conftest import MakeSettings, until
-from tests.test_training import assert_identical
+from tests.processes import on_ranks
+from tests.states import assert_identical
 
 STEPS = 20
 
@@ -61,20 +62,6 @@ def _functions(rank: int, world: int, file: str, queue: Any) -> None:
     }
     queue.put((rank, found))
     torch.distributed.destroy_process_group()
-
-
-def on_ranks(world: int, target: Any, *args: Any) -> dict[int, Any]:
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    processes = [
-        context.Process(target=target, args=(rank, world, *args, queue)) for rank in range(world)
-    ]
-    for process in processes:
-        process.start()
-    found = dict(queue.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join()
-    return found
 
 
 def test_what_ranks_draw_gather_and_agree_on(tmp_path: Path) -> None:

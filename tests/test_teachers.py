@@ -20,7 +20,8 @@ from gan_vkd.gan import GAN
 from gan_vkd.models.cifar_resnet import CifarResNet
 from gan_vkd.run import Run
 from gan_vkd.teach import MEAN, STD, TeachSettings, measure_accuracy, teach
-from gan_vkd.teachers import load_foreign, load_teacher
+from gan_vkd.teachers import load_teacher
+from gan_vkd.weights import load_foreign
 from tests.real_data import SHARED, needs_shared
 
 RESNET = SHARED / "weights" / "cifar_resnet"

@@ -18,39 +18,7 @@ from gan_vkd.run import Run
 from gan_vkd.stopping import Stopped
 from gan_vkd.training import train
 from tests.conftest import MakeSettings, small_disk
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(node, dict):
-        return {
-            k: v for key, value in node.items() for k, v in flat(value, f"{prefix}/{key}").items()
-        }
-    if isinstance(node, list):
-        return {
-            k: v for i, value in enumerate(node) for k, v in flat(value, f"{prefix}/{i}").items()
-        }
-    return {prefix: node}
-
-
-def final_state(folder: Path) -> dict[str, Any]:
-    state = flat(load_state(Run(folder).checkpoints()[-1]))
-    return {k: v for k, v in state.items() if "seconds" not in k and "settings" not in k}
-
-
-TIMED = ("seconds", "images_per_second", "hours_left")
-
-
-def assert_identical(a: Path, b: Path) -> None:
-    left, right = final_state(a), final_state(b)
-    assert left.keys() == right.keys()
-    for key, value in left.items():
-        same = torch.equal(value, right[key]) if isinstance(value, Tensor) else value == right[key]
-        assert same, key
-    measured = [
-        [{k: v for k, v in r.items() if k not in TIMED} for r in Run(f).records("metrics")]
-        for f in (a, b)
-    ]
-    assert measured[0] == measured[1]
+from tests.states import assert_identical, flat
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int, *signals: int) -> None:

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,6 +24,7 @@ from gan_vkd.config import DataSettings, load_settings
 from gan_vkd.errors import VkdError
 from gan_vkd.run import Run
 from gan_vkd.teach import TeachSettings, teach
+from tests.states import differences
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart_whitening.yaml"
 
@@ -115,28 +115,6 @@ def finish(settings: Path, run: Path) -> None:
     said, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"{run}: exit code {process.returncode}\n{said}")
-
-
-def flat(node: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(node, dict | list):
-        items = node.items() if isinstance(node, dict) else enumerate(node)
-        return {k: v for key, value in items for k, v in flat(value, f"{name}/{key}").items()}
-    return {name: node}
-
-
-def differences(a: Path, b: Path) -> list[str]:
-    """What differs in the last checkpoints of two runs beside times and settings."""
-    left, right = (flat(load_state(Run(run).checkpoints()[-1])) for run in (a, b))
-    return [
-        key
-        for key in left | right
-        if not key.startswith(("/settings", "/progress/seconds"))
-        and not (
-            torch.equal(left[key], right[key])
-            if isinstance(left.get(key), torch.Tensor) and isinstance(right.get(key), torch.Tensor)
-            else left.get(key) == right.get(key)
-        )
-    ]
 
 
 def corrupt(file: Path, count: int, chance: random.Random) -> int:

@@ -11,8 +11,7 @@ from classification.detection.config import DetectorSettings
 from classification.detection.published import body_from_swin, from_published
 from classification.detection.vidt import ViDT
 from gan_vkd.errors import VkdError, one_line
-from gan_vkd.teachers import load_foreign
-from gan_vkd.teachers import load_weights as load_strictly
+from gan_vkd.weights import fill, load_foreign, unwrapped
 
 # timm's names of the bodies trained on ImageNet (base: on its 22,000 classes, as published)
 TIMM = {
@@ -67,7 +66,7 @@ def load_detector(settings: DetectorSettings, classes: int, teacher: bool = Fals
     merges_first = "layers.0.downsample.reduction.weight" not in saved
     own = detector.body.state_dict()
     added = {k: v for k, v in own.items() if "det_" in k or k.startswith("stages.3.merge")}
-    load_strictly(detector.body, added | body_from_swin(saved, merges_first), where)
+    fill(detector.body, added | body_from_swin(saved, merges_first), where)
     return detector
 
 
@@ -80,7 +79,7 @@ def _fill(
     if theirs != classes and not teacher:
         print(f"{where}: is of {theirs} classes; the class heads begin anew, with {classes}")
         saved = saved | {name: detector.state_dict()[name] for name in heads}
-    load_strictly(detector, saved, where)
+    fill(detector, saved, where)
     return detector
 
 
@@ -92,8 +91,7 @@ def _read(settings: DetectorSettings) -> tuple[dict[str, Tensor], str]:
         path = Path(str(settings.weights)).expanduser()
         path = path / "detector.safetensors" if path.is_dir() else path
         saved, where = load_foreign(path), str(path)
-    for wrapper in ("model", "state_dict"):
-        saved = saved.get(wrapper, saved) if isinstance(saved, dict) else {}
+    saved = unwrapped(saved)
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in saved.items()):
         raise VkdError(f"{where}: not a network's weights, each a tensor with a name")
     return saved, where

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from classification.detection.config import CocoSettings
+from gan_vkd.checkpoint import digest
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.images import BadImage, FolderSource, open_rgb
 
@@ -134,6 +135,10 @@ class Coco:
             )
         return image
 
+    def fingerprint(self) -> str:
+        """Equal for equal entries, wherever they lie."""
+        return digest(json.dumps(self.truth()), {})
+
     def truth(self) -> dict[str, Any]:
         """What the evaluation compares with, in COCO's format, crowds among it."""
         categories = [{"id": number, "name": name} for number, name in self.categories.items()]
@@ -204,7 +209,10 @@ def _images(
     if num_images is None:
         return images
     if num_images > len(images):
-        raise SettingsError(f"data.num_images = {num_images}: {file} has {len(images)} images")
+        raise SettingsError(
+            f"a subset of {num_images} (data.num_images, data.heldout_num_images): {file} has "
+            f"{len(images)} images"
+        )
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     return [images[i] for i in sorted(drawn[:num_images].tolist())]
 

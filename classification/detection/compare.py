@@ -19,14 +19,11 @@ class Detected(Measured):
     """
 
     key, name = "AP", "AP"
+    settings: DetectionSettings
 
     def __init__(self, run: Run, target: float) -> None:
         super().__init__(run)
         self.settings, self.target = run.settings(), target
-
-    @property
-    def run_settings(self) -> DetectionSettings:
-        return self.settings
 
     @property
     def caption(self) -> str:
@@ -42,10 +39,6 @@ class Detected(Measured):
     def teachers(self) -> str:
         teacher = self.settings.teacher
         return "" if teacher is None else f"ViDT {teacher.size}"
-
-    @property
-    def epochs(self) -> int:
-        return self.settings.train.epochs
 
     @property
     def _updates(self) -> dict[str, int]:

@@ -1,12 +1,12 @@
 """The settings of a detection run."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from classification.config import EpochRunSettings, EpochSettings, Rate, Triple
-from gan_vkd.config import Fraction, Positive, Section, Seed, Weight, load_as
+from classification.config import EpochRunSettings, EpochSettings, Triple
+from gan_vkd.config import Above0, Fraction, Positive, Section, Seed, Weight, load_as
 
 SizeName = Literal["nano", "tiny", "small", "base"]
 
@@ -22,7 +22,7 @@ class CocoSettings(Section):
     seed: Seed = 0  # of the subsets
     classes: Positive | None = None  # null: the largest category's number and one
     mean: Triple = (0.485, 0.456, 0.406)
-    std: tuple[Rate, Rate, Rate] = (0.229, 0.224, 0.225)
+    std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
     workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
     damaged: Literal["refuse", "skip"] = "refuse"
 
@@ -53,14 +53,12 @@ class DistillationSettings(Section):
     patches: Weight = 1.0
     body: Weight = 1.0
     neck: Weight = 1.0
-    weight: Rate = 4.0  # of their sum
+    weight: Above0 = 4.0  # of their sum
 
     @model_validator(mode="after")
     def _own_options(self) -> "DistillationSettings":
         for name in ("projection", "standardize"):
-            default = type(self).model_fields[name].default
-            if self.method != "vkd" and getattr(self, name) != default:
-                raise ValueError(f"{name} belongs to method = vkd, but method = {self.method}")
+            self._belongs(name, "method", "vkd")
         if not self.patches and not self.body and not self.neck:
             raise ValueError("patches, body and neck are all 0: nothing is taught")
         return self
@@ -102,11 +100,11 @@ class BoxAugmentSettings(Section):
 class DetectorTrainSettings(EpochSettings):
     epochs: Positive = 50
     batch_size: Positive = 16
-    lr: Rate = 1e-4  # for 16 images; scaled by batch_size
+    lr: Above0 = 1e-4  # for 16 images; scaled by batch_size
     min_lr: Weight = 1e-7
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     weight_decay: Weight = 1e-4
-    clip_norm: Rate | None = 0.1
+    clip_norm: Above0 | None = 0.1
     precision: Literal["float32", "bfloat16"] = "float32"
     teacher_precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -129,6 +127,8 @@ class DetectionSettings(EpochRunSettings):
     augment: BoxAugmentSettings = BoxAugmentSettings()
     train: DetectorTrainSettings = DetectorTrainSettings()
     evaluate: DetectorEvaluateSettings = DetectorEvaluateSettings()
+
+    may_change: ClassVar[tuple[str, ...]] = (*EpochRunSettings.may_change, "data.root")
 
     lr_batch = 16  # as in ViDT
 

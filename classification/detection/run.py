@@ -1,18 +1,16 @@
 """A detection run's folder: what every run has, and the exported detector."""
 
-import io
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from classification.detection.build import make_detector
 from classification.detection.config import DetectionSettings, DetectorSettings, load_settings
 from classification.detection.published import to_published
 from classification.detection.vidt import ViDT
-from gan_vkd.checkpoint import load_weights, save_weights, write_atomically
+from gan_vkd.checkpoint import load_weights, save_weights
 from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.folder import RunFolder
+from gan_vkd.weights import save_pth
 
 
 class Run(RunFolder):
@@ -67,9 +65,7 @@ def export_detector(run: Path, out: Path) -> str:
     if out.suffix == ".safetensors":
         save_weights(out, state, facts)
     elif out.suffix == ".pth":
-        buffer = io.BytesIO()  # torch.save reports a full disk as an error of its own
-        torch.save({"model": to_published(state)}, buffer)
-        write_atomically(out, lambda file: file.write_bytes(buffer.getvalue()))
+        save_pth(out, {"model": to_published(state)})
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors or .pth")
     return f"{out}: a ViDT {facts['detector']['size']} of {facts['classes']} classes"

@@ -56,6 +56,7 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
                 f"data.heldout = {settings.data.heldout}: nothing is to be found in it, and AP "
                 "needs something; set data.heldout=null to train without"
             )
+    ranks.require_alike(lambda: (settings.dump(), images.fingerprint()), run.path)
     facts = facts_of(settings, images.categories)
     classes = facts["classes"]
     if classes <= max(images.categories):

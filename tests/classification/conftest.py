@@ -4,8 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from classification.config import ClassifierSettings, load_settings
+from classification.data import Feed, load_training_images
+from classification.learner import Learner
+from classification.students import build_student
+from gan_vkd.teachers import load_recogniser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MakeStudent = Callable[..., ClassifierSettings]
@@ -46,3 +51,14 @@ def tiny(classifier: Path) -> MakeStudent:
         return load_settings(CONFIGS / name, [*settings, *overrides])
 
     return make
+
+
+def learner_of(settings: ClassifierSettings) -> tuple[Learner, Feed]:
+    """As a run makes them, at its first update."""
+    feed = Feed(settings, load_training_images(settings.data), "cpu")
+    early = settings.objective.early
+    asked, layers = (None, []) if early is None else (early.teacher, [early.student])
+    teachers = [load_recogniser(n, 32, "cpu", asked) for n in settings.teachers.values()]
+    torch.manual_seed(0)
+    student = build_student(settings.student, 10, len(teachers), layers)
+    return Learner(settings, student, teachers, feed.per_epoch, "cpu"), feed

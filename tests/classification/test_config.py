@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ def test_the_published_settings_of_deit() -> None:
         train, augment = settings.train, settings.augment
         assert (train.epochs, train.batch_size, settings.lr) == (300, 1024, 1e-3)
         assert (train.warmup_epochs, train.warmup_lr, train.min_lr) == (5, 1e-6, 1e-5)
-        assert (train.weight_decay, train.ema_decay) == (0.05, 0.99996)
+        assert (train.weight_decay, train.ema_decay) == (0.05, 0)  # its average is not measured
         assert (augment.mixup, augment.cutmix, augment.smoothing) == (0.8, 1, 0.1)
         assert (augment.erasing, augment.repeats, settings.student.drop_path) == (0.25, 3, 0.1)
         assert augment.policy == "rand-m9-mstd0.5-inc1"
@@ -75,8 +74,15 @@ def test_the_settings_of_vkds_released_code() -> None:
         ("cifar10_vit_vkd", ["objective=null"], "objective"),
         ("cifar10_vit", ["data.resolution=224"], "holds images of 32 or 64 pixels, not 224"),
         ("cifar10_vit", ["data.num_images=100"], "give fraction or num_images, not both"),
-        ("cifar10_vit", ["evaluate.weights=average"], "train.ema_decay = 0"),
-        ("cifar10_vit", ["data.kind=files"], "heldout = test belongs to kind = memory"),
+        ("cifar10_vit", ["data.kind=files"], "heldout = test belongs to source = cifar10"),
+        ("cifar10_vit", ["data.source=images"], "heldout = test belongs to source = cifar10"),
+        ("cifar10_vit", ["data.classes=7"], "classes belongs to kind = shards"),
+        ("cifar10_vit", ["augment.scale=[0.5, 1]"], "scale belongs to crop = resized"),
+        ("cifar10_vit", ["evaluate.crop=0.9"], "evaluate.crop belongs to data.kind = files"),
+        ("imagenet_deit_ti", ["augment.crop=padded"], "augment.crop = padded is for small images"),
+        ("cifar10_vit_hard", ["objective.token.temperature=2"],
+         "temperature belongs to kind = soft"),
+        ("cifar10_vit_dearkd", ["objective.early.teacher.pool=sum"], "a map is matched as it is"),
         ("cifar10_vit", ["data.kind=shards"], "set num_images and classes"),
         ("imagenet_deit_ti_vkd_shards", ["augment.repeats=3"], "set augment.repeats = 1"),
         ("imagenet_deit_ti", ["data.num_images=10"], "belong to kind = memory"),
@@ -91,11 +97,14 @@ def test_settings_that_contradict_are_one_line(name: str, overrides: list[str], 
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_help_comes_in_a_second() -> None:
-    def took() -> float:
-        start = time.monotonic()
-        subprocess.run([sys.executable, "-m", "classification", "--help"], check=True,
-                       capture_output=True)  # fmt: skip
-        return time.monotonic() - start
-
-    assert min(took() for _ in range(3)) < 2
+@pytest.mark.parametrize("module", ["classification", "classification.detection"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    code = (
+        f"import sys\nfrom {module}.cli import main\nsys.argv = ['x', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
+        "heavy = {'torch', 'numpy', 'timm', 'PIL', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout

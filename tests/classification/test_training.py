@@ -1,31 +1,18 @@
 """From settings to a student: resumed bit for bit, scheduled and averaged as timm does."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
-import torch
-import yaml
-from timm.scheduler import create_scheduler_v2
-from timm.utils import ModelEmaV3, accuracy
 
-from classification.config import ClassifierSettings
-from classification.data import Batch, Feed, load_heldout_images, load_training_images
-from classification.evaluation import evaluate_run, measure
+from classification.data import load_heldout_images, load_training_images
+from classification.evaluation import measure
 from classification.learner import Learner
 from classification.run import Run, read_student
-from classification.schedule import Rate
-from classification.students import build_student
 from classification.training import train
-from gan_vkd import ranks
 from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.progress import restore
-from gan_vkd.teachers import load_recogniser
 from tests.classification.conftest import MakeStudent
-from tests.test_ranks import on_ranks
-from tests.test_training import assert_identical
+from tests.states import assert_identical
 
 ARMS = ["plain", "hard", "soft", "cit", "dearkd", "vkd", "vkd_linear", "vkd_mlp", "vkd_whitening",
         "vkd_standardize", "vkd_none", "vkd_hard"]  # fmt: skip
@@ -75,131 +62,6 @@ def _dies_at(number: int) -> Any:
     return dying
 
 
-def test_the_number_of_workers_changes_nothing(tiny: MakeStudent) -> None:
-    seen = []
-    for workers in (0, 2):
-        settings = tiny(f"data.workers={workers}", "augment.erasing=0.5", "augment.repeats=3")
-        feed = Feed(settings, load_training_images(settings.data), "cpu")
-        seen.append([feed(number) for number in (0, 1, 6, 7)])
-    for one, other in zip(*seen, strict=True):
-        assert torch.equal(one.images, other.images)
-        assert torch.equal(one.labels, other.labels)
-
-
-def test_an_epoch_shows_every_image_once(tiny: MakeStudent) -> None:
-    settings = tiny("train.batch_size=25")
-    order = Feed(settings, load_training_images(settings.data), "cpu").order
-    epochs = [[index for n in range(4) for _, index in order(4 * e + n)] for e in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(100))
-    assert epochs[0] != epochs[1]
-
-
-def test_repeated_augmentation_shows_an_image_thrice(tiny: MakeStudent) -> None:
-    settings = tiny("train.batch_size=30", "augment.repeats=3")
-    order = Feed(settings, load_training_images(settings.data), "cpu").order
-    rows = [row for n in range(3) for row in order(n)]
-    counts = torch.tensor([index for _, index in rows]).bincount(minlength=100)
-    assert sorted(set(counts.tolist())) == [0, 3]
-    assert len({key for key, _ in rows}) == 90  # differently augmented
-
-
-@pytest.mark.parametrize("unit", ["epochs", "updates"])
-def test_the_schedule_is_timms(tiny: MakeStudent, unit: str) -> None:
-    settings = tiny(f"train.schedule={unit}", "train.epochs=12", "train.warmup_epochs=3")
-    ours, theirs = (torch.optim.SGD([torch.zeros(1, requires_grad=True)], settings.lr)
-                    for _ in range(2))  # fmt: skip
-    rate = Rate(ours, settings.train, 5)
-    reference, epochs = create_scheduler_v2(
-        theirs, "cosine", 12, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=3,
-        step_on_epochs=unit == "epochs", updates_per_epoch=5,
-    )  # fmt: skip
-    assert epochs == 12
-    for update in range(60):
-        rate.set(update)
-        if unit == "epochs":
-            reference.step(update // 5)
-        else:
-            reference.step_update(update)
-        assert rate.now == theirs.param_groups[0]["lr"]
-    rate.factor = 0.5
-    rate.set(7)
-    halved = rate.now
-    rate.factor = 1.0
-    rate.set(7)
-    assert halved == rate.now / 2
-
-
-def learner_of(settings: Any) -> tuple[Learner, Feed]:
-    feed = Feed(settings, load_training_images(settings.data), "cpu")
-    teachers = [load_recogniser(n, 32, "cpu") for n in settings.teachers.values()]
-    torch.manual_seed(0)
-    student = build_student(settings.student, 10, len(teachers))
-    return Learner(settings, student, teachers, feed.per_epoch, "cpu"), feed
-
-
-def test_rate_and_average_in_training_are_timms(tiny: MakeStudent) -> None:
-    settings = tiny("train.ema_decay=0.9", "train.schedule=updates")
-    learner, feed = learner_of(settings)
-    average = ModelEmaV3(learner.student.network, 0.9)
-    reference, _ = create_scheduler_v2(
-        torch.optim.SGD([torch.zeros(1, requires_grad=True)], settings.lr), "cosine", 3,
-        min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=1, step_on_epochs=False, updates_per_epoch=5,
-    )  # fmt: skip
-    for number in range(7):
-        learner.step(feed(number), number)
-        average.update(learner.student.network)
-        reference.step_update(number)
-        assert learner.rate.now == reference.optimizer.param_groups[0]["lr"]
-    assert learner.average is not None
-    states = average.module.state_dict(), learner.average.module.state_dict()
-    for name, value in states[0].items():
-        assert torch.equal(value, states[1][name]), name
-
-
-PLAIN_UPDATES = ["student.drop_path=0", "train.warmup_epochs=0", "train.lr=1e-2",
-                 "train.teacher_precision=float32"]  # fmt: skip
-
-
-def gradients(settings: ClassifierSettings, transform: Any = None) -> list[float]:
-    """Those of three updates in float64, where rounding does not grow."""
-    learner, feed = learner_of(settings)
-    for network in (learner.student, learner.objective, *learner.teachers):
-        network.double()
-    if transform is not None:
-        feed.transform, feed.resident = transform, None
-
-    def doubled(number: int) -> Batch:
-        batch = feed(number)
-        return batch._replace(images=batch.images.double())
-
-    found = []
-
-    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups:
-            found.extend([p.grad.flatten() for p in group["params"]])
-
-    learner.optimizer.register_step_pre_hook(note)
-    for number in range(3):
-        learner.step(doubled(number), number)
-    return torch.cat(found).tolist()
-
-
-def test_accumulation_is_the_whole_batch(tiny: MakeStudent) -> None:
-    whole, halves = (
-        gradients(tiny(*PLAIN_UPDATES, f"train.accumulate={parts}"), timm.data.create_transform(32))
-        for parts in (1, 2)
-    )
-    assert halves == pytest.approx(whole, abs=1e-9, rel=0)
-
-
-def test_mixed_images_are_the_same_in_parts(tiny: MakeStudent) -> None:
-    mixing = ["augment.mixup=0.8", "augment.cutmix=1.0"]
-    whole, halves = (
-        gradients(tiny(*PLAIN_UPDATES, *mixing, f"train.accumulate={parts}")) for parts in (1, 2)
-    )
-    assert halves == pytest.approx(whole, abs=1e-9, rel=0)
-
-
 def test_a_run_may_go_on_in_smaller_parts(tiny: MakeStudent, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Learner, "step", _dies_at(7))
@@ -227,72 +89,10 @@ def test_a_gradient_that_is_not_finite_is_told_before_a_checkpoint_keeps_what_it
     assert Run(tmp_path / "run").checkpoints()[-1].stem <= "00000005"
 
 
-RELATING = ["objective.features={method: spkd, projection: orthogonal, normalization: layer_norm}"]
-
-
-def _gradients_on(rank: int, world: int, text: str, file: str, queue: Any) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
-    queue.put((rank, gradients(ClassifierSettings.model_validate(yaml.safe_load(text)))))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("relating", [False, True])
-def test_two_ranks_update_as_one(relating: bool, tiny: MakeStudent, tmp_path: Path) -> None:
-    settings = tiny(*PLAIN_UPDATES, *(RELATING if relating else []))
-    alone = gradients(settings)
-    found = on_ranks(2, _gradients_on, settings.dump(), str(tmp_path / "meet"))
-    assert found[0] == found[1]
-    assert found[0] == pytest.approx(alone, abs=1e-9, rel=0)
-
-
 def test_dearkd_leaves_its_teacher(tiny: MakeStudent, tmp_path: Path) -> None:
     train(tiny("train.epochs=5", arm="dearkd"), tmp_path / "run")
     records = [r for r in Run(tmp_path / "run").records("metrics") if "label_loss" in r]
     assert ["early_loss" in record for record in records] == [True] * 20 + [False] * 5
-
-
-def test_measure_counts_as_timm_does(tiny: MakeStudent) -> None:
-    settings = tiny("evaluate.batch_size=64")
-    heldout = load_heldout_images(settings.data, None)
-    assert heldout is not None
-    torch.manual_seed(0)
-    student = build_student(settings.student, 10, 1).eval()
-    result = measure(student, settings, heldout, "cpu")
-    images = heldout.pixels.float() / 255  # type: ignore[attr-defined]
-    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (settings.data.mean, settings.data.std))
-    with torch.no_grad():
-        logits = student((images - mean) / std)
-    first, among = accuracy(logits, heldout.labels, (1, 5))
-    assert result["top1"] == pytest.approx(float(first), abs=1e-4)
-    assert result["top5"] == pytest.approx(float(among), abs=1e-4)
-    assert result["images"] == len(heldout.labels)
-
-
-def _measured_on(rank: int, world: int, folder: str, text: str, file: str, queue: Any) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
-    settings = ClassifierSettings.model_validate(yaml.safe_load(text))
-    student, facts = read_student(Path(folder))
-    heldout = load_heldout_images(settings.data, facts["classes"])
-    assert heldout is not None
-    part = ranks.own_part(len(heldout.labels))
-    result = measure(student, settings, heldout, "cpu")
-    queue.put((rank, (part.stop - part.start, result)))
-    torch.distributed.destroy_process_group()
-
-
-def test_two_ranks_measure_what_one_measures(tiny: MakeStudent, tmp_path: Path) -> None:
-    settings = tiny()
-    train(settings, tmp_path / "run")
-    alone = evaluate_run(tmp_path / "run", settings)
-    found = on_ranks(
-        2, _measured_on, str(tmp_path / "run"), settings.dump(), str(tmp_path / "meet")
-    )
-    for _, result in found.values():
-        assert result == {key: alone[key] for key in result}
-    assert found[0][0] + found[1][0] == alone["images"]
-    assert found[0][0] != found[1][0]  # 297 images: a part more for one
-    record = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text())
-    assert record["top1"] == alone["top1"]
 
 
 def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_path: Path) -> None:
@@ -344,22 +144,3 @@ def test_a_teacher_of_other_classes_is_refused(
             tiny(f"data.source={source}", "data.num_images=null", "data.heldout=null"),
             tmp_path / "run",
         )
-
-
-def test_a_run_without_heldout_images_still_leaves_its_student(
-    tiny: MakeStudent, tmp_path: Path
-) -> None:
-    settings = tiny("data.heldout=null", "train.epochs=1", arm="plain")
-    train(settings, tmp_path / "run")
-    assert read_student(tmp_path / "run")[1]["tokens"] == 0
-    with pytest.raises(SettingsError, match="nothing to measure on"):
-        evaluate_run(tmp_path / "run", settings)
-
-
-def test_restoring_gives_back_all_that_is_trained(tiny: MakeStudent, tmp_path: Path) -> None:
-    settings = tiny("train.epochs=1", "train.ema_decay=0.5")
-    train(settings, tmp_path / "run")
-    learner, _ = learner_of(settings)
-    progress = restore(Run(tmp_path / "run"), learner, settings, "cpu")
-    assert progress is not None
-    assert progress.iteration == progress.total == 5

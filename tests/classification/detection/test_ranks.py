@@ -18,7 +18,7 @@ from classification.detection.training import train
 from classification.detection.vidt import Tokens
 from tests.classification.detection.conftest import MakeDetection
 from tests.classification.detection.test_distillation import drawn
-from tests.test_ranks import on_ranks
+from tests.processes import on_ranks
 
 METHODS = ["vkd", "token_matching"]
 

@@ -22,7 +22,7 @@ from classification.detection.vidt import ViDT
 from gan_vkd import devices
 from gan_vkd.errors import SettingsError, VkdError
 from tests.classification.detection.conftest import CONFIGS, MakeDetection, write_coco
-from tests.test_training import assert_identical
+from tests.states import assert_identical
 
 ARMS = ["plain", "vkd", "token_matching"]
 SMALL = {"size": "nano", "queries": 6, "width": 32, "layers": 2, "hidden": 32}

@@ -1,0 +1,215 @@
+"""The update of a student: its schedule, its average, in parts and on ranks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+
+from classification import learner as learner_module
+from classification.config import ClassifierSettings
+from classification.data import Batch
+from classification.learner import make_mix
+from classification.run import Run
+from classification.schedule import Rate
+from gan_vkd.progress import Progress, restore, save
+from tests.classification.conftest import MakeStudent, learner_of
+from tests.processes import on_ranks
+from tests.states import flat
+
+
+@pytest.mark.parametrize("unit", ["epochs", "updates"])
+def test_the_schedule_is_timms(tiny: MakeStudent, unit: str) -> None:
+    settings = tiny(
+        f"train.schedule={unit}", "train.epochs=12", "train.warmup_epochs=3",
+        "train.cooldown_epochs=2",
+    )  # fmt: skip
+    ours, theirs = (torch.optim.SGD([torch.zeros(1, requires_grad=True)], settings.lr)
+                    for _ in range(2))  # fmt: skip
+    rate = Rate(ours, settings.train, 5)
+    reference, epochs = create_scheduler_v2(
+        theirs, "cosine", 10, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=3, cooldown_epochs=2,
+        step_on_epochs=unit == "epochs", updates_per_epoch=5,
+    )  # fmt: skip
+    assert epochs == 12
+    for update in range(60):
+        rate.set(update)
+        if unit == "epochs":
+            reference.step(update // 5)
+        else:
+            reference.step_update(update)
+        assert rate.now == theirs.param_groups[0]["lr"]
+    rate.factor = 0.5
+    rate.set(7)
+    halved = rate.now
+    rate.factor = 1.0
+    rate.set(7)
+    assert halved == rate.now / 2
+
+
+def test_rate_and_average_in_training_are_timms(tiny: MakeStudent) -> None:
+    settings = tiny("train.ema_decay=0.9", "train.schedule=updates")
+    learner, feed = learner_of(settings)
+    average = ModelEmaV3(learner.student.network, 0.9)
+    reference, _ = create_scheduler_v2(
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], settings.lr), "cosine", 3,
+        min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=1, step_on_epochs=False, updates_per_epoch=5,
+    )  # fmt: skip
+    for number in range(7):
+        learner.step(feed(number), number)
+        average.update(learner.student.network)
+        reference.step_update(number)
+        assert learner.rate.now == reference.optimizer.param_groups[0]["lr"]
+    assert learner.average is not None
+    states = average.module.state_dict(), learner.average.module.state_dict()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_weights_decay_but_not_gains_biases_positions_and_what_is_thrown_away(
+    tiny: MakeStudent,
+) -> None:
+    learner, _ = learner_of(tiny("train.weight_decay=0.07", arm="dearkd"))
+    names = {p: name for name, p in learner.student.network.named_parameters()}
+    decays = {}
+    for group in learner.optimizer.param_groups:
+        for p in group["params"]:
+            decays[names.get(p, "thrown away")] = group["weight_decay"]
+    assert decays.keys() == {*names.values(), "thrown away"}
+    for name, decay in decays.items():
+        spared = name.endswith(("bias", "_token", "pos_embed", "thrown away")) or "norm" in name
+        assert decay == (0 if spared else 0.07), name
+
+
+def test_the_gradient_is_cut_to_the_norm(tiny: MakeStudent) -> None:
+    learner, feed = learner_of(tiny("train.clip_norm=1e-3"))
+    found: list[torch.Tensor] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        learnt = [p for group in optimizer.param_groups for p in group["params"]]
+        found.append(torch.nn.utils.get_total_norm([p.grad for p in learnt if p.grad is not None]))
+
+    learner.optimizer.register_step_pre_hook(note)
+    told = learner.step(feed(0), 0)
+    assert float(found[0]) == pytest.approx(1e-3, rel=1e-3)
+    assert float(told["gradient_norm"]) > 1e-2, "it tells the norm before"
+
+
+def test_labels_are_smoothed_and_mixing_is_timms(
+    tiny: MakeStudent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 1, 4]))
+    images, targets = make_mix(tiny("augment.smoothing=0.3"), 5)(batch)
+    assert images is batch.images
+    expected = torch.full((4, 5), 0.06).scatter(1, batch.labels[:, None], 0.7 + 0.06)
+    torch.testing.assert_close(targets, expected)
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(learner_module, "Mixup", lambda **options: asked.update(options))
+    make_mix(
+        tiny("augment.mixup=0.1", "augment.cutmix=0.2", "augment.mix_probability=0.3",
+             "augment.switch_probability=0.4", "augment.smoothing=0.5"), 5,
+    )  # fmt: skip
+    assert asked == {
+        "mixup_alpha": 0.1, "cutmix_alpha": 0.2, "prob": 0.3, "switch_prob": 0.4,
+        "label_smoothing": 0.5, "num_classes": 5,
+    }  # fmt: skip
+
+
+def test_teachers_see_the_images_in_their_own_normalisation(tiny: MakeStudent) -> None:
+    settings = tiny("data.mean=[0.1, 0.2, 0.3]", "data.std=[0.4, 0.5, 0.6]",
+                    "train.teacher_precision=float32", arm="dearkd")  # fmt: skip
+    learner, feed = learner_of(settings)
+    images = feed(0).images
+    (verdict,) = learner.ask(images)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (settings.data.mean, settings.data.std))
+    raw = images * std + mean
+    network = learner.teachers[0].network
+    x = (raw - 0.5) / 0.5  # as `vkd teach` trains
+    torch.testing.assert_close(verdict.logits, network(x))
+    torch.testing.assert_close(verdict.logits, network.linear(verdict.features))
+    maps = network.layer1(torch.relu(network.bn1(network.conv1(x))))
+    torch.testing.assert_close(verdict.early, maps)
+
+
+def test_a_checkpoint_gives_back_all_that_is_trained(tiny: MakeStudent, tmp_path: Path) -> None:
+    settings = tiny("train.ema_decay=0.5", arm="vkd_whitening")
+    (learner, feed), (other, _) = learner_of(settings), learner_of(settings)
+    for number in range(2):
+        learner.step(feed(number), number)
+    run = Run(tmp_path / "run")
+    save(run, learner, Progress(iteration=2, total=15), settings, "cpu")
+    progress = restore(run, other, settings, "cpu")
+    assert progress is not None
+    assert (progress.iteration, progress.total) == (2, 15)
+    ours, theirs = flat(learner.state()), flat(other.state())
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        same = torch.equal(value, theirs[name]) if torch.is_tensor(value) else value == theirs[name]
+        assert same, name
+
+
+PLAIN_UPDATES = ["student.drop_path=0", "train.warmup_epochs=0", "train.lr=1e-2",
+                 "train.teacher_precision=float32"]  # fmt: skip
+
+
+def gradients(settings: ClassifierSettings, transform: Any = None) -> list[float]:
+    """Those of three updates in float64, where rounding does not grow."""
+    learner, feed = learner_of(settings)
+    for network in (learner.student, learner.objective, *learner.teachers):
+        network.double()
+    if transform is not None:
+        feed.transform, feed.resident = transform, None
+
+    def doubled(number: int) -> Batch:
+        batch = feed(number)
+        return batch._replace(images=batch.images.double())
+
+    found = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            found.extend([p.grad.flatten() for p in group["params"]])
+
+    learner.optimizer.register_step_pre_hook(note)
+    for number in range(3):
+        learner.step(doubled(number), number)
+    return torch.cat(found).tolist()
+
+
+def test_accumulation_is_the_whole_batch(tiny: MakeStudent) -> None:
+    whole, halves = (
+        gradients(tiny(*PLAIN_UPDATES, f"train.accumulate={parts}"), timm.data.create_transform(32))
+        for parts in (1, 2)
+    )
+    assert halves == pytest.approx(whole, abs=1e-9, rel=0)
+
+
+def test_mixed_images_are_the_same_in_parts(tiny: MakeStudent) -> None:
+    mixing = ["augment.mixup=0.8", "augment.cutmix=1.0"]
+    whole, halves = (
+        gradients(tiny(*PLAIN_UPDATES, *mixing, f"train.accumulate={parts}")) for parts in (1, 2)
+    )
+    assert halves == pytest.approx(whole, abs=1e-9, rel=0)
+
+
+RELATING = ["objective.features={method: spkd, projection: orthogonal, normalization: layer_norm}"]
+
+
+def _gradients_on(rank: int, world: int, text: str, file: str, queue: Any) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
+    queue.put((rank, gradients(ClassifierSettings.model_validate(yaml.safe_load(text)))))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("relating", [False, True])
+def test_two_ranks_update_as_one(relating: bool, tiny: MakeStudent, tmp_path: Path) -> None:
+    settings = tiny(*PLAIN_UPDATES, *(RELATING if relating else []))
+    alone = gradients(settings)
+    found = on_ranks(2, _gradients_on, settings.dump(), str(tmp_path / "meet"))
+    assert found[0] == found[1]
+    assert found[0] == pytest.approx(alone, abs=1e-9, rel=0)

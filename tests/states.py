@@ -1,0 +1,43 @@
+"""Whether two runs ended with the same bits and told the same."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_vkd.checkpoint import load_state
+from gan_vkd.folder import RunFolder
+
+TIMED = ("seconds", "images_per_second", "hours_left")
+
+
+def flat(node: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(node, dict | list | tuple):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        return {k: v for key, value in items for k, v in flat(value, f"{name}/{key}").items()}
+    return {name: node}
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """What differs in the last checkpoints of two runs beside times and settings."""
+    left, right = (flat(load_state(RunFolder(run).checkpoints()[-1])) for run in (a, b))
+    return [
+        key
+        for key in left | right
+        if not key.startswith(("/settings", "/progress/seconds"))
+        and not (
+            torch.equal(left[key], right[key])
+            if isinstance(left.get(key), torch.Tensor) and isinstance(right.get(key), torch.Tensor)
+            else left.get(key) == right.get(key)
+        )
+    ]
+
+
+def assert_identical(a: Path, b: Path) -> None:
+    """The last checkpoints and all records, but for times and settings."""
+    assert not differences(a, b)
+    told = [
+        [{k: v for k, v in record.items() if k not in TIMED} for record in records]
+        for records in (RunFolder(run).records("metrics") for run in (a, b))
+    ]
+    assert told[0] == told[1]
