@@ -33,26 +33,33 @@ def requiring(tokens: Tokens) -> Tokens:
     return tokens
 
 
-def test_vkd_is_smooth_l1_of_standardised_rows() -> None:
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("standardized", ["both", "teacher", "none"])
+def test_vkd_is_smooth_l1_of_standardised_rows_without_padding(
+    standardized: Any, padded: bool
+) -> None:
     torch.manual_seed(0)
-    vkd = DetectionVkD(DistillationSettings(patches=0.5, neck=2.0), 4, 6)
-    student, teacher = requiring(drawn(4, 1)), requiring(drawn(6, 2))
+    settings = DistillationSettings(patches=0.5, body=3.0, neck=2.0, standardize=standardized)
+    vkd = DetectionVkD(settings, 4, 6)
+    student, teacher = requiring(drawn(4, 1, padded=padded)), requiring(drawn(6, 2, padded=padded))
     losses = vkd(student, teacher)
 
     def term(i: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         p = vkd.projections[i].project.matrix()
         torch.testing.assert_close(p.T @ p, torch.eye(4), atol=1e-5, rtol=0)
-        x = x.reshape(-1, 4) @ p.T
-        y = y.reshape(-1, 6)
-        x, y = ((z - z.mean(0)) / (z.var(0) + 1e-5).sqrt() for z in (x, y))
+        x, y = x.reshape(-1, 4) @ p.T, y.reshape(-1, 6)
+        if standardized != "none":
+            y = (y - y.mean(0)) / (y.var(0) + 1e-5).sqrt()
+        if standardized == "both":
+            x = (x - x.mean(0)) / (x.var(0) + 1e-5).sqrt()
         return F.smooth_l1_loss(x, y)
 
-    patches = [
-        term(i, student.patches[i].permute(0, 2, 3, 1), teacher.patches[i].permute(0, 2, 3, 1))
-        for i in range(4)
-    ]
+    def seen(tokens: Tokens, i: int) -> torch.Tensor:
+        return tokens.patches[i].permute(0, 2, 3, 1)[~tokens.paddings[i]]
+
+    patches = [term(i, seen(student, i), seen(teacher, i)) for i in range(4)]
     torch.testing.assert_close(losses["patch_loss"], 0.5 * sum(patches))
-    torch.testing.assert_close(losses["body_loss"], term(4, student.body, teacher.body))
+    torch.testing.assert_close(losses["body_loss"], 3 * term(4, student.body, teacher.body))
     torch.testing.assert_close(losses["neck_loss"], 2 * term(5, student.neck, teacher.neck))
     sum(losses.values()).backward()
     assert student.body.grad is not None
@@ -94,13 +101,14 @@ def test_without_standardisation_it_is_smooth_l1() -> None:
 
 
 def test_token_matching_is_the_root_of_summed_distances() -> None:
-    matching = TokenMatching(DistillationSettings(method="token_matching"), 6, 6)
+    settings = DistillationSettings(method="token_matching", patches=0.5, body=3.0, neck=2.0)
+    matching = TokenMatching(settings, 6, 6)
     student, teacher = drawn(6, 1), drawn(6, 2)
     total = 0.0
     for x, y in zip(student.patches, teacher.patches, strict=True):
-        total += float((x - y).square().sum(1).sqrt().mean())
-    total += float((student.body - teacher.body).square().sum(2).sqrt().mean())
-    total += 3 * float((student.neck - teacher.neck).square().sum(3).sqrt().mean())
+        total += 0.5 * float((x - y).square().sum(1).sqrt().mean())
+    total += 3 * float((student.body - teacher.body).square().sum(2).sqrt().mean())
+    total += 2 * 3 * float((student.neck - teacher.neck).square().sum(3).sqrt().mean())
     found = matching(student, teacher)
     assert float(found["token_loss"]) == pytest.approx(total**0.5, rel=1e-5)
 

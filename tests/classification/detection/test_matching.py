@@ -12,7 +12,10 @@ from classification.detection.criterion import set_losses
 from classification.detection.matching import Targets, cost, match
 from classification.detection.vidt import Outputs, Tokens
 
-SETTINGS = CriterionSettings()
+SETTINGS = CriterionSettings(
+    class_weight=1.5, box_weight=4.0, giou_weight=3.0, cost_class=0.7, cost_box=2.5, cost_giou=1.2,
+    focal_alpha=0.3, focal_gamma=1.5,
+)  # fmt: skip
 NOTHING = Tokens([], [], torch.empty(0), torch.empty(0))
 
 
@@ -33,11 +36,12 @@ def drawn(
 
 def slow_cost(logits, box, label: int, target) -> float:
     p = 1 / (1 + math.exp(-float(logits[label])))
-    present = 0.25 * (1 - p) ** 2 * -math.log(p + 1e-8)
-    absent = 0.75 * p**2 * -math.log(1 - p + 1e-8)
+    present = 0.3 * (1 - p) ** 1.5 * -math.log(p + 1e-8)
+    absent = 0.7 * p**1.5 * -math.log(1 - p + 1e-8)
     distance = sum(abs(float(a) - float(b)) for a, b in zip(box, target, strict=True))
     corners = [box_convert(x[None], "cxcywh", "xyxy") for x in (box, target)]
-    return 2 * (present - absent) + 5 * distance - 2 * float(generalized_box_iou(*corners))
+    overlap = float(generalized_box_iou(*corners))
+    return 0.7 * (present - absent) + 2.5 * distance - 1.2 * overlap
 
 
 @pytest.mark.parametrize("counts", [[2, 3], [0, 1], [4, 0], [6, 2], [0, 0]])
@@ -86,16 +90,16 @@ def test_losses_are_those_of_the_transcription(counts: list[int]) -> None:
         for c in range(5):
             p = float(logits[(*place, c)].double().sigmoid())
             if labelled.get(place) == c:
-                classes += 0.25 * (1 - p) ** 2 * -math.log(p)
+                classes += 0.3 * (1 - p) ** 1.5 * -math.log(p)
             else:
-                classes += 0.75 * p**2 * -math.log(1 - p)
+                classes += 0.7 * p**1.5 * -math.log(1 - p)
     for k, b, q, t in matches:
         ours, theirs = boxes[k, b, q], targets.boxes[t]
         distance += float((ours - theirs).abs().sum())
         corners = [box_convert(x[None], "cxcywh", "xyxy") for x in (ours, theirs)]
         overlap += 1 - float(generalized_box_iou(*corners))
     objects = max(1, sum(counts))
-    expected = {"class_loss": 2 * classes, "box_loss": 5 * distance, "giou_loss": 2 * overlap}
+    expected = {"class_loss": 1.5 * classes, "box_loss": 4 * distance, "giou_loss": 3 * overlap}
     assert losses.keys() == expected.keys()
     for name, loss in losses.items():
         assert float(loss) == pytest.approx(expected[name] / objects, rel=1e-4, abs=1e-6)

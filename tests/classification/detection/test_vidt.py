@@ -15,7 +15,7 @@ from classification.detection.swin import (
     shift_bias,
     sine_position,
 )
-from classification.detection.vidt import ViDT, share_inside
+from classification.detection.vidt import NeckLayer, ViDT, share_inside
 from tests.real_data import SHARED, needs_shared
 
 MILLIONS = {"nano": 15.73, "tiny": 37.96, "small": 60.47, "base": 99.96}
@@ -176,3 +176,52 @@ def test_every_predictor_refines_the_box_before_it() -> None:
     logit = torch.logit(boxes[0, ..., 0]) + 0.5
     torch.testing.assert_close(moved[1, ..., 0], logit.sigmoid(), atol=1e-4, rtol=0)
     torch.testing.assert_close(moved[2, ..., 0], moved[1, ..., 0], atol=1e-4, rtol=0)
+
+
+def test_no_gradient_goes_through_a_box_to_the_predictor_before_it() -> None:
+    torch.manual_seed(0)
+    detector = ViDT(SMALL, 5, queries=3, width=32, layers=1, dropout=0.0)
+    with torch.no_grad():
+        for head in detector.box_heads:
+            head.layers[-1].weight.normal_(std=0.1)
+    said = detector(torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool))
+    said.boxes[1].sum().backward()
+    assert not detector.box_heads[0].layers[-1].weight.grad.any()
+    assert detector.box_heads[1].layers[-1].weight.grad.any()
+
+
+def test_boxes_are_looked_for_in_the_part_that_the_image_takes() -> None:
+    """Boxes are relative to the image, places in the maps to the image with its padding."""
+    torch.manual_seed(0)
+    detector = ViDT(SMALL, 5, queries=3, width=32, layers=1).eval()
+    padding = torch.zeros(1, 64, 64, dtype=torch.bool)
+    padding[:, :, 32:] = True
+    asked: list[torch.Tensor] = []
+    attention = detector.neck[0].cross_attn
+    attention.register_forward_pre_hook(lambda module, args: asked.append(args[1]))
+    said = detector(torch.randn(1, 3, 64, 64), padding)
+    for level, scale in enumerate(said.tokens.paddings):
+        width = float((~scale[0, 0]).float().mean())
+        share = torch.tensor([width, 1, width, 1])
+        torch.testing.assert_close(asked[0][:, :, level], said.boxes[0] * share)
+    assert float((~said.tokens.paddings[0][0, 0]).float().mean()) == 0.5
+
+
+@torch.no_grad()
+def test_a_layer_of_the_neck_is_its_formula() -> None:
+    """Self-attention, deformable attention and an MLP, each added to the tokens and normed."""
+    torch.manual_seed(0)
+    layer = NeckLayer(32, 16, dropout=0.1).eval()
+    for name, parameter in layer.named_parameters():
+        if name.startswith("norm"):
+            parameter.add_(torch.randn_like(parameter) / 2)
+    det, position = torch.randn(2, 3, 32), torch.randn(1, 3, 32)
+    maps = [torch.randn(2, 32, side, side) for side in (8, 4, 2, 1)]
+    paddings = [torch.zeros(2, side, side, dtype=torch.bool) for side in (8, 4, 2, 1)]
+    boxes = torch.rand(2, 3, 4, 4) / 2 + 0.25
+    asking = det + position
+    x = layer.norm2(det + layer.self_attn(asking, asking, det)[0])
+    x = layer.norm1(x + layer.cross_attn(x + position, boxes, maps, paddings))
+    hidden = (x @ layer.linear1.weight.T + layer.linear1.bias).clamp_min(0)
+    x = layer.norm3(x + hidden @ layer.linear2.weight.T + layer.linear2.bias)
+    torch.testing.assert_close(layer(det, position, boxes, maps, paddings), x)

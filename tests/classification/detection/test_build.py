@@ -1,0 +1,105 @@
+"""Detectors begin with weights of many kinds."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from classification.detection.build import load_detector, make_detector
+from classification.detection.config import DetectorSettings
+from classification.detection.published import to_published
+from classification.detection.run import Run
+from classification.detection.vidt import ViDT
+from gan_vkd.errors import VkdError
+
+SMALL = {"size": "nano", "queries": 6, "width": 32, "layers": 2, "hidden": 32}
+
+
+def test_weights_of_all_kinds_fill_what_they_have(tmp_path: Path) -> None:
+    settings = DetectorSettings(**SMALL)
+    torch.manual_seed(1)
+    theirs = make_detector(settings, 4)
+    published = tmp_path / "vidt.pth"
+    saved = {"model": to_published(theirs.state_dict()), "args": argparse.Namespace(lr=1e-4)}
+    torch.save(saved, published)
+    for weights in (published, _as_run(theirs, tmp_path)):
+        loaded = load_detector(settings.model_copy(update={"weights": str(weights)}), 4)
+        for name, value in theirs.state_dict().items():
+            assert torch.equal(value, loaded.state_dict()[name])
+    swin = {
+        name.removeprefix("backbone."): value
+        for name, value in saved["model"].items()
+        if name.startswith("backbone.") and "det_" not in name and "layers.3.down" not in name
+        and "norm2" not in name.split("downsample.")[-1] and "expansion" not in name
+        and not name.startswith("backbone.norm")
+    }  # fmt: skip
+    swin |= {f"layers.{i}.blocks.{j}.norm2.{part}": saved["model"][
+        f"backbone.layers.{i}.blocks.{j}.norm2.{part}"]
+        for i, depth in enumerate((2, 2, 6, 2)) for j in range(depth) for part in ("weight", "bias")
+    }  # fmt: skip
+    torch.save({"model": swin | {"norm.weight": torch.ones(384)}}, tmp_path / "swin.pth")
+    loaded = load_detector(settings.model_copy(update={"weights": str(tmp_path / "swin.pth")}), 4)
+    assert torch.equal(
+        loaded.body.stages[2].blocks[5].mlp.fc1.weight,
+        theirs.body.stages[2].blocks[5].mlp.fc1.weight,
+    )
+    assert not torch.equal(loaded.body.det_token, theirs.body.det_token)
+
+
+def test_weights_of_other_classes_begin_a_student_and_a_teacher_keeps_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = DetectorSettings(**SMALL)
+    theirs, file = make_detector(settings, 7).state_dict(), tmp_path / "other.pth"
+    torch.save({"model": to_published(theirs)}, file)
+    named = settings.model_copy(update={"weights": str(file)})
+    student = load_detector(named, 4).state_dict()
+    assert (
+        "other.pth: is of 7 classes; the class heads begin anew, with 4" in capsys.readouterr().out
+    )
+    for name, value in theirs.items():
+        if name.startswith("class_heads."):
+            assert len(student[name]) == 4
+        else:
+            assert torch.equal(value, student[name])
+    for name, value in load_detector(named, 4, teacher=True).state_dict().items():
+        assert torch.equal(value, theirs[name])
+    assert not capsys.readouterr().out
+
+
+def _as_run(detector: ViDT, tmp_path: Path) -> Path:
+    run = Run(tmp_path / "as_run")
+    facts = {"detector": SMALL | {"dropout": 0.1}, "classes": 4, "categories": {}}
+    run.export(detector, facts)
+    return run.path
+
+
+def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+    settings = DetectorSettings(**SMALL)
+    file = tmp_path / "other.pth"
+    wider = make_detector(settings.model_copy(update={"hidden": 2 * settings.hidden}), 4)
+    torch.save(to_published(wider.state_dict()), file)
+    with pytest.raises(VkdError, match=r"other.pth: weights of another network") as caught:
+        load_detector(settings.model_copy(update={"weights": str(file)}), 4)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(VkdError, match="no such file"):
+        load_detector(settings.model_copy(update={"weights": str(tmp_path / "none.pth")}), 4)
+    for odd in ({0: torch.ones(1)}, {"model": 3}, {"model": [1]}, {"state_dict": {"a": 1}}):
+        torch.save(odd, file)
+        with pytest.raises(VkdError, match=r"other.pth: .*weights"):
+            load_detector(settings.model_copy(update={"weights": str(file)}), 4)
+    torch.save({"patch_embed.norm.weight": torch.ones(48)}, file)
+    with pytest.raises(VkdError, match="a body without a neck cannot teach"):
+        load_detector(settings.model_copy(update={"weights": str(file)}), 4, teacher=True)
+
+
+def test_a_damaged_detector_teaches_nothing(tmp_path: Path) -> None:
+    folder = _as_run(make_detector(DetectorSettings(**SMALL), 4), tmp_path)
+    file = folder / "detector.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    settings = DetectorSettings(**SMALL, weights=str(folder))
+    with pytest.raises(VkdError, match="its checksum does not match"):
+        load_detector(settings, 4, teacher=True)

@@ -1,0 +1,83 @@
+"""A detector's update: what it is taught by, what decays, what it learns."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from classification.detection.build import load_detector, make_detector
+from classification.detection.coco import Coco
+from classification.detection.config import DetectionSettings
+from classification.detection.criterion import set_losses
+from classification.detection.data import Feed
+from classification.detection.learner import Learner
+from gan_vkd import devices
+from tests.classification.detection.conftest import MakeDetection
+
+
+def learner_of(settings: DetectionSettings) -> tuple[Learner, Feed]:
+    feed = Feed(settings, Coco(Path(settings.data.root), "made"), "cpu")
+    torch.manual_seed(0)
+    detector = make_detector(settings.student, 4)
+    teacher = load_detector(settings.teacher, 4, teacher=True) if settings.teacher else None
+    return Learner(settings, detector, teacher, feed.per_epoch, "cpu"), feed
+
+
+def test_an_update_is_taught_by_the_objects_and_by_the_weighted_tokens(
+    tiny_detection: MakeDetection,
+) -> None:
+    learner, feed = learner_of(tiny_detection("distill.weight=3", "student.dropout=0"))
+    assert learner.teacher is not None
+    assert learner.distill is not None
+    learner.detector.eval()  # without stochastic depth
+    batch = feed(0)
+    losses = learner.losses(batch, 0)
+    said = learner.detector(batch.images, batch.padding)
+    taught = learner.teacher(batch.images, batch.padding)
+    expected = set_losses(said, batch.targets, learner.settings.criterion)
+    terms = learner.distill(said.tokens, taught.tokens)
+    expected |= {name: 3 * term for name, term in terms.items()}
+    assert losses.keys() == expected.keys()
+    for name, loss in expected.items():
+        torch.testing.assert_close(losses[name], loss)
+
+
+def test_weights_decay_as_in_vidt(tiny_detection: MakeDetection) -> None:
+    learner, _ = learner_of(tiny_detection("train.weight_decay=0.07"))
+    names = {p: name for name, p in learner.detector.named_parameters()}
+    for group in learner.optimizer.param_groups:
+        for p in group["params"]:
+            name = names.get(p, "thrown away")
+            body = name.startswith("body.")
+            spared = body and (p.ndim < 2 or name in ("body.det_token", "body.det_position"))
+            expected = 0 if spared or name == "thrown away" else 0.07
+            assert group["weight_decay"] == expected, name
+
+
+def test_it_learns_what_it_sees(tiny_detection: MakeDetection) -> None:
+    settings = tiny_detection(
+        "train.epochs=40", "train.lr=8e-3", "student.dropout=0",
+        "augment={scales: [64], longest: 64, flip: 0, crop_scales: []}", arm="plain",
+    )  # fmt: skip
+    learner, feed = learner_of(settings)
+    told = [learner.step(feed(i), i) for i in range(60)]
+    losses = [float(sum(x for name, x in t.items() if "loss" in name)) for t in told]
+    assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
+
+
+@pytest.mark.parametrize("projection", ["orthogonal", "linear", "mlp"])
+def test_bfloat16_leaves_boxes_and_distillation_in_float32(
+    projection: str, tiny_detection: MakeDetection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_is_lowered", lambda kind: True)
+    settings = tiny_detection(
+        "train.precision=bfloat16", "train.teacher_precision=bfloat16",
+        f"distill.projection={projection}",
+    )  # fmt: skip
+    learner, feed = learner_of(settings)
+    batch = feed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        said = learner.detector(batch.images, batch.padding)
+    assert said.boxes.dtype == torch.float32
+    losses = learner.step(feed(0), 0)
+    assert all(loss.isfinite() for loss in losses.values())
