@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from gan_vkd import ranks
 from gan_vkd.config import Settings
 from gan_vkd.data import Batches, load_training_set
+from gan_vkd.errors import VkdError
 from gan_vkd.evaluation import Evaluator
 from gan_vkd.features import load_bank
 from gan_vkd.gan import GAN
@@ -34,6 +36,14 @@ def alone() -> bool:
 
 
 # the functions
+
+
+def _refusal(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except VkdError as error:
+        return str(error)
+    return ""
 
 
 def _functions(rank: int, world: int, file: str, queue: Any) -> None:
@@ -59,6 +69,8 @@ def _functions(rank: int, world: int, file: str, queue: Any) -> None:
         "largest": ranks.largest(rank),
         "from first": ranks.from_first(lambda: {"rank": rank}),
         "all parts": ranks.all_parts(rank * 2),
+        "unlike": _refusal(lambda: ranks.require_alike(lambda: rank, Path("run"))),
+        "alike": _refusal(lambda: ranks.require_alike(lambda: ["same"], Path("run"))),
     }
     queue.put((rank, found))
     torch.distributed.destroy_process_group()
@@ -80,11 +92,13 @@ def test_what_ranks_draw_gather_and_agree_on(tmp_path: Path) -> None:
         assert found[rank]["largest"] == 1
         assert found[rank]["from first"] == {"rank": 0}
         assert found[rank]["all parts"] == [0, 2]
+        assert found[rank]["unlike"] == "run: the ranks have read other settings or other images"
+        assert found[rank]["alike"] == ""
 
 
 def test_one_process_is_the_whole() -> None:
     x = torch.ones(2)
-    assert ranks.mean(x) is not None
+    assert torch.equal(ranks.mean(x), x)
     assert ranks.total(x) is x
     assert ranks.gather(x) is x
     assert ranks.own_part(5) == slice(0, 5)
@@ -223,7 +237,14 @@ class Launched:
 def written(small: MakeSettings, tmp_path: Path) -> Path:
     """Settings in a file; a checkpoint every iteration."""
     file = tmp_path / "settings.yaml"
-    file.write_text(small("train.checkpoint_every=1", "train.iterations=8", "seed=3").dump())
+    file.write_text(small("train.checkpoint_every=1", "train.iterations=30", "seed=3").dump())
+    return file
+
+
+def endless(written: Path) -> Path:
+    """The same run, which nobody waits for."""
+    file = written.with_name("endless.yaml")
+    file.write_text(written.read_text().replace("iterations: 30", "iterations: 100000"))
     return file
 
 
@@ -244,7 +265,7 @@ def test_a_killed_rank_ends_the_others_and_the_restart_is_the_undisturbed_run(
     said = killed.wait()
     assert killed.process.returncode == 0, said
     assert time.monotonic() - since < 120
-    assert said.count("from iteration 0 of 8") == 1
+    assert said.count("from iteration 0 of 30") == 1
     assert said.count("2 ranks") == 2, "it went on from a checkpoint by itself"
     assert_identical(tmp_path / "whole", tmp_path / "killed")
 
@@ -253,7 +274,8 @@ def test_a_killed_rank_ends_the_others_and_the_restart_is_the_undisturbed_run(
 def test_a_rank_that_is_lost_for_good_ends_the_run_within_a_minute(
     written: Path, tmp_path: Path
 ) -> None:
-    run = Launched(written, tmp_path / "run", 2)
+    file = endless(written)
+    run = Launched(file, tmp_path / "run", 2)
     until(lambda: len(Run(tmp_path / "run").checkpoints()) > 1, 120)
     others = run.ranks()
     os.kill(others[1], signal.SIGKILL)
@@ -267,9 +289,9 @@ def test_a_rank_that_is_lost_for_good_ends_the_run_within_a_minute(
 def test_ranks_that_run_out_of_time_stop_together_and_are_not_started_anew(
     written: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "long.yaml"
-    file.write_text(written.read_text().replace("iterations: 8", "iterations: 100000"))
-    run = Launched(file, tmp_path / "run", 2, "--max-restarts=1", own=("--max-time", "1s"))
+    run = Launched(
+        endless(written), tmp_path / "run", 2, "--max-restarts=1", own=("--max-time", "1s")
+    )
     said = run.wait()
     assert run.process.returncode == 0, said
     assert said.count("out of its time") == 1
@@ -281,7 +303,7 @@ def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_says_so(
 ) -> None:
     said = (two := Launched(written, tmp_path / "run", 2)).wait()
     assert two.process.returncode == 0, said
-    longer = small("train.checkpoint_every=1", "train.iterations=9", "seed=3")
+    longer = small("train.checkpoint_every=1", "train.iterations=31", "seed=3")
     train(longer, tmp_path / "run", resume=True)
     printed = capsys.readouterr().out
     assert "not to the last bit" in printed

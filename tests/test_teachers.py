@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gan_vkd.checkpoint import save_state
-from gan_vkd.config import DataSettings, NetworkSettings, load_settings
+from gan_vkd.config import DataSettings, LayerSettings, NetworkSettings, load_settings
 from gan_vkd.data import load_heldout_set, load_training_set, to_network
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.gan import GAN
 from gan_vkd.models.cifar_resnet import CifarResNet
 from gan_vkd.run import Run
 from gan_vkd.teach import MEAN, STD, TeachSettings, measure_accuracy, teach
-from gan_vkd.teachers import load_teacher
+from gan_vkd.teachers import load_recogniser, load_teacher
 from gan_vkd.weights import load_foreign
 from tests.real_data import SHARED, needs_shared
 
@@ -189,6 +189,21 @@ def test_timm_features_are_those_before_its_classifier(name, suffix, tmp_path):
     )
     assert teacher.width == expected.shape[1] == network.num_features
     assert torch.allclose(teacher(images), expected, atol=1e-5)
+
+
+def test_a_timm_recogniser_tells_logits_features_and_an_early_map(tmp_path):
+    network, file = timm_weights("test_resnet", tmp_path, ".pth")
+    settings = NetworkSettings(name="timm/test_resnet", weights=str(file))
+    early = LayerSettings(layer="layer1")
+    teacher, images = load_recogniser(settings, 32, "cpu", early), random_images()
+    logits, features, maps = teacher.read(images)
+    cfg = network.pretrained_cfg
+    mean, std = (torch.tensor(cfg[key])[:, None, None] for key in ("mean", "std"))
+    inputs = F.interpolate((images + 1) / 2, cfg["input_size"][1:], mode="bicubic", antialias=True)
+    torch.testing.assert_close(logits, network((inputs - mean) / std))
+    head = network.get_classifier()
+    torch.testing.assert_close(features @ head.weight.T + head.bias, logits)
+    assert maps.ndim == 4
 
 
 def test_timm_input_size_may_be_set(tmp_path):

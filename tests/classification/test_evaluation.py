@@ -12,7 +12,7 @@ from timm.utils import accuracy
 from classification.config import ClassifierSettings
 from classification.data import load_heldout_images
 from classification.evaluation import evaluate_run, measure
-from classification.run import read_student
+from classification.run import Run, read_student
 from classification.students import build_student
 from classification.training import train
 from gan_vkd import ranks
@@ -73,3 +73,15 @@ def test_a_run_without_heldout_images_still_leaves_its_student(
     assert read_student(tmp_path / "run")[1]["tokens"] == 0
     with pytest.raises(SettingsError, match="nothing to measure on"):
         evaluate_run(tmp_path / "run", settings)
+
+
+def test_the_average_is_what_is_measured_and_left(tiny: MakeStudent, tmp_path: Path) -> None:
+    settings = tiny("train.epochs=2", "train.ema_decay=0.9", "evaluate.every=2", arm="plain")
+    train(settings, tmp_path / "run")
+    student, _ = read_student(tmp_path / "run")
+    state = Run(tmp_path / "run").latest_state()
+    assert state is not None
+    trained = state["trained"]
+    for name, value in student.network.state_dict().items():
+        assert torch.equal(value, trained["average"][name])
+    assert not torch.equal(trained["average"]["head.weight"], trained["student"]["head.weight"])

@@ -8,8 +8,10 @@ import pytest
 import timm
 import torch
 
+from classification.config import facts_of
 from classification.exchange import export_student
 from classification.run import Run, read_student
+from classification.students import build_student
 from classification.training import train
 from gan_vkd.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
@@ -37,6 +39,19 @@ def test_timm_loads_an_export(suffix: str, run: Path, tmp_path: Path, images: to
     assert call.startswith("timm.create_model('deit_tiny_distilled_patch16_224', checkpoint_path=")
     network = eval(call, {"timm": timm}).eval()
     torch.testing.assert_close(network(images), read_student(run)[0](images))
+
+
+def test_a_student_without_tokens_is_timms_whatever_taught_it(
+    tiny: MakeStudent, tmp_path: Path
+) -> None:
+    settings = tiny(
+        "student.name=resnet10t", "student.options={}", "student.drop_path=0", arm="cit"
+    )
+    student = build_student(settings.student, 10, 2)
+    run = Run(tmp_path / "run")
+    run.export(student, facts_of(settings, [str(i) for i in range(10)]))
+    said = export_student(run.path, tmp_path / "student.pth")
+    assert said.partition(": ")[2].startswith("timm.create_model('resnet10t', checkpoint_path=")
 
 
 @torch.no_grad()

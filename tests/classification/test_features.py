@@ -15,6 +15,7 @@ from classification.features import (
     look,
     patches,
     procrustes,
+    similarity_maps,
 )
 from classification.students import Student, build_student
 from classification.training import train
@@ -60,6 +61,41 @@ def test_attention_is_what_the_block_computes(student: Student) -> None:
             scores = torch.stack([q[b, 0, part] @ k[b, j, part] / 12**0.5 for j in range(18)])
             slow[b] += scores.softmax(0)[2:] / 2
     torch.testing.assert_close(maps.flatten(1), slow)
+
+
+class Read(nn.Module):
+    """In the place of a teacher: of images (B, 3, 32, 32) in [-1, 1], logits and a feature."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(3, width)
+
+    def read(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images.mean((2, 3)), 5 * self.map(images.mean((2, 3)))]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("std", [[1.0, 1.0, 1.0], [0.2, 0.3, 0.4]])
+def test_patches_that_are_the_teachers_turned_feature_are_wholly_similar(
+    std: list[float], tiny: MakeStudent
+) -> None:
+    """Cosine 1 at each patch, of the layer-normed feature of the images as they were."""
+    torch.manual_seed(0)
+    settings = tiny("data.mean=[0.5, 0.4, 0.3]", f"data.std={std}")
+    teacher, frame = Read(9), torch.linalg.qr(torch.randn(9, 9)).Q
+    mean, deviation = (torch.tensor(x).view(1, 3, 1, 1) for x in (settings.data.mean, std))
+
+    class Turned(Convolution):
+        def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+            feature = teacher.read((x * deviation + mean) * 2 - 1)[1]
+            tokens = nn.functional.layer_norm(feature, (9,)) @ frame
+            return tokens[:, :, None, None].expand(-1, -1, 4, 4)
+
+    normalised = (torch.rand(40, 3, 32, 32) - mean) / deviation
+    maps = similarity_maps(
+        Student(Turned()).eval(), teacher, normalised[:5], normalised, settings
+    )  # fmt: skip
+    torch.testing.assert_close(maps, torch.ones(5, 4, 4))
 
 
 def test_networks_without_attention_have_no_map() -> None:

@@ -106,6 +106,7 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
     [
         ("vkd", ["teachers.resnet56={name: cifar_resnet57}"], "unknown network"),
         ("vkd", ["teachers.resnet56.layer=layer9"], "has no layer 'layer9'"),
+        ("vkd", ["data.resolution=64"], "data.resolution = 64: not for this student"),
         ("vkd", ["train.batch_size=200"], "more than an epoch of the 100 there are has"),
         ("vkd", ["augment.mixup=0.8", "train.batch_size=25"], "must have an even number"),
         (
