@@ -1,7 +1,8 @@
 """A run that takes no time, in the place of `python -m gan_vkd`, and what it wrote down.
 
 It writes into OUT/events what happens to it, and does what the file OUT/NAME.does says: `fail`,
-`wait` (until a signal, which it answers like a run) or `stubborn`.
+`wait` (until a signal, which it answers like a run), `stubborn`, or `meet N` (it goes on when N
+runs have started).
 """
 
 import os
@@ -39,6 +40,12 @@ def main() -> None:
         sys.exit(3)
     while does == "stubborn" or (does == "wait" and not received):
         time.sleep(0.02)
+    if does.startswith("meet"):
+        deadline = time.monotonic() + 30
+        while sum(what == "start" for _, what, _ in events(out)) < int(does.split()[1]):
+            if time.monotonic() > deadline:
+                sys.exit("it met nobody")
+            time.sleep(0.02)
     time.sleep(0.3)
     say("end")
     if received:

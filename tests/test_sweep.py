@@ -163,6 +163,8 @@ def test_what_the_runs_say_is_repeated_while_they_go_on(fake, out, capsys, monke
 
 @pytest.mark.parametrize("jobs", [2, 3])
 def test_as_many_at_once_as_asked_and_never_more(fake, out, jobs):
+    for arm in ARMS:
+        (out / f"{arm.stem}_seed0.does").write_text(f"meet {jobs}")
     sweep(ARMS, [0, 1], out, [], jobs=jobs)
     at_once = [0]
     for _, what, _ in events(out):

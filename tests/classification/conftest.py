@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MakeStudent = Callable[..., ClassifierSettings]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(classifier: Path) -> MakeStudent:
     """tiny("key=value", ..., arm="vkd"): settings of a run that takes seconds."""
 

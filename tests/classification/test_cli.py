@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from classification.cli import main
 from classification.compare import compare
 from classification.run import Run
 from classification.training import train
@@ -94,11 +95,19 @@ def test_two_ranks_train_and_agree(written, tmp_path: Path) -> None:
         (["features", "nowhere", "--out", "nowhere"], "no such settings file"),
     ],
 )
-def test_mistakes_are_one_line(arguments: list[str], fault: str) -> None:
-    ended = vkd_classify(*arguments)
-    assert ended.returncode in (1, 2)
-    assert fault in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["vkd-classify", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert fault in line
     assert not (ROOT / "nowhere").exists()
 
 

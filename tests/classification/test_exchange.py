@@ -24,10 +24,11 @@ def images() -> torch.Tensor:
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def run(tiny: MakeStudent, tmp_path: Path) -> Path:
-    train(tiny("train.epochs=1"), tmp_path / "run")
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def run(tiny: MakeStudent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exchange") / "run"
+    train(tiny("train.epochs=1"), folder)
+    return folder
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -76,7 +77,9 @@ def test_onnxruntime_computes_the_same(run: Path, tmp_path: Path, images: torch.
 
 
 def test_two_tokens_have_no_timm_model(tiny: MakeStudent, tmp_path: Path) -> None:
-    train(tiny("train.epochs=1", arm="cit"), tmp_path / "run")
+    settings = tiny(arm="cit")
+    student = build_student(settings.student, 10, 2)
+    Run(tmp_path / "run").export(student, facts_of(settings, [str(i) for i in range(10)]))
     assert "which timm has no model for" in export_student(tmp_path / "run", tmp_path / "x.pth")
 
 
@@ -94,13 +97,13 @@ def test_without_onnxruntime_it_says_what_to_install(
     assert not (tmp_path / "student.onnx").exists()
 
 
-def test_a_damaged_student_is_one_line(run: Path) -> None:
-    file = Run(run).student_file
-    data = bytearray(file.read_bytes())
+def test_a_damaged_student_is_one_line(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "student.safetensors"
+    data = bytearray(Run(run).student_file.read_bytes())
     data[-5] ^= 1
     file.write_bytes(data)
     with pytest.raises(VkdError, match="its checksum does not match"):
-        read_student(run)
+        read_student(file)
     file.write_bytes(data[:100])
     with pytest.raises(VkdError, match="damaged or not one of our files"):
-        read_student(run)
+        read_student(file)

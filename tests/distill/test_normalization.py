@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gan_vkd.distill import NORMALIZATIONS, make_normalization
 from gan_vkd.distill.normalization import Standardize, Whitening
+from tests.processes import on_ranks
 from tests.real_data import needs_shared, resnet_features
 
 WHITENINGS = ["whitening", "whitening_pca", "whitening_cholesky"]
@@ -305,15 +306,7 @@ def _rank(rank: int, world: int, file: str, queue: torch.multiprocessing.Queue) 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_ranks_on_parts_equal_one_on_the_whole(world: int, tmp_path: object) -> None:
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    args = (world, f"{tmp_path}/store", queue)
-    ranks = [context.Process(target=_rank, args=(rank, *args)) for rank in range(world)]
-    for process in ranks:
-        process.start()
-    found = dict(queue.get(timeout=120) for _ in ranks)
-    for process in ranks:
-        process.join(60)
+    found = on_ranks(world, _rank, f"{tmp_path}/store")
     for index, name in enumerate(WITH_STATISTICS):
         one = make_normalization(name, 6)
         for step in range(5):

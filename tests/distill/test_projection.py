@@ -14,6 +14,7 @@ from gan_vkd.distill.projection import (
     geodesic,
     random_frame,
 )
+from tests.processes import on_ranks
 from tests.real_data import needs_shared, resnet_features
 
 FRAMES = ["orthogonal", "orthogonal_static", "orthogonal_full", "cayley", "householder"]
@@ -163,12 +164,11 @@ def test_still_orthonormal_after_a_thousand_steps(name: str, dtype: torch.dtype)
 
 @needs_shared
 @pytest.mark.parametrize("name", FRAMES)
-@pytest.mark.parametrize("dtype", BOUND)
-def test_the_same_on_real_features(name: str, dtype: torch.dtype) -> None:
+def test_the_same_on_real_features(name: str) -> None:
     """The first half of a ResNet-20's features towards a ResNet-56's, 1,000 steps of the loss."""
-    student, teacher = (resnet_features(depth)[0].to(dtype) for depth in (20, 56))
+    student, teacher = (resnet_features(depth)[0] for depth in (20, 56))
     student = student[:, :32]
-    method = VkDLoss(32, 64, projection=name, normalization="whitening").to(dtype)
+    method = VkDLoss(32, 64, projection=name, normalization="whitening")
     optimizer = torch.optim.Adam(method.parameters(), 2e-3)
     losses = []
     for step in range(1000):
@@ -180,10 +180,10 @@ def test_the_same_on_real_features(name: str, dtype: torch.dtype) -> None:
         losses.append(loss.detach())
     assert torch.stack(losses[-20:]).mean() < torch.stack(losses[10:30]).mean()
     assert isinstance(method.project, FrameProjection)
-    assert deviation(method.project.matrix().detach()) < BOUND[dtype]
+    assert deviation(method.project.matrix().detach()) < BOUND[torch.float32]
     z = torch.nn.functional.normalize(student[:200])
     y = method.project(z).detach()
-    assert (y @ y.T - z @ z.T).abs().max() < BOUND[dtype]
+    assert (y @ y.T - z @ z.T).abs().max() < BOUND[torch.float32]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_copied_and_pickled_with_a_live_map(name: str) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(projection)).matrix(), p)
 
 
-@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("name", ["orthogonal", "cayley"])  # each way of making a frame
 def test_under_compile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     projection = frame_of(name, 4, 9)
     made = count_frames(monkeypatch, projection)
@@ -323,8 +323,8 @@ def test_the_map_is_the_same_before_and_after_its_base_moves() -> None:
     assert torch.equal(resumed.matrix(), projection.matrix())
 
 
-def _ddp_gradient(rank: int, file: str, queue: torch.multiprocessing.Queue) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2)
+def _ddp_gradient(rank: int, world: int, file: str, queue: torch.multiprocessing.Queue) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
     torch.manual_seed(rank)  # DDP takes parameters and buffers from rank 0
     module = nn.parallel.DistributedDataParallel(OrthogonalProjection(4, 9))
     optimizer = torch.optim.Adam(module.parameters(), 0.05)
@@ -339,15 +339,10 @@ def _ddp_gradient(rank: int, file: str, queue: torch.multiprocessing.Queue) -> N
 
 
 def test_under_ddp_two_ranks_equal_one(tmp_path: object) -> None:
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    args = (f"{tmp_path}/store", queue)
-    ranks = [context.Process(target=_ddp_gradient, args=(rank, *args)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    found = {rank: torch.from_numpy(p) for rank, p in (queue.get(timeout=120) for _ in ranks)}
-    for process in ranks:
-        process.join(60)
+    found = {
+        rank: torch.from_numpy(p)
+        for rank, p in on_ranks(2, _ddp_gradient, f"{tmp_path}/store").items()
+    }
     torch.manual_seed(0)
     one = OrthogonalProjection(4, 9)
     optimizer = torch.optim.Adam(one.parameters(), 0.05)
