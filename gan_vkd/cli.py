@@ -165,9 +165,9 @@ def sample(
 ) -> None:
     """Draw images from a run's best generator."""
     from gan_vkd.devices import pick_device
-    from gan_vkd.evaluation import draw_samples
     from gan_vkd.pictures import class_grid, save_png
     from gan_vkd.run import Run
+    from gan_vkd.sampling import draw_samples
 
     generator, facts = Run(run).load_generator(pick_device(device))
     if out.suffix == ".png":

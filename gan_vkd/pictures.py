@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from gan_vkd.checkpoint import write_atomically
-from gan_vkd.evaluation import draw_samples
 from gan_vkd.models.biggan import Generator
+from gan_vkd.sampling import draw_samples
 
 
 def grid(images: Tensor, columns: int) -> Tensor:

@@ -1,5 +1,6 @@
-"""Runs for tests: small ones (tiny networks on a hundred digits), and fake ones for sweeps."""
+"""Runs for tests: small ones (tiny networks on a hundred digits), fake ones for sweeps; judges."""
 
+import hashlib
 import resource
 import sys
 import time
@@ -11,14 +12,18 @@ from typing import Any
 import pytest
 import torch
 
-from gan_vkd import sweep
+from gan_vkd import judge, sweep
 from gan_vkd.config import DataSettings, Settings, load_settings
+from gan_vkd.models.biggan import Generator
+from gan_vkd.pictures import save_png
 from gan_vkd.teach import TeachSettings, teach
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 QUICKSTART = [CONFIGS / f"quickstart{arm}.yaml" for arm in ("", "_layernorm", "_whitening")]
 MakeSettings = Callable[..., Settings]
+CPU = torch.device("cpu")
+SHARES = [0.1] * 10
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +99,43 @@ def until(true: Callable[[], Any], seconds: float = 30) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
+
+
+@pytest.fixture
+def generator() -> Generator:
+    torch.manual_seed(0)
+    return Generator(32, 2, 8, 10).eval()
+
+
+def write_pngs(images: torch.Tensor, folder: Path) -> str:
+    for index, image in enumerate(images):
+        save_png(image, folder / f"{index:06d}.png")
+    return str(folder)
+
+
+class FakeInception(torch.nn.Module):
+    """In the place of Inception's TorchScript: `layers` gives 2,048 numbers an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.AvgPool2d(29, 10), torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 28, 2048)
+        )
+        self.output = torch.nn.Linear(2048, 1008)
+
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        if return_features:  # of images of any size
+            x = torch.nn.functional.interpolate(x, (299, 299), mode="bilinear")
+            return self.layers((x - 128) / 128)
+        return self.output(self.layers(x)).softmax(1)
+
+
+@pytest.fixture
+def inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in that is taken for the published file."""
+    torch.manual_seed(0)
+    file = tmp_path / "weights.pt"
+    torch.jit.script(FakeInception()).save(str(file))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(judge, "INCEPTION_SHA256", digest)
+    return file

@@ -1,30 +1,16 @@
-import hashlib
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cleanfid import features as cleanfid_features
 from cleanfid import fid as cleanfid
-from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from scipy import linalg
 
-from gan_vkd import evaluation
-from gan_vkd.config import NetworkSettings
-from gan_vkd.data import ImageSet, load_heldout_set, to_network, to_uint8
+from gan_vkd.data import ImageSet, to_network
 from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.evaluation import (
-    INCEPTION_FILE,
-    Evaluator,
-    Extractor,
-    draw_samples,
-    frechet_distance,
-    isolated_randomness,
-    load_reference,
-    make_extractor,
-)
+from gan_vkd.evaluation import Evaluator, frechet_distance, isolated_randomness, load_reference
+from gan_vkd.judge import Extractor
 from gan_vkd.measures import (
     density_coverage,
     inception_score,
@@ -32,52 +18,8 @@ from gan_vkd.measures import (
     precision_recall,
 )
 from gan_vkd.models.biggan import Generator
-from gan_vkd.pictures import class_grid, save_png
-from tests.conftest import MakeSettings
-from tests.real_data import SHARED, needs_shared
-
-CPU = torch.device("cpu")
-SHARES = [0.1] * 10
-
-
-@pytest.fixture
-def generator() -> Generator:
-    torch.manual_seed(0)
-    return Generator(32, 2, 8, 10).eval()
-
-
-def write_pngs(images: torch.Tensor, folder: Path) -> str:
-    for index, image in enumerate(images):
-        save_png(image, folder / f"{index:06d}.png")
-    return str(folder)
-
-
-class FakeInception(torch.nn.Module):
-    """In the place of Inception's TorchScript: `layers` gives 2,048 numbers an image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.AvgPool2d(29, 10), torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 28, 2048)
-        )
-        self.output = torch.nn.Linear(2048, 1008)
-
-    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        if return_features:  # of images of any size
-            x = torch.nn.functional.interpolate(x, (299, 299), mode="bilinear")
-            return self.layers((x - 128) / 128)
-        return self.output(self.layers(x)).softmax(1)
-
-
-@pytest.fixture
-def inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in that is taken for the published file."""
-    torch.manual_seed(0)
-    file = tmp_path / "weights.pt"
-    torch.jit.script(FakeInception()).save(str(file))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(evaluation, "INCEPTION_SHA256", digest)
-    return file
+from gan_vkd.sampling import draw_samples
+from tests.conftest import CPU, SHARES, MakeSettings, write_pngs
 
 
 def test_the_distance_is_the_closed_form() -> None:
@@ -118,150 +60,10 @@ def test_equal_to_clean_fid_on_the_same_files(
     assert found["KD(classifier)"] == pytest.approx(kernel, rel=1e-4)
 
 
-@needs_shared
-def test_equal_to_clean_fid_on_real_images_and_a_published_network(tmp_path: Path) -> None:
-    from gan_vkd.config import DataSettings
-
-    data = SHARED / "data" / "cifar10-subset"
-    train = load_reference(str(data / "train.zip"), DataSettings(source="x", num_images=3))
-    heldout = load_heldout_set(DataSettings(source="x", heldout=str(data / "test.zip")))
-    assert heldout is not None
-    weights = str(SHARED / "weights" / "cifar_resnet" / "resnet20-12fca82f.th")
-    extractor = make_extractor(NetworkSettings(name="cifar_resnet20", weights=weights), 32, "cpu")
-    images = train.images[::10]
-    found = frechet_distance(
-        extractor.features(images, 100), extractor.features(heldout.images, 100)
-    )
-    expected = cleanfid.compute_fid(
-        write_pngs(images, tmp_path / "a"), write_pngs(heldout.images, tmp_path / "b"),
-        custom_feat_extractor=extractor.model, device=CPU, custom_fn_resize=lambda x: x,
-        num_workers=0, verbose=False, use_dataparallel=False,
-    )  # fmt: skip
-    assert found == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "mode", "distances"),
-    [
-        ("inception", "clean", ("FID", "KID")),
-        ("inception_legacy_tensorflow", "legacy_tensorflow",
-         ("FID(legacy_tensorflow)", "KID(legacy_tensorflow)")),
-    ],
-)  # fmt: skip
-def test_inception_from_a_local_file_sees_what_clean_fid_shows_it(
-    name: str, mode: str, distances: tuple[str, str], inception: Path, generator: Generator,
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    extractor = make_extractor(NetworkSettings(name=name, weights=str(inception)), 32, "cpu")
-    assert (extractor.frechet_name, extractor.kernel_name) == distances
-    images = draw_samples(generator, SHARES, 12, 10, 0)
-    with pytest.MonkeyPatch.context() as patch:  # clean-fid's own extractor of the mode
-        patch.setattr(
-            cleanfid_features, "InceptionV3W",
-            lambda path, download, resize_inside: InceptionV3W(
-                str(as_published(inception, tmp_path)), False, resize_inside
-            ),
-        )  # fmt: skip
-        own = cleanfid_features.build_feature_extractor(mode, CPU, use_dataparallel=False)
-    expected = cleanfid.get_folder_features(
-        write_pngs(images, tmp_path / "png"), own, num_workers=0, device=CPU, mode=mode,
-        verbose=False,
-    )  # fmt: skip
-    np.testing.assert_allclose(extractor.features(images, 5), expected, rtol=1e-5, atol=1e-5)
-
-
-def as_published(file: Path, folder: Path) -> Path:
-    """The folder, with the file under the published name in it."""
-    shutil.copy(file, folder / INCEPTION_FILE)
-    return folder
-
-
-def test_inception_may_be_given_by_its_folder(
-    inception: Path, generator: Generator, tmp_path: Path
-) -> None:
-    images = draw_samples(generator, SHARES, 12, 10, 0)
-    found = [
-        make_extractor(NetworkSettings(name="inception", weights=str(path)), 32, "cpu").features(
-            images, 5
-        )
-        for path in (inception, as_published(inception, tmp_path))
-    ]
-    np.testing.assert_array_equal(*found)
-
-
 def test_only_inception_features_are_called_fid(small: MakeSettings, generator: Generator) -> None:
     found = Evaluator(small(arm="none"), "cpu")(generator, SHARES)
     assert not {"FID", "KID"} & set(found)
     assert {"FD(classifier)", "KD(classifier)", "features", "num_samples"} <= set(found)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not a script"])
-def test_missing_or_wrong_inception_is_one_line(content: bytes | None, tmp_path: Path) -> None:
-    file = tmp_path / "weights.pt"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(VkdError) as error:
-        make_extractor(NetworkSettings(name="inception", weights=str(file)), 32, "cpu")
-    assert str(file) in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_a_program_in_the_place_of_inception_is_not_run(
-    inception: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.undo()  # the published digest again
-    monkeypatch.setattr(torch.jit, "load", lambda *_: pytest.fail("it was loaded"))
-    with pytest.raises(VkdError, match=r"damaged, or not the published inception-2015-12-05\.pt"):
-        make_extractor(NetworkSettings(name="inception", weights=str(inception)), 32, "cpu")
-
-
-def test_inception_is_fetched_once_and_checked(
-    inception: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def fetch(url: str, file: str, hash_prefix: str, progress: bool) -> None:
-        asked.append((url.rpartition("/")[2], hash_prefix))
-        shutil.copy(inception, file)
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    for _ in range(2):
-        make_extractor(NetworkSettings(name="inception"), 32, "cpu")
-    assert asked == [("inception-2015-12-05.pt", evaluation.INCEPTION_SHA256)]
-
-
-def test_unreachable_inception_says_where_to_put_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(*args: object, **options: object) -> None:
-        raise OSError("no route to host\nsecond line")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    with pytest.raises(VkdError, match=r"--inception PATH") as error:
-        make_extractor(NetworkSettings(name="inception"), 32, "cpu")
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_samples_depend_on_the_seed_alone(generator: Generator) -> None:
-    torch.manual_seed(1)
-    a = draw_samples(generator, SHARES, 20, 7, seed=3)
-    torch.manual_seed(2)
-    b = draw_samples(generator, SHARES, 20, 20, seed=3)
-    assert (a.int() - b.int()).abs().max() <= 1  # batches of another size round otherwise
-    assert not torch.equal(a, draw_samples(generator, SHARES, 20, 7, seed=4))
-    assert a.dtype == torch.uint8
-    assert a.shape == (20, 3, 32, 32)
-
-
-def test_samples_follow_the_shares(generator: Generator) -> None:
-    only = [float(c == 3) for c in range(10)]
-    source = torch.Generator().manual_seed(0)
-    torch.multinomial(torch.tensor(only), 5, replacement=True, generator=source)
-    z = torch.randn(5, 8, generator=source)
-    expected = to_uint8(generator(z, torch.full((5,), 3)))
-    assert torch.equal(draw_samples(generator, only, 5, 5, seed=0), expected)
 
 
 def test_evaluation_leaves_no_trace_in_the_random_state(
@@ -294,13 +96,6 @@ def test_references(small: MakeSettings, tmp_path: Path) -> None:
         load_reference("heldout", data.model_copy(update={"heldout": None}))
     with pytest.raises(VkdError, match="no such"):
         load_reference(str(tmp_path / "missing"), data)
-
-
-def test_the_grid_shows_a_row_a_class(generator: Generator) -> None:
-    picture = class_grid(generator, SHARES)
-    assert picture.shape == (3, 10 * 33 + 1, 10 * 33 + 1)
-    some = class_grid(generator, [0.5, 0, 0, 0.5, 0, 0, 0, 0, 0, 0])
-    assert some.shape == (3, 2 * 33 + 1, 10 * 33 + 1)
 
 
 def test_fidelity_diversity_and_copying_beside_the_distance(

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from gan_vkd.config import Settings, load_settings
 from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.evaluation import draw_samples
 from gan_vkd.exchange import export_generator, import_generator
 from gan_vkd.models.biggan import Generator
 from gan_vkd.pictures import save_png
 from gan_vkd.run import Run
+from gan_vkd.sampling import draw_samples
 from tests.conftest import small_disk
 from tests.real_data import SHARED, needs_shared
 

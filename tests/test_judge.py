@@ -1,0 +1,142 @@
+"""The judge's features are those that clean-fid takes of the same files."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cleanfid import features as cleanfid_features
+from cleanfid import fid as cleanfid
+from cleanfid.inception_torchscript import InceptionV3W
+
+from gan_vkd import judge
+from gan_vkd.config import NetworkSettings
+from gan_vkd.data import load_heldout_set
+from gan_vkd.errors import VkdError
+from gan_vkd.evaluation import frechet_distance, load_reference
+from gan_vkd.judge import INCEPTION_FILE, make_extractor
+from gan_vkd.models.biggan import Generator
+from gan_vkd.sampling import draw_samples
+from tests.conftest import CPU, SHARES, write_pngs
+from tests.real_data import SHARED, needs_shared
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "distances"),
+    [
+        ("inception", "clean", ("FID", "KID")),
+        ("inception_legacy_tensorflow", "legacy_tensorflow",
+         ("FID(legacy_tensorflow)", "KID(legacy_tensorflow)")),
+    ],
+)  # fmt: skip
+def test_inception_from_a_local_file_sees_what_clean_fid_shows_it(
+    name: str, mode: str, distances: tuple[str, str], inception: Path, generator: Generator,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    extractor = make_extractor(NetworkSettings(name=name, weights=str(inception)), 32, "cpu")
+    assert (extractor.frechet_name, extractor.kernel_name) == distances
+    images = draw_samples(generator, SHARES, 12, 10, 0)
+    with pytest.MonkeyPatch.context() as patch:  # clean-fid's own extractor of the mode
+        patch.setattr(
+            cleanfid_features, "InceptionV3W",
+            lambda path, download, resize_inside: InceptionV3W(
+                str(as_published(inception, tmp_path)), False, resize_inside
+            ),
+        )  # fmt: skip
+        own = cleanfid_features.build_feature_extractor(mode, CPU, use_dataparallel=False)
+    expected = cleanfid.get_folder_features(
+        write_pngs(images, tmp_path / "png"), own, num_workers=0, device=CPU, mode=mode,
+        verbose=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(extractor.features(images, 5), expected, rtol=1e-5, atol=1e-5)
+
+
+def as_published(file: Path, folder: Path) -> Path:
+    """The folder, with the file under the published name in it."""
+    shutil.copy(file, folder / INCEPTION_FILE)
+    return folder
+
+
+def test_inception_may_be_given_by_its_folder(
+    inception: Path, generator: Generator, tmp_path: Path
+) -> None:
+    images = draw_samples(generator, SHARES, 12, 10, 0)
+    found = [
+        make_extractor(NetworkSettings(name="inception", weights=str(path)), 32, "cpu").features(
+            images, 5
+        )
+        for path in (inception, as_published(inception, tmp_path))
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a script"])
+def test_missing_or_wrong_inception_is_one_line(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(VkdError) as error:
+        make_extractor(NetworkSettings(name="inception", weights=str(file)), 32, "cpu")
+    assert str(file) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_program_in_the_place_of_inception_is_not_run(
+    inception: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the published digest again
+    monkeypatch.setattr(torch.jit, "load", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(VkdError, match=r"damaged, or not the published inception-2015-12-05\.pt"):
+        make_extractor(NetworkSettings(name="inception", weights=str(inception)), 32, "cpu")
+
+
+def test_inception_is_fetched_once_and_checked(
+    inception: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(url: str, file: str, hash_prefix: str, progress: bool) -> None:
+        asked.append((url.rpartition("/")[2], hash_prefix))
+        shutil.copy(inception, file)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    for _ in range(2):
+        make_extractor(NetworkSettings(name="inception"), 32, "cpu")
+    assert asked == [("inception-2015-12-05.pt", judge.INCEPTION_SHA256)]
+
+
+def test_unreachable_inception_says_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*args: object, **options: object) -> None:
+        raise OSError("no route to host\nsecond line")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(VkdError, match=r"--inception PATH") as error:
+        make_extractor(NetworkSettings(name="inception"), 32, "cpu")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@needs_shared
+def test_equal_to_clean_fid_on_real_images_and_a_published_network(tmp_path: Path) -> None:
+    from gan_vkd.config import DataSettings
+
+    data = SHARED / "data" / "cifar10-subset"
+    train = load_reference(str(data / "train.zip"), DataSettings(source="x", num_images=3))
+    heldout = load_heldout_set(DataSettings(source="x", heldout=str(data / "test.zip")))
+    assert heldout is not None
+    weights = str(SHARED / "weights" / "cifar_resnet" / "resnet20-12fca82f.th")
+    extractor = make_extractor(NetworkSettings(name="cifar_resnet20", weights=weights), 32, "cpu")
+    images = train.images[::10]
+    found = frechet_distance(
+        extractor.features(images, 100), extractor.features(heldout.images, 100)
+    )
+    expected = cleanfid.compute_fid(
+        write_pngs(images, tmp_path / "a"), write_pngs(heldout.images, tmp_path / "b"),
+        custom_feat_extractor=extractor.model, device=CPU, custom_fn_resize=lambda x: x,
+        num_workers=0, verbose=False, use_dataparallel=False,
+    )  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-4)
