@@ -136,11 +136,13 @@ def evaluate(
     The run may be a stranger's: nothing is downloaded or kept where its settings say, only where
     yours do (data.download=true, cache=FOLDER).
     """
-    from gan_vkd.config import load_settings
+    from gan_vkd.config import INCEPTION, load_settings
 
     own = overrides or []
     if inception is not None:
-        own = [*own, f"evaluate.features={{name: inception, weights: {str(inception)!r}}}"]
+        name = load_settings(run).evaluate.features.name
+        name = name if name in INCEPTION else "inception"
+        own = [*own, f"evaluate.features={{name: {name}, weights: {str(inception)!r}}}"]
     settings = load_settings(run, ["cache=null", "data.download=false", *own])
     from gan_vkd.devices import pick_device
     from gan_vkd.evaluation import Evaluator

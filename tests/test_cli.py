@@ -273,6 +273,33 @@ def test_import_of_what_is_no_file_of_weights(content, vkd, config, tmp_path, re
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("of_the_run", "name"),
+    [
+        ("cifar_resnet20", "inception"),
+        ("inception", "inception"),
+        ("inception_legacy_tensorflow", "inception_legacy_tensorflow"),
+    ],
+)
+def test_evaluate_takes_inceptions_file_in_the_mode_of_the_run(
+    vkd, tmp_path, run, monkeypatch, of_the_run, name
+):
+    asked = []
+
+    def evaluator(settings, device):
+        asked.append(settings.evaluate.features)
+        return lambda generator, shares: {"FID": 1.0}
+
+    monkeypatch.setattr("gan_vkd.evaluation.Evaluator", evaluator)
+    file = run / "settings.yaml"
+    overrides = [f"evaluate.features={{name: {of_the_run}}}"]
+    file.write_text(load_settings(file, overrides).dump())
+    code, out, _ = vkd("evaluate", run, "--inception", tmp_path / "inception.pt")
+    assert code == 0
+    assert "FID: 1.0" in out
+    assert (asked[0].name, asked[0].weights) == (name, str(tmp_path / "inception.pt"))
+
+
 def test_teach_says_what_it_reached(vkd, tmp_path):
     (tmp_path / "t.yaml").write_text("device: cpu\ndata: {source: digits}\niterations: 1\n")
     out = tmp_path / "deep" / "t.safetensors"
