@@ -189,8 +189,8 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
 
 
 def _names(record: dict[str, Any]) -> tuple[str, str]:
-    frechet = next(key for key in record if key == "FID" or key.startswith("FD("))
-    kernel = next(key for key in record if key == "KID" or key.startswith("KD("))
+    frechet = next(key for key in record if key.startswith(("FID", "FD(")))
+    kernel = next(key for key in record if key.startswith(("KID", "KD(")))
     return frechet, kernel
 
 

@@ -8,12 +8,13 @@ from scipy.stats import ttest_rel
 
 from gan_vkd import compare as compare_module
 from gan_vkd.compare import compare
+from gan_vkd.config import load_settings
 from gan_vkd.errors import VkdError
 from gan_vkd.evaluation import Evaluator
 from gan_vkd.exchange import export_generator, import_generator
 from gan_vkd.run import Run
 from gan_vkd.training import train
-from tests.conftest import MakeSettings
+from tests.conftest import CONFIGS, MakeSettings
 
 
 def test_the_table_repeats_what_the_runs_recorded(small: MakeSettings, tmp_path: Path) -> None:
@@ -99,6 +100,25 @@ def test_the_published_figure_stands_beside_its_settings_only(
     with open(tmp_path / "out" / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["published FID"] for row in rows] == ["", "13.16"]
+
+
+@pytest.mark.parametrize("arm", ["none", "whitening"])
+def test_a_run_of_a_published_config_stands_beside_the_published_figure(
+    arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
+    settings = load_settings(CONFIGS / f"cifar10_10pct{'' if arm == 'none' else f'_{arm}'}.yaml")
+    run = Run(tmp_path / "run")
+    run.write_settings(settings.dump())
+    measures = {"FID(legacy_tensorflow)": 12.5, "KID(legacy_tensorflow)": 0.01}
+    facts = {"features": settings.evaluate.features.name, "reference": "heldout",
+             "reference_images": 10_000, "num_samples": 10_000, "seconds": 7.0}  # fmt: skip
+    run.append("metrics", {"iteration": settings.train.iterations} | facts | measures)
+    text = compare([run.path], tmp_path / "out")
+    assert text.startswith("FID(legacy_tensorflow) of 10,000 samples to heldout")
+    row = cells(text.splitlines()[-1])
+    assert "12.500" in row
+    assert row[-1] == {"none": "23.34", "whitening": "13.16"}[arm]
 
 
 def test_runs_measured_differently_are_not_put_in_one_table(
