@@ -68,8 +68,11 @@ class InputSettings(Section):
             )
         if self.kind == "files" and (self.num_images is not None or self.fraction is not None):
             raise ValueError("num_images and fraction belong to kind = memory")
-        self._belongs("classes", "kind", "shards")
         return self
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("kind", "shards", "classes")
 
     @property
     def in_memory(self) -> DataSettings:
@@ -106,10 +109,9 @@ class AugmentSettings(Section):
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     repeats: Positive = 3  # repeated augmentation
 
-    @model_validator(mode="after")
-    def _own_options(self) -> "AugmentSettings":
-        self._belongs("scale", "crop", "resized")
-        return self
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("crop", "resized", "scale")
 
 
 class TokenSettings(Section):
@@ -119,10 +121,9 @@ class TokenSettings(Section):
     weight: Above0 = 0.5
     temperature: Above0 = 1.0
 
-    @model_validator(mode="after")
-    def _own_options(self) -> "TokenSettings":
-        self._belongs("temperature", "kind", "soft")
-        return self
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("kind", "soft", "temperature")
 
 
 class FeatureSettings(MethodSettings):

@@ -21,11 +21,23 @@ Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    def _belongs(self, name: str, key: str, owner: str) -> None:
-        """Refuses a setting where another one leaves it without effect."""
-        chosen, default = getattr(self, key), type(self).model_fields[name].default
-        if chosen != owner and getattr(self, name) != default:
-            raise ValueError(f"{name} belongs to {key} = {owner}, but {key} = {chosen}")
+    @property
+    def idle(self) -> dict[str, str]:
+        """Settings that the others leave without effect, and why."""
+        return {}
+
+    def _unless(self, key: str, owner: str, *names: str) -> dict[str, str]:
+        """The names are idle unless the setting `key` is `owner`."""
+        chosen = getattr(self, key)
+        why = f"belongs to {key} = {owner}, but {key} = {chosen}"
+        return {} if chosen == owner else dict.fromkeys(names, why)
+
+    @model_validator(mode="after")
+    def _nothing_idle_is_set(self) -> Self:
+        for name, why in self.idle.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} {why}")
+        return self
 
 
 WITH_TEST_SPLIT = ("cifar10", "cifar100", "digits")
@@ -130,18 +142,12 @@ class MethodSettings(Section):
     whitening: WhiteningSettings = WhiteningSettings()  # of the first three
     distance: Literal["mse", "smooth_l1", "l1"] = "mse"
 
-    # The options that belong to one method, and are refused beside another
-    owners: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("projection", "normalization", "whitening", "distance"), "vkd"
-    )
-
-    @model_validator(mode="after")
-    def _own_options(self) -> Self:
-        for name, owner in self.owners.items():
-            self._belongs(name, "method", owner)
-        if self.whitening != WhiteningSettings() and not self.whitens:
-            raise ValueError(f"whitening is set, but normalization = {self.normalization}")
-        return self
+    @property
+    def idle(self) -> dict[str, str]:
+        names = "projection", "normalization", "whitening", "distance"
+        without = f"belongs to a whitening, but normalization = {self.normalization}"
+        none = {} if self.whitens else {"whitening": without}
+        return none | self._unless("method", "vkd", *names)
 
     def options(self) -> dict[str, Any]:
         """What the class of the method takes."""
@@ -169,7 +175,9 @@ class DistillSettings(MethodSettings):
     view: Literal["augmented", "clean"] = "augmented"
     statistics: Literal["running", "training_set"] = "running"
 
-    owners = MethodSettings.owners | {"text": "kd_dlgm"}
+    @property
+    def idle(self) -> dict[str, str]:
+        return super().idle | self._unless("method", "kd_dlgm", "text")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DistillSettings":

@@ -12,9 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
-from gan_vkd.config import RunSettings, load_settings
+from gan_vkd.config import RunSettings, Section, load_settings
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.folder import RunFolder
 from gan_vkd.progress import is_finished
@@ -130,7 +128,7 @@ def plan(
             chosen = [item for item in overrides if _concerns(item, plain)]
             if seed == seeds[0]:
                 for item in [item for item in overrides if item not in chosen]:
-                    print(f"{arm}: {item} is left out, it has no such part")
+                    print(f"{arm}: {item} is left out, it has no use for it")
             chosen.append(f"seed={seed}")
             settings = program.load(config, chosen)
             folder, log = out / f"{arm}_seed{seed}", out / f"{arm}_seed{seed}.log"
@@ -153,16 +151,18 @@ def plan(
 
 
 def _concerns(override: str, settings: RunSettings) -> bool:
-    """False for a setting of a part that the arm does without, such as distill.weight."""
+    """False for a setting that has no part or no effect in the arm, such as distill.weight."""
     node: Any = settings
-    for part in override.partition("=")[0].split(".")[:-1]:
-        if isinstance(node, dict):
-            node = node.get(part)
-        elif part in type(node).model_fields:
+    for part in override.partition("=")[0].split("."):
+        if isinstance(node, Section):
+            if part in node.idle:
+                return False
+            if part not in type(node).model_fields:
+                return True  # to be refused as an unknown key
             node = getattr(node, part)
+        elif isinstance(node, dict):
+            node = node.get(part)
         else:
-            return True  # to be refused as an unknown key
-        if not isinstance(node, dict | BaseModel):
             return node is not None
     return True
 
@@ -183,8 +183,8 @@ def sweep(
         configs: a settings file an arm; the file's stem names the arm.
         seeds: of the runs.
         out: gets a folder ARM_seedS and a log ARM_seedS.log a run.
-        overrides: key.sub=value; those of distill.* go to the arms that have a distillation, and
-            so for every part that an arm may do without.
+        overrides: key.sub=value, each for the arms that have a use for it: those of distill.* go to
+            the arms with a distillation, those of distill.whitening.* to the ones that whiten.
         jobs: how many runs go on at once; they share the cores.
         program: what trains; None: the GAN.
 

@@ -57,8 +57,12 @@ def test_what_is_no_seed(arguments, option, fault):
 
 def test_what_is_left_out_is_told_once(fake, out, capsys):
     plan(ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4"])
-    told = "quickstart: distill.weight=2 is left out, it has no such part\n"
+    told = "quickstart: distill.weight=2 is left out, it has no use for it\n"
     assert capsys.readouterr().out == told
+    jobs = plan(ARMS, [0], out, ["distill.whitening.eps=0.1"])
+    chosen = ["distill.whitening.eps=0.1" in job.command for job in jobs]
+    assert chosen == [False, False, True]
+    assert "quickstart_layernorm: distill.whitening.eps=0.1 is left out" in capsys.readouterr().out
 
 
 def test_a_long_override_is_no_file():

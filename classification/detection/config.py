@@ -55,10 +55,12 @@ class DistillationSettings(Section):
     neck: Weight = 1.0
     weight: Above0 = 4.0  # of their sum
 
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("method", "vkd", "projection", "standardize")
+
     @model_validator(mode="after")
-    def _own_options(self) -> "DistillationSettings":
-        for name in ("projection", "standardize"):
-            self._belongs(name, "method", "vkd")
+    def _teaches(self) -> "DistillationSettings":
         if not self.patches and not self.body and not self.neck:
             raise ValueError("patches, body and neck are all 0: nothing is taught")
         return self

@@ -73,3 +73,14 @@ def test_what_does_not_fit_the_data_is_one_line(
         train(tiny_detection("student.width=48", arm="token_matching"), tmp_path / "c")
     with pytest.raises(VkdError, match=r"not finite .*a smaller train.lr"):
         train(tiny_detection("train.lr=1e30", arm="plain"), tmp_path / "d")
+
+
+def test_a_run_goes_on_where_its_images_have_moved(
+    tiny_detection: MakeDetection, tmp_path: Path
+) -> None:
+    train(tiny_detection("train.epochs=1", arm="plain"), tmp_path / "run")
+    moved = write_coco(tmp_path / "moved")
+    train(
+        tiny_detection("train.epochs=1", f"data.root={moved}", arm="plain"), tmp_path / "run", True
+    )
+    assert len(Run(tmp_path / "run").records("metrics")) == 4
