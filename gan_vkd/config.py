@@ -167,7 +167,7 @@ class MethodSettings(Section):
 
 class DistillSettings(MethodSettings):
     teacher: NetworkSettings
-    method: Method | Literal["kd_dlgm"] = "vkd"  # type: ignore[assignment]
+    method: Literal[Method, "kd_dlgm"] = "vkd"  # type: ignore[assignment]
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
     text: TextSettings | None = None  # null: the rows of the teacher's classifier
     weight: Above0 = 10.0
