@@ -95,6 +95,18 @@ class PairSettings(Section):
     teacher: LayerSettings | None = None  # null: as distill.teacher says
     weight: Above0 = 1.0
 
+    @property
+    def at_the_score(self) -> bool:
+        """Whether the student's features are those that the score is taken from."""
+        return self.student.layer in (None, "pool")
+
+
+class StudentSettings(Section):
+    """What of the discriminator's pooled features is distilled (gan_vkd/distill/student.py)."""
+
+    feature: Literal["pooled", "mean", "head", "plain_head"] = "pooled"
+    scaling: Literal["none", "batch", "learnt"] = "none"
+
 
 class WhiteningSettings(Section):
     momentum: Fraction = 0.0
@@ -122,6 +134,7 @@ class MethodSettings(Section):
     method: Method = "vkd"
     projection: Literal[
         "orthogonal",
+        "orthogonal_fixed",
         "orthogonal_static",
         "orthogonal_full",
         "cayley",
@@ -170,14 +183,20 @@ class DistillSettings(MethodSettings):
     method: Literal[Method, "kd_dlgm"] = "vkd"  # type: ignore[assignment]
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
     text: TextSettings | None = None  # null: the rows of the teacher's classifier
-    weight: Above0 = 10.0
+    student: StudentSettings = StudentSettings()
+    weight: Above0 | Literal["auto"] = 10.0  # auto: as gradient_ratio says
+    gradient_ratio: Above0 = 1.0  # of the distillation's to the game's, at the pooled features
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
     statistics: Literal["running", "training_set"] = "running"
 
     @property
     def idle(self) -> dict[str, str]:
-        return super().idle | self._unless("method", "kd_dlgm", "text")
+        return (
+            super().idle
+            | self._unless("method", "kd_dlgm", "text")
+            | self._unless("weight", "auto", "gradient_ratio")
+        )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DistillSettings":
@@ -187,6 +206,12 @@ class DistillSettings(MethodSettings):
             raise ValueError(f"statistics = training_set, but {normalization} has none")
         if self.method == "kd_dlgm" and self.images != "both":
             raise ValueError("kd_dlgm compares real with fake images: set images = both")
+        if self.method == "kd_dlgm" and self.student != StudentSettings():
+            raise ValueError("kd_dlgm has a head of its own: leave student as it is")
+        if self.weight == "auto" and not any(pair.at_the_score for pair in self.pairs):
+            raise ValueError(
+                "weight = auto needs a pair that reads the features which the score is taken from"
+            )
         return self
 
     @property
@@ -221,6 +246,7 @@ class TrainSettings(LoopSettings):
     iterations: Positive = 125_000  # of d_steps discriminator updates and one of the generator
     batch_size: Positive = 50
     d_steps: Positive = 4
+    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and linear layers
     g_lr: Above0 = 2e-4
     d_lr: Above0 = 2e-4
     betas: tuple[Beta, Beta] = (0.0, 0.999)

@@ -10,96 +10,16 @@ from torch import Tensor, nn
 from gan_vkd import ranks
 from gan_vkd.adversarial import hinge_discriminator, hinge_generator
 from gan_vkd.augment import augment
-from gan_vkd.config import DistillSettings, Settings
+from gan_vkd.balance import Balance
+from gan_vkd.config import PairSettings, Settings
 from gan_vkd.data import Batch
-from gan_vkd.distill import METHODS, LayerPairs, Reader, Teacher
-from gan_vkd.distill.normalization import RunningStatistics
+from gan_vkd.devices import autocast
+from gan_vkd.distill import Reader, Teacher
+from gan_vkd.distillation import Distillation, Student
 from gan_vkd.features import FeatureBank
 from gan_vkd.models.biggan import Discriminator, Generator
 from gan_vkd.regularization import LeCam, consistency, flip_and_shift, r1_penalty
 from gan_vkd.teachers import as_layer
-
-
-class Distillation(nn.Module):
-    """weight * method(student features, teacher(images)) on real, fake or all images.
-
-    The teacher is held outside of the module's state: it is frozen and comes from its own file.
-
-    Args:
-        settings: of the distillation.
-        teacher: read at one layer a pair.
-        student_widths: of the discriminator's features, one a pair.
-        text: (C, dt) embeddings of the classes, where the method needs them.
-    """
-
-    def __init__(
-        self,
-        settings: DistillSettings,
-        teacher: Teacher,
-        student_widths: list[int],
-        text: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.settings, self._teacher = settings, [teacher]
-        self.bank: FeatureBank | None = None
-        make = METHODS[settings.method]
-        options = {"text": text} if settings.method == "kd_dlgm" else settings.options()
-        widths = zip(student_widths, teacher.widths, strict=True)
-        methods = [make(student, width, **options) for student, width in widths]
-        self.method = LayerPairs(methods, [pair.weight for pair in settings.pairs])
-
-    def use(self, bank: FeatureBank) -> None:
-        """Looks the teacher's features of clean real images up from here on, on the bank's device.
-
-        Where the settings ask for the training set's statistics, they are taken from it.
-        """
-        self.bank = bank
-        if self.settings.statistics == "training_set":
-            self.to(bank.features.device)
-            rows = bank.features[ranks.own_part(len(bank.features))]
-            known = rows.split(self._teacher[0].widths, dim=1)
-            batches = 1 + len(bank.features) // 1000  # as many on every rank
-            for method, features in zip(self.method.methods, known, strict=True):
-                assert isinstance(method.normalize, RunningStatistics)
-                method.normalize.fit(features.tensor_split(batches))
-
-    def forward(
-        self, students: list[Tensor], batch: Batch, augmented: Tensor, clean: Tensor
-    ) -> Tensor:
-        """The loss of what the discriminator saw: B fake images, then the B real ones of a batch.
-
-        Args:
-            students: features (2B, ds), one a pair.
-            batch: where the real images come from.
-            augmented, clean: the images (2B, 3, R, R), as it saw them and before.
-        """
-        b = len(batch.labels)
-        fake, real = slice(None, b), slice(b, None)
-        part = {"both": slice(None), "fake": fake, "real": real}[self.settings.images]
-        target = self._target(part, batch, augmented, clean)
-        features = [s[part] for s in students]
-        if self.method.least_batch > 1 and ranks.world() > 1:
-            # every sample is related to every other, on whatever rank it lies
-            *features, target = (self._of_all_ranks(x) for x in (*features, target))
-        targets = target.split(self._teacher[0].widths, dim=1)
-        return self.settings.weight * self.method(features, targets)
-
-    def _of_all_ranks(self, features: Tensor) -> Tensor:
-        """All ranks' rows, those of fake images before those of real ones."""
-        sides = features.chunk(2 if self.settings.images == "both" else 1)
-        return torch.cat([ranks.gather(side) for side in sides])
-
-    @torch.no_grad()
-    def _target(self, part: slice, batch: Batch, augmented: Tensor, clean: Tensor) -> Tensor:
-        teacher, settings = self._teacher[0], self.settings
-        if settings.view == "augmented":
-            return teacher(augmented[part])
-        if self.bank is None or settings.images == "fake":
-            return teacher(clean[part])
-        known = self.bank(batch.indices, batch.flipped)
-        if settings.images == "real":
-            return known
-        return torch.cat([teacher(clean[: len(known)]), known])
 
 
 class GAN:
@@ -139,8 +59,9 @@ class GAN:
             assert teacher is not None
             layers = [as_layer(pair.student, "pool") for pair in settings.distill.pairs]
             self.reader = Reader(self.discriminator, layers)
+            self.balance = Balance(settings.distill)
             self.distillation = Distillation(
-                settings.distill, teacher, self._student_widths(), text
+                settings.distill, teacher, self._students(settings.distill.pairs), text
             ).to(device)
             self._require_batch(self.distillation)
             if load_bank is not None and settings.distill.needs_bank:
@@ -154,21 +75,36 @@ class GAN:
         self._learnt = learnt
 
     def _require_batch(self, distillation: Distillation) -> None:
-        least, batch = distillation.method.least_batch, self.settings.train.batch_size
+        least, batch = distillation.least_batch, self.settings.train.batch_size
         given = 2 * batch if distillation.settings.images == "both" else batch
         if given < least:
             raise ValueError(
-                f"method = {distillation.settings.method} relates {least} images or more to each "
-                f"other, and train.batch_size = {batch} gives it {given}"
+                f"method = {distillation.settings.method}, or its scaling, relates {least} images "
+                f"or more to each other, and train.batch_size = {batch} gives it {given}"
             )
 
     @torch.no_grad()
-    def _student_widths(self) -> list[int]:
+    def _students(self, pairs: list[PairSettings]) -> list[Student]:
+        """What the pairs read of the discriminator, by a forward of one image."""
         res = self.settings.data.resolution
         image = torch.zeros(1, 3, res, res, device=self.device)
         self.discriminator.eval()(image, torch.zeros(1, dtype=torch.int64, device=self.device))
         self.discriminator.train()
-        return [features.shape[1] for features in self.reader.take()]
+        summed = self.discriminator.positions
+        return [
+            Student(features.shape[1], summed if pair.at_the_score else 1)
+            for features, pair in zip(self.reader.take(), pairs, strict=True)
+        ]
+
+    def generate(self, labels: Tensor) -> Tensor:
+        """Images (B, 3, R, R) in float32 of new latents."""
+        with autocast(self.device, self.settings.train.precision):
+            return self.generator(self.sample_latents(len(labels)), labels).float()
+
+    def score(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Scores (B,) in float32."""
+        with autocast(self.device, self.settings.train.precision):
+            return self.discriminator(images, labels).float()
 
     def sample_latents(self, count: int) -> Tensor:
         width, device = self.generator.z_dim, self.device
@@ -179,21 +115,24 @@ class GAN:
     ) -> dict[str, Tensor]:
         """Update `number` of the discriminator and the projections on B real and B fake images."""
         with torch.no_grad():
-            fake = self.generator(self.sample_latents(len(batch.labels)), fake_labels)
+            fake = self.generate(fake_labels)
         clean = torch.cat([fake, batch.images])
         labels = torch.cat([fake_labels, batch.labels])
         images = torch.cat([augment(x, self.settings.augment) for x in (fake, batch.images)])
-        fake_score, real_score = self.discriminator(images, labels).chunk(2)
+        fake_score, real_score = self.score(images, labels).chunk(2)
         losses = {"d_loss": hinge_discriminator(real_score, fake_score)}
+        told = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
         if self.distillation is not None:
             features = self.reader.take()
-            losses["distill_loss"] = self.distillation(features, batch, images, clean)
+            term = self.distillation(features, batch, images, clean)
+            weight, seen = self.balance(features, losses["d_loss"], term)
+            losses["distill_loss"], told = weight * term, told | seen
         losses |= self._regularize(images, labels, fake_score, real_score, batch, number)
         self.d_optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         ranks.average_gradients(self._learnt)
         self.d_optimizer.step()
-        return losses | {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
+        return losses | told
 
     def _regularize(
         self,
@@ -214,21 +153,20 @@ class GAN:
                 images, labels, sides = images[b:], labels[b:], {"real": real_score}
             flip = self.settings.data.flip
             moved = torch.cat([flip_and_shift(side, flip) for side in images.split(b)])
-            again = self.discriminator(moved, labels).split(b)
+            again = self.score(moved, labels).split(b)
             terms = [consistency(a, s) for a, s in zip(again, sides.values(), strict=True)]
             losses["consistency_loss"] = settings.consistency * torch.stack(terms).sum()
         if settings.r1 and number % settings.r1_every == 0:
             # at the clean images, through the augmentation; rarer and as much stronger (StyleGAN2)
             real = batch.images.detach().clone().requires_grad_()
-            scores = self.discriminator(augment(real, self.settings.augment), batch.labels)
+            scores = self.score(augment(real, self.settings.augment), batch.labels)
             losses["r1_loss"] = settings.r1 * settings.r1_every * r1_penalty(scores, real)
         return losses
 
     def generator_step(self, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """One update of the generator and of its average."""
         self.discriminator.requires_grad_(False)
-        fake = self.generator(self.sample_latents(len(labels)), labels)
-        scores = self.discriminator(augment(fake, self.settings.augment), labels)
+        scores = self.score(augment(self.generate(labels), self.settings.augment), labels)
         loss = hinge_generator(scores)
         self.g_optimizer.zero_grad()
         loss.backward()

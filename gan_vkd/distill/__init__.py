@@ -3,17 +3,20 @@
 from gan_vkd.distill.losses import METHODS, LayerPairs, VkDLoss
 from gan_vkd.distill.normalization import NORMALIZATIONS, Normalization, make_normalization
 from gan_vkd.distill.projection import PROJECTIONS, Projection, make_projection
+from gan_vkd.distill.student import SCALINGS, StudentFeature
 from gan_vkd.distill.teacher import Layer, Reader, Teacher
 
 __all__ = [
     "METHODS",
     "NORMALIZATIONS",
     "PROJECTIONS",
+    "SCALINGS",
     "Layer",
     "LayerPairs",
     "Normalization",
     "Projection",
     "Reader",
+    "StudentFeature",
     "Teacher",
     "VkDLoss",
     "make_normalization",

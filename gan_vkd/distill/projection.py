@@ -243,6 +243,25 @@ class OrthogonalProjection(FrameProjection):
         return self
 
 
+class FixedProjection(Projection):
+    """A random frame that is not trained, uniform over the Stiefel manifold."""
+
+    base: Tensor
+
+    def __init__(self, student_width: int, teacher_width: int) -> None:
+        super().__init__(student_width, teacher_width)
+        columns, rows = sorted((student_width, teacher_width))
+        self.register_buffer("base", random_frame(rows, columns))
+
+    def matrix(self) -> Tensor:
+        """P, shape (teacher_width, student_width)."""
+        return self.base if self.student_width <= self.teacher_width else self.base.T
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return features.to(self.base.dtype) @ self.matrix().T
+
+
 class FullExponentialProjection(FrameProjection):
     """P = expm(W - W^T)[:, :ds] with all of W (n x n) free: the form as it was published."""
 
@@ -331,6 +350,7 @@ class IdentityProjection(Projection):
 
 PROJECTIONS: dict[str, Callable[[int, int], Projection]] = {
     "orthogonal": OrthogonalProjection,
+    "orthogonal_fixed": FixedProjection,
     "orthogonal_static": partial(OrthogonalProjection, rebase=False),
     "orthogonal_full": FullExponentialProjection,
     "cayley": CayleyProjection,

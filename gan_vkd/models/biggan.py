@@ -37,6 +37,10 @@ class SpectralNorm:
         self.register_buffer("sv0", torch.ones(1))
 
     def normalized_weight(self) -> Tensor:
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return self._normalized_weight()
+
+    def _normalized_weight(self) -> Tensor:
         matrix = self.weight.flatten(1)
         with torch.no_grad():
             v = F.normalize(self.u0 @ matrix, eps=1e-8)
@@ -215,6 +219,7 @@ class Discriminator(nn.Module):
     def __init__(self, resolution: int = 32, ch: int = 64, classes: int = 10) -> None:
         super().__init__()
         self.resolution, self.classes = resolution, classes
+        self.positions = (resolution >> sum(DOWNSAMPLE[resolution])) ** 2  # that features sum over
         widths = [3] + [ch * m for m in DISCRIMINATOR_WIDTHS[resolution]]
         self.blocks = nn.ModuleList(
             nn.ModuleList([DiscriminatorBlock(i, o, index == 0, down)])
