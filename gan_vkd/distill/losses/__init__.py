@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from gan_vkd.distill.losses.aggregated import Aggregated
 from gan_vkd.distill.losses.distances import DISTANCES
 from gan_vkd.distill.losses.fitnets import FitNets
 from gan_vkd.distill.losses.kd_dlgm import KDDLGM
@@ -25,6 +26,7 @@ __all__ = [
     "PKD",
     "RKD",
     "SPKD",
+    "Aggregated",
     "FitNets",
     "LayerPairs",
     "VICReg",

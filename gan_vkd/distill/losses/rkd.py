@@ -12,6 +12,10 @@ class RKD(nn.Module):
 
     Park et al., CVPR 2019, equations 4 to 9, with the weights of their distillation on
     classification: 25 for distances, 50 for angles.
+
+    The authors' code takes the mean of distances over all B^2 pairs, each sample with itself among
+    them: its first term is (B - 1) / B of this one, which at 100 images of KD-DLGAN's batch makes
+    0.4% of the gradient. Its angles are these.
     """
 
     least_batch = 3
