@@ -215,11 +215,10 @@ def test_timm_input_size_may_be_set(tmp_path):
     assert seen == [(96, 96)]
 
 
-def test_images_may_be_shown_as_kd_dlgan_shows_them(tmp_path):
+def test_images_may_be_shown_as_kd_dlgan_shows_them(resnet):
     """In [-1, 1] as they are, each pixel a square."""
-    _, file = timm_weights("test_resnet", tmp_path, ".pth")
     seen: list[torch.Tensor] = []
-    teacher = load("timm/test_resnet", file, size=96, enlarge="nearest", normalize=False)
+    teacher = load("cifar_resnet20", resnet[1], size=96, enlarge="nearest", normalize=False)
     teacher.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     images = random_images()
     teacher(images)
