@@ -18,7 +18,7 @@ class VkDLoss(nn.Module):
         teacher_width: dt.
         projection: a name in PROJECTIONS.
         normalization: a name in NORMALIZATIONS.
-        distance: a name in DISTANCES; averaged over samples and dimensions.
+        distance: a name in DISTANCES; a mean over samples.
         options: of the normalisation (momentum, eps, shrinkage, ...).
     """
 
