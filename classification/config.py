@@ -10,6 +10,7 @@ from gan_vkd.config import (
     Above0,
     Beta,
     DataSettings,
+    Distance,
     Fraction,
     LayerSettings,
     LoopSettings,
@@ -142,7 +143,7 @@ class FeatureSettings(MethodSettings):
         "l2",
         "none",
     ] = "layer_norm"
-    distance: Literal["mse", "smooth_l1", "l1"] = "smooth_l1"
+    distance: Distance = "smooth_l1"
     weight: Above0 = 1.0
 
 

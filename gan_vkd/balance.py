@@ -23,7 +23,7 @@ class Balance:
 
     def __init__(self, settings: DistillSettings) -> None:
         self.settings = settings
-        self.place = next((i for i, p in enumerate(settings.pairs) if p.at_the_score), None)
+        self.place = settings.at_the_score
 
     def __call__(
         self, students: list[Tensor], game: Tensor, distillation: Tensor
@@ -33,34 +33,30 @@ class Balance:
         - z_norm: the mean Euclidean norm; z_centred: the share of its square that is variance;
           z_rank: the effective rank of the variance (participation ratio, tr(C)^2 / tr(C^2)).
         - gradient_ratio, gradient_cosine: of the weighted distillation to the game, at z.
-        - distill_weight, where it is automatic.
+        - distill_weight.
 
         Args:
             students: the features that the distillation reads, one a pair.
             game, distillation: both losses, without a weight.
         """
         given = self.settings.weight
-        auto = given == "auto"
-        weight = torch.ones_like(distillation) * (1.0 if given == "auto" else given)
         if self.place is None:
-            return weight, {}
+            assert given != "auto"
+            return torch.full_like(distillation, given), {}
         z = students[self.place]
-        gradients = [
-            torch.autograd.grad(loss, z, retain_graph=True)[0].float()
+        of_game, of_distillation = (
+            ranks.gather(torch.autograd.grad(loss, z, retain_graph=True)[0].float())
             for loss in (game, distillation)
-        ]
-        with torch.no_grad():
-            z, of_game, of_distillation = (ranks.gather(x.float()) for x in (z, *gradients))
-            norms = of_game.norm(), of_distillation.norm()
-            if auto:
-                weight = self.settings.gradient_ratio * _ratio(*norms).clamp_max(LARGEST)
-            seen = _spread(z) | {
-                "gradient_ratio": weight * _ratio(norms[1], norms[0]),
-                "gradient_cosine": F.cosine_similarity(
-                    of_game.flatten(), of_distillation.flatten(), dim=0
-                ),
-            }
-        return weight, seen | ({"distill_weight": weight} if auto else {})
+        )
+        ratio = _ratio(of_distillation.norm(), of_game.norm())
+        if given == "auto":
+            weight = _ratio(torch.full_like(ratio, self.settings.gradient_ratio), ratio)
+            weight = weight.clamp_max(LARGEST)
+        else:
+            weight = torch.full_like(ratio, given)
+        cosine = F.cosine_similarity(of_game.flatten(), of_distillation.flatten(), dim=0)
+        told = {"distill_weight": weight, "gradient_ratio": weight * ratio}
+        return weight, told | {"gradient_cosine": cosine} | _spread(ranks.gather(z.detach()))
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -69,6 +65,7 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _spread(z: Tensor) -> dict[str, Tensor]:
+    z = z.float()
     centred = z - z.mean(0)
     gram = centred.T @ centred
     variance = gram.trace()

@@ -86,6 +86,8 @@ class NetworkSettings(LayerSettings):
     name: str
     weights: str | None = None  # a local copy; null: the published download
     size: Positive | None = None  # null: the network's own
+    enlarge: Literal["bicubic", "nearest"] = "bicubic"  # how images come to that size
+    normalize: bool = True  # false: it sees images in [-1, 1] as they are
 
 
 class PairSettings(Section):
@@ -123,9 +125,11 @@ class TextSettings(Section):
     weights: str = "openai"  # a published tag, or a local copy
     names: list[str] | None = None  # of the classes; null: those of the data
     prompts: Annotated[list[Prompt], Field(min_length=1)] = ["a {}"]  # KD-DLGAN's; a mean over them
+    normalize: bool = True  # to unit length; false as KD-DLGAN's code
 
 
 Method = Literal["vkd", "fitnets", "pkd", "spkd", "rkd", "vicreg"]
+Distance = Literal["mse", "smooth_l1", "l1", "norm", "cosine"]
 
 
 class MethodSettings(Section):
@@ -153,17 +157,21 @@ class MethodSettings(Section):
         "none",
     ] = "whitening"
     whitening: WhiteningSettings = WhiteningSettings()  # of the first three
-    distance: Literal["mse", "smooth_l1", "l1"] = "mse"
+    distance: Distance = "mse"
+    pkd_form: Literal["paper", "code"] = "paper"  # the code's loss is a batch's size times smaller
 
     @property
     def idle(self) -> dict[str, str]:
         names = "projection", "normalization", "whitening", "distance"
         without = f"belongs to a whitening, but normalization = {self.normalization}"
         none = {} if self.whitens else {"whitening": without}
-        return none | self._unless("method", "vkd", *names)
+        vkd = self._unless("method", "vkd", *names)
+        return none | vkd | self._unless("method", "pkd", "pkd_form")
 
     def options(self) -> dict[str, Any]:
         """What the class of the method takes."""
+        if self.method == "pkd":
+            return {"form": self.pkd_form}
         if self.method != "vkd":
             return {}
         return {
@@ -184,6 +192,8 @@ class DistillSettings(MethodSettings):
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
     text: TextSettings | None = None  # null: the rows of the teacher's classifier
     student: StudentSettings = StudentSettings()
+    spectral_head: bool = True  # KD-DLGM's head is spectrally normalised, as released
+    aggregated: Weight = 0.0  # of KD-DLGM's aggregated term beside another method; 10 as published
     weight: Above0 | Literal["auto"] = 10.0  # auto: as gradient_ratio says
     gradient_ratio: Above0 = 1.0  # of the distillation's to the game's, at the pooled features
     images: Literal["both", "real", "fake"] = "both"
@@ -192,11 +202,17 @@ class DistillSettings(MethodSettings):
 
     @property
     def idle(self) -> dict[str, str]:
-        return (
-            super().idle
-            | self._unless("method", "kd_dlgm", "text")
-            | self._unless("weight", "auto", "gradient_ratio")
-        )
+        idle = super().idle | self._unless("method", "kd_dlgm", "text", "spectral_head")
+        idle |= self._unless("weight", "auto", "gradient_ratio")
+        if self.method == "kd_dlgm":
+            idle["aggregated"] = "belongs to other methods: it is a part of kd_dlgm"
+            idle["student"] = "belongs to other methods: kd_dlgm has a head of its own"
+        return idle
+
+    def options(self) -> dict[str, Any]:
+        if self.method == "kd_dlgm":
+            return {"spectral": self.spectral_head}
+        return super().options()
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DistillSettings":
@@ -206,13 +222,19 @@ class DistillSettings(MethodSettings):
             raise ValueError(f"statistics = training_set, but {normalization} has none")
         if self.method == "kd_dlgm" and self.images != "both":
             raise ValueError("kd_dlgm compares real with fake images: set images = both")
-        if self.method == "kd_dlgm" and self.student != StudentSettings():
-            raise ValueError("kd_dlgm has a head of its own: leave student as it is")
-        if self.weight == "auto" and not any(pair.at_the_score for pair in self.pairs):
+        if self.aggregated and self.images != "both":
+            raise ValueError("aggregated compares real with fake images: set images = both")
+        if self.at_the_score is None and (self.weight == "auto" or self.aggregated):
             raise ValueError(
-                "weight = auto needs a pair that reads the features which the score is taken from"
+                "weight = auto and aggregated need a pair that reads the discriminator where its "
+                "score is taken"
             )
         return self
+
+    @property
+    def at_the_score(self) -> int | None:
+        """The first pair that reads the features which the score is taken from."""
+        return next((i for i, pair in enumerate(self.pairs) if pair.at_the_score), None)
 
     @property
     def needs_bank(self) -> bool:

@@ -9,6 +9,8 @@ from gan_vkd import ranks
 from gan_vkd.config import DistillSettings
 from gan_vkd.data import Batch
 from gan_vkd.distill import METHODS, LayerPairs, StudentFeature, Teacher
+from gan_vkd.distill.head import Head
+from gan_vkd.distill.losses import Aggregated
 from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.features import FeatureBank
 
@@ -43,7 +45,7 @@ class Distillation(nn.Module):
         self.settings, self._teacher = settings, [teacher]
         self.bank: FeatureBank | None = None
         make = METHODS[settings.method]
-        options = {"text": text} if settings.method == "kd_dlgm" else settings.options()
+        options = settings.options() | ({"text": text} if settings.method == "kd_dlgm" else {})
         how = settings.student.model_dump()
         features = [
             StudentFeature(student.width, width, positions=student.positions, **how)
@@ -55,6 +57,11 @@ class Distillation(nn.Module):
         self.method = LayerPairs(methods, [pair.weight for pair in settings.pairs])
         # samples that are related to each other
         self.least_batch = max(self.method.least_batch, features[0].least_batch)
+        self.aggregated = Aggregated()
+        self.head: nn.Module | None = None  # before the aggregated term, where the feature has none
+        at = settings.at_the_score
+        if settings.aggregated and at is not None and features[at].head is None:
+            self.head = Head(students[at].width, teacher.widths[at])
 
     def use(self, bank: FeatureBank) -> None:
         """Looks the teacher's features of clean real images up from here on, on the bank's device.
@@ -73,8 +80,10 @@ class Distillation(nn.Module):
 
     def forward(
         self, students: list[Tensor], batch: Batch, augmented: Tensor, clean: Tensor
-    ) -> Tensor:
-        """The loss of what the discriminator saw: B fake images, then the B real ones of a batch.
+    ) -> dict[str, Tensor]:
+        """The losses of what the discriminator saw, B fake images and then B real ones of a batch.
+
+        Those of the method, without its weight, and of the aggregated term, with it.
 
         Args:
             students: features (2B, ds), one a pair.
@@ -85,12 +94,19 @@ class Distillation(nn.Module):
         fake, real = slice(None, b), slice(b, None)
         part = {"both": slice(None), "fake": fake, "real": real}[self.settings.images]
         target = self._target(part, batch, augmented, clean)
-        features = [s[part] for s in students]
+        students = [s[part] for s in students]
         if self.least_batch > 1 and ranks.world() > 1:
             # every sample is related to every other, on whatever rank it lies
-            *features, target = (self._of_all_ranks(x) for x in (*features, target))
-        features = [adapt(s) for adapt, s in zip(self.features, features, strict=True)]
-        return self.method(features, target.split(self._teacher[0].widths, dim=1))
+            *students, target = (self._of_all_ranks(x) for x in (*students, target))
+        targets = target.split(self._teacher[0].widths, dim=1)
+        features = [feature(s) for feature, s in zip(self.features, students, strict=True)]
+        losses = {"distill_loss": self.method([scaled for _, scaled in features], targets)}
+        at = self.settings.at_the_score
+        if self.settings.aggregated and at is not None:
+            mapped = features[at][0] if self.head is None else self.head(students[at])
+            term = self.aggregated(mapped, targets[at])
+            losses["aggregated_loss"] = self.settings.aggregated * term
+        return losses
 
     def _of_all_ranks(self, features: Tensor) -> Tensor:
         """All ranks' rows, those of fake images before those of real ones."""

@@ -122,4 +122,7 @@ def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None)
 def teacher_facts(teacher: Teacher) -> dict[str, Any]:
     """What a teacher's features depend on beside its weights."""
     layers = [vars(layer) for layer in teacher.reader.layers]
-    return {"network": str(teacher.network), "layers": layers, "size": teacher.size}
+    facts = {"network": str(teacher.network), "layers": layers, "size": teacher.size}
+    # named where it is not the usual one, so that what was kept before is found; the normalisation
+    # is among the weights
+    return facts if teacher.enlarge == "bicubic" else facts | {"enlarge": teacher.enlarge}

@@ -124,9 +124,11 @@ class GAN:
         told = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
         if self.distillation is not None:
             features = self.reader.take()
-            term = self.distillation(features, batch, images, clean)
-            weight, seen = self.balance(features, losses["d_loss"], term)
-            losses["distill_loss"], told = weight * term, told | seen
+            with autocast(self.device, self.settings.train.precision):  # of the teacher
+                losses |= self.distillation(features, batch, images, clean)
+            weight, seen = self.balance(features, losses["d_loss"], losses["distill_loss"])
+            losses["distill_loss"] = weight * losses["distill_loss"]
+            told |= seen
         losses |= self._regularize(images, labels, fake_score, real_score, batch, number)
         self.d_optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()

@@ -16,6 +16,7 @@ from gan_vkd.models.cifar_resnet import CifarResNet
 from gan_vkd.weights import fill, load_foreign, unwrapped
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)  # as mean and as std, it leaves images in [-1, 1]
 
 # Trained by Y. Idelbayev (github.com/akamaster/pytorch_resnet_cifar10); the name ends in the first
 # digits of the file's SHA-256, which the download checks.
@@ -54,15 +55,22 @@ class Built:
         """Frozen, on the device.
 
         Raises:
-            SettingsError: a layer or size that is not the network's.
+            SettingsError: a layer or size that is not the network's, or nothing to enlarge.
         """
         size = settings.size or self.size
+        if settings.enlarge != "bicubic" and size in (None, resolution):
+            raise SettingsError(
+                f"{settings.name}: enlarge = {settings.enlarge} has no effect, since images of "
+                f"{resolution} pixels are shown as they are: set its size, or leave enlarge out"
+            )
+        mean, std = (self.mean, self.std) if settings.normalize else (HALF, HALF)
         try:
             return Teacher(
                 self.network.to(device),
-                mean=self.mean,
-                std=self.std,
+                mean=mean,
+                std=std,
                 size=(size, size) if size else None,
+                enlarge=settings.enlarge,
                 layers=layers,
                 probe=resolution,
                 class_rows=self.class_rows,
@@ -244,7 +252,7 @@ def _discriminator(path: Path) -> Built:
     gan = state["trained"]
     network = Discriminator(settings.data.resolution, settings.model.ch, gan["classes"])
     fill(network, gan["discriminator"], str(path))
-    return Built(_FeaturesOf(network), mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Built(_FeaturesOf(network), mean=HALF, std=HALF)
 
 
 def _unreachable(name: str, url: str, error: Exception) -> VkdError:

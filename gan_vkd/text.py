@@ -13,7 +13,7 @@ from gan_vkd.errors import SettingsError, VkdError, one_line
 
 
 def class_embeddings(settings: TextSettings | None, teacher: Teacher, classes: list[str]) -> Tensor:
-    """Unit vectors (C, dt), a row a class.
+    """One vector a class (C, dt), of unit length unless the text tower's settings say otherwise.
 
     Args:
         settings: of the text tower; None takes the rows of the teacher's classifier.
@@ -40,7 +40,7 @@ def class_embeddings(settings: TextSettings | None, teacher: Teacher, classes: l
 
 @torch.no_grad()
 def _embed(settings: TextSettings, names: list[str]) -> Tensor:
-    """The mean over prompts of each name's unit embedding, made a unit vector again."""
+    """Each name's mean over the prompts, as it is or of unit vectors and made one again."""
     try:
         import open_clip
     except ImportError:
@@ -65,8 +65,8 @@ def _embed(settings: TextSettings, names: list[str]) -> Tensor:
             "local copy"
         ) from None
     tokenize = open_clip.get_tokenizer(settings.model)
-    rows = []
-    for name in names:
-        prompts = tokenize([prompt.format(name) for prompt in settings.prompts])
-        rows.append(F.normalize(model.encode_text(prompts), dim=1).mean(0))
-    return F.normalize(torch.stack(rows).float(), dim=1)
+    prompts = [tokenize([prompt.format(name) for prompt in settings.prompts]) for name in names]
+    embedded = torch.stack([model.encode_text(tokens).float() for tokens in prompts])
+    if not settings.normalize:
+        return embedded.mean(1)
+    return F.normalize(F.normalize(embedded, dim=2).mean(1), dim=1)

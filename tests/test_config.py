@@ -4,9 +4,18 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 import yaml
 
-from gan_vkd.config import DistillSettings, Settings, differences, load_as, load_settings
+from gan_vkd.config import (
+    DistillSettings,
+    NetworkSettings,
+    Settings,
+    differences,
+    load_as,
+    load_settings,
+)
+from gan_vkd.distill import METHODS
 from gan_vkd.errors import SettingsError
 from gan_vkd.teach import TeachSettings
 
@@ -75,7 +84,8 @@ def test_the_ablation_has_every_projection_and_every_normalisation():
 @pytest.mark.parametrize(
     ("option", "owner"),
     [("projection=linear", "vkd"), ("normalization=l2", "vkd"), ("distance=l1", "vkd"),
-     ("whitening.every=1", "vkd"), ("text.weights=x", "kd_dlgm")],
+     ("whitening.every=1", "vkd"), ("text.weights=x", "kd_dlgm"),
+     ("spectral_head=false", "kd_dlgm"), ("pkd_form=code", "pkd")],
 )  # fmt: skip
 def test_an_option_of_another_method_is_refused(option, owner):
     other = "spkd" if owner == "vkd" else "whitening"
@@ -97,6 +107,44 @@ def test_what_would_have_no_effect_is_refused(change: list[str], message: str) -
     with pytest.raises(SettingsError, match=message) as error:
         load_settings(CONFIGS / "cifar10_10pct_cpu_whitening.yaml", change)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_aggregated_term_stands_beside_other_methods_on_all_images() -> None:
+    config, weight = CONFIGS / "cifar10_10pct_cpu_whitening.yaml", "distill.aggregated=10"
+    distill = load_settings(config, [weight]).distill
+    assert distill is not None
+    assert distill.aggregated == 10
+    assert "a part of kd_dlgm" in fault(CONFIGS / "cifar10_10pct_cpu_kd_dlgm.yaml", weight)
+    assert "aggregated compares real with fake" in fault(config, weight, "distill.images=real")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_made_with_its_options(method: str) -> None:
+    settings = DistillSettings(teacher=NetworkSettings(name="cifar_resnet56"), method=method)
+    text = {"text": torch.ones(2, 6)} if method == "kd_dlgm" else {}
+    METHODS[method](4, 6, **settings.options(), **text)
+
+
+def test_options_reach_the_methods_that_own_them() -> None:
+    config = CONFIGS / "cifar10_10pct_pkd.yaml"
+    for arm, changes, options in (
+        ("pkd", ["distill.pkd_form=paper"], {"form": "paper"}),
+        ("pkd", [], {"form": "code"}),
+        ("kd_dlgm", [], {"spectral": True}),
+        ("kd_dlgm", ["distill.spectral_head=false"], {"spectral": False}),
+    ):
+        distill = load_settings(config.with_stem(f"cifar10_10pct_{arm}"), changes).distill
+        assert distill is not None
+        assert distill.options() == options
+
+
+@pytest.mark.parametrize("file", sorted({*RUNS} - {CONFIGS / name for name in TAUGHT}))
+def test_a_teacher_sees_images_as_published_in_the_published_arms_alone(file: Path) -> None:
+    distill = load_settings(file).distill
+    if distill is not None:
+        published = "clip" in distill.teacher.name and file.name.startswith("cifar")
+        view = (distill.teacher.enlarge, distill.teacher.normalize)
+        assert view == (("nearest", False) if published else ("bicubic", True))
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])

@@ -20,7 +20,9 @@ class Network(nn.Module):
         return self.second(self.act(self.first(x)))
 
 
-def build(*layers: str, seed: int = 0, mean: float = 0.5, size: int | None = None, slope=0.1):
+def build(
+    *layers: str, seed: int = 0, mean: float = 0.5, size: int | None = None, slope=0.1, **options
+) -> Teacher:
     torch.manual_seed(seed)
     return Teacher(
         Network(slope),
@@ -29,6 +31,7 @@ def build(*layers: str, seed: int = 0, mean: float = 0.5, size: int | None = Non
         size=(size, size) if size else None,
         layers=[Layer(name) for name in layers or ("", "first")],
         probe=16,
+        **options,
     )
 
 
@@ -85,6 +88,7 @@ def test_whatever_features_depend_on_makes_another_file(tmp_path: Path) -> None:
         (build(slope=0.2), images(), True),
         (build(mean=0.4), images(), True),
         (build(size=20), images(), True),
+        (build(size=20, enlarge="nearest"), images(), True),
         (build("first"), images(), True),
         (build("", "second"), images(), True),
     ]

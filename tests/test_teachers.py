@@ -215,6 +215,22 @@ def test_timm_input_size_may_be_set(tmp_path):
     assert seen == [(96, 96)]
 
 
+def test_images_may_be_shown_as_kd_dlgan_shows_them(resnet):
+    """In [-1, 1] as they are, each pixel a square."""
+    seen: list[torch.Tensor] = []
+    teacher = load("cifar_resnet20", resnet[1], size=96, enlarge="nearest", normalize=False)
+    teacher.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    images = random_images()
+    teacher(images)
+    torch.testing.assert_close(seen[0], images.repeat_interleave(3, 2).repeat_interleave(3, 3))
+
+
+@pytest.mark.parametrize("size", [None, 32])
+def test_a_way_to_enlarge_what_is_not_enlarged_is_refused(size, resnet):
+    call = lambda: load("cifar_resnet20", resnet[1], size=size, enlarge="nearest")  # noqa: E731
+    assert "enlarge = nearest has no effect, since images of 32" in refusal(call, SettingsError)
+
+
 def test_timm_size_that_the_network_cannot_take(tmp_path):
     _, file = timm_weights("test_vit3", tmp_path, ".pth")
     message = refusal(lambda: load("timm/test_vit3", file, size=96), SettingsError)

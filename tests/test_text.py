@@ -66,6 +66,19 @@ def test_the_published_prompt_is_the_default(tower: tuple[nn.Module, TextSetting
     torch.testing.assert_close(class_embeddings(settings, teacher(), ["cat"]), expected)
 
 
+def test_embeddings_may_be_left_at_their_length(tower: tuple[nn.Module, TextSettings]) -> None:
+    """As KD-DLGAN's code leaves them; of several prompts, the mean."""
+    model, settings = tower
+    prompts = ["a {}", "{}, blurred"]
+    raw = settings.model_copy(update={"prompts": prompts, "normalize": False})
+    rows = class_embeddings(raw, teacher(), ["cat", "dog"])
+    for row, name in zip(rows, ["cat", "dog"], strict=True):
+        tokens = open_clip.tokenize([prompt.format(name) for prompt in prompts])
+        with torch.no_grad():
+            torch.testing.assert_close(row, model.encode_text(tokens).mean(0))
+    assert (rows.norm(dim=1) - 1).abs().min() > 0.01
+
+
 def test_given_names_go_before_those_of_the_data(tower: tuple[nn.Module, TextSettings]) -> None:
     _, settings = tower
     named = settings.model_copy(update={"names": ["cat", "dog", "ship"]})

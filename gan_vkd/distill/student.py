@@ -118,10 +118,9 @@ class StudentFeature(Precise):
         """Samples that it needs."""
         return getattr(self.scaling, "least_batch", 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, ds) -> (B, width)."""
-        features = at_least_float32(features)
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, ds) -> (B, width) before and after it is scaled."""
+        read = at_least_float32(features)
         with torch.autocast(features.device.type, enabled=False):
-            if self.head is not None:
-                features = self.head(features)
-            return self.scaling(features * self.factor)
+            read = read * self.factor if self.head is None else self.head(read)
+            return read, self.scaling(read)

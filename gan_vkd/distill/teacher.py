@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -103,7 +103,8 @@ class Teacher(nn.Module):
     Args:
         network: any image network; frozen and set to eval mode here.
         mean, std: of the network's normalisation, for images in [0, 1].
-        size: (height, width) that images are resized to (bicubic, antialiased), None to leave them.
+        size: (height, width) that images are resized to, None to leave them.
+        enlarge: how: "bicubic" (antialiased) or "nearest", each pixel a square.
         layers: where the features are read; the network's output by default.
         probe: resolution of the image that the width is measured with when size is None.
         class_rows: (C, d), the weights of its classifier, for methods that need a vector a class.
@@ -119,13 +120,15 @@ class Teacher(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         size: tuple[int, int] | None = None,
+        enlarge: Literal["bicubic", "nearest"] = "bicubic",
         layers: Sequence[Layer] = (Layer(),),
         probe: int = 32,
         class_rows: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.size, self.reader, self.class_rows = size, Reader(network, layers), class_rows
+        self.size, self.enlarge = size, enlarge
+        self.reader, self.class_rows = Reader(network, layers), class_rows
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.mean, self.std = self.mean.float(), self.std.float()
@@ -149,6 +152,7 @@ class Teacher(nn.Module):
         """Images (B, 3, H, W) in [-1, 1] -> the features of each layer."""
         x = (images.float() + 1) / 2
         if self.size is not None and x.shape[-2:] != self.size:
-            x = F.interpolate(x, self.size, mode="bicubic", align_corners=False, antialias=True)
+            smooth = self.enlarge == "bicubic"
+            x = F.interpolate(x, self.size, mode=self.enlarge, antialias=smooth)
         self.network((x - self.mean) / self.std)
         return [features.float() for features in self.reader.take()]

@@ -1,6 +1,8 @@
+import math
 from typing import get_args
 
 import pytest
+import scipy.spatial
 import torch
 import torch.nn.functional as F
 
@@ -30,12 +32,43 @@ def test_the_loss_is_its_formula_written_as_loops(distance: str) -> None:
     student, teacher = torch.randn(6, 3), torch.randn(6, 5)
     p, total = method.project.matrix().detach(), 0.0
     for z, t in zip(student, teacher, strict=True):
-        for j in range(5):
-            error = float(p[j] @ z - t[j] / t.norm())
-            squared, absolute = error**2, abs(error)
-            smooth = squared / 2 if absolute < 1 else absolute - 0.5
-            total += {"mse": squared, "l1": absolute, "smooth_l1": smooth}[distance]
-    assert float(method(student, teacher).detach()) == pytest.approx(total / 30, rel=1e-5)
+        ours = [float(p[j] @ z) for j in range(5)]
+        theirs = [float(t[j] / t.norm()) for j in range(5)]
+        errors = [a - b for a, b in zip(ours, theirs, strict=True)]
+        total += {
+            "mse": sum(e**2 for e in errors) / 5,
+            "l1": sum(abs(e) for e in errors) / 5,
+            "smooth_l1": sum(e**2 / 2 if abs(e) < 1 else abs(e) - 0.5 for e in errors) / 5,
+            "norm": math.hypot(*errors),
+            "cosine": 1 - sum(a * b for a, b in zip(ours, theirs, strict=True)) / math.hypot(*ours),
+        }[distance]
+    assert float(method(student, teacher).detach()) == pytest.approx(total / 6, rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_distance_to_itself_is_nothing_with_a_finite_gradient(distance: str) -> None:
+    torch.manual_seed(0)
+    target = torch.randn(6, 5)
+    features = target.clone().requires_grad_()
+    loss = DISTANCES[distance](features, target)
+    loss.backward()
+    assert features.grad is not None
+    torch.testing.assert_close(loss, torch.tensor(0.0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(features.grad, torch.zeros(6, 5), atol=1e-7, rtol=0)
+
+
+def test_a_norm_pulls_equally_from_near_and_far() -> None:
+    far = torch.tensor([[3.0, 4.0], [0.03, 0.04], [-600.0, 800.0]], requires_grad=True)
+    DISTANCES["norm"](far, torch.zeros(3, 2)).backward()
+    directions = torch.tensor([[0.6, 0.8], [0.6, 0.8], [-0.6, 0.8]])
+    torch.testing.assert_close(far.grad, directions / 3)
+
+
+def test_a_cosine_is_scipys_and_does_not_see_lengths() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(6, 5), torch.randn(6, 5)
+    expected = sum(scipy.spatial.distance.cosine(x, y) for x, y in zip(a, b, strict=True)) / 6
+    assert float(DISTANCES["cosine"](7 * a, b)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_half_features_are_compared_in_float32() -> None:

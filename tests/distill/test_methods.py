@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_vkd.distill import METHODS
+from gan_vkd.distill.losses import Aggregated
 from gan_vkd.distill.projection import random_frame
 
 DS, DT, B = 4, 6, 8
@@ -44,15 +45,20 @@ def fitnets(method: nn.Module, student: Tensor, teacher: Tensor) -> float:
 
 
 def pkd(method: nn.Module, student: Tensor, teacher: Tensor) -> float:
-    total = 0.0
+    return sum(divergences(student, teacher, itself=False)) / B
+
+
+def divergences(student: Tensor, teacher: Tensor, itself: bool) -> list[float]:
+    """One a sample, of probabilities that leave the sample itself out or not."""
+    found = []
     for j in range(B):
         conditional = []
         for z in (teacher, student):
-            k = {i: (cosine(z[i], z[j]) + 1) / 2 for i in range(B) if i != j}
+            k = {i: (cosine(z[i], z[j]) + 1) / 2 for i in range(B) if itself or i != j}
             conditional.append({i: value / sum(k.values()) for i, value in k.items()})
         p, q = conditional
-        total += sum(p[i] * math.log(p[i] / q[i]) for i in p)
-    return total / B
+        found.append(sum(p[i] * math.log(p[i] / q[i]) for i in p))
+    return found
 
 
 def spkd(method: nn.Module, student: Tensor, teacher: Tensor) -> float:
@@ -100,7 +106,7 @@ def vicreg(method: nn.Module, student: Tensor, teacher: Tensor) -> float:
 
 def kd_dlgm(method: nn.Module, student: Tensor, teacher: Tensor) -> float:
     with torch.no_grad():
-        ours = torch.stack([method.head[1](method.head[0](s)) for s in student])
+        ours = torch.stack([method.head(s[None])[0] for s in student])
     half = B // 2
     fake, real = range(half), range(half, B)
     aggregated = 0.0
@@ -108,10 +114,9 @@ def kd_dlgm(method: nn.Module, student: Tensor, teacher: Tensor) -> float:
         for side in (fake, real):
             for i, j in zip(side, anchors, strict=True):
                 aggregated += float((ours[i] - teacher[j]).norm()) / half
-    text = TEXT / TEXT.norm(dim=1, keepdim=True)
 
     def similarities(z: Tensor) -> Tensor:
-        row = torch.stack([z @ t for t in text])
+        row = torch.stack([z @ t for t in TEXT])
         return row / row.norm()
 
     correlated = sum(
@@ -138,8 +143,46 @@ def test_every_method_but_vkd_is_written_down_here() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_loss_is_its_formula(name: str, seed: int) -> None:
     method, (student, teacher) = make(name), features(seed)
-    expected = FORMULAS[name](method, student, teacher)
-    assert float(method(student, teacher).detach()) == pytest.approx(expected, rel=1e-6)
+    found = float(method(student, teacher).detach())
+    method.eval()  # a head's power iteration stands still
+    assert found == pytest.approx(FORMULAS[name](method, student, teacher), rel=1e-6)
+
+
+def test_pkd_as_its_code_computes_it_is_the_mean_over_all_pairs() -> None:
+    method, (student, teacher) = METHODS["pkd"](DS, DT, form="code"), features()
+    expected = sum(divergences(student, teacher, itself=True)) / B**2
+    assert float(method(student, teacher)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("spectral", [True, False])
+def test_kd_dlgms_head_is_spectrally_normalised_unless_told_otherwise(spectral: bool) -> None:
+    options = {} if spectral else {"spectral": False}
+    method = METHODS["kd_dlgm"](DS, DT, text=TEXT, **options)
+    norms = [float(torch.linalg.matrix_norm(x.weight.detach(), 2)) for x in method.head.layers]
+    assert (norms == pytest.approx([1, 1], rel=0.02)) == spectral
+
+
+def test_the_aggregated_term_draws_each_side_to_both_sides_of_the_teacher() -> None:
+    """At the teacher's features themselves, what is left is the distance between its two sides."""
+    _, teacher = features()
+    fake, real = teacher.chunk(2)
+    apart = float((fake - real).norm(dim=1).mean())
+    aggregated = Aggregated()
+    assert float(aggregated(teacher, teacher)) == pytest.approx(2 * apart)
+    assert float(aggregated(torch.cat([real, fake]), teacher)) == pytest.approx(2 * apart)
+    assert float(aggregated(torch.cat([real, real]), teacher)) == pytest.approx(2 * apart)
+    further = torch.cat([fake, real + 3 * (real - fake)])  # four and three times as far
+    assert float(aggregated(further, teacher)) == pytest.approx((1 + 4 + 3) * apart)
+    assert not list(aggregated.parameters())
+
+
+def test_the_aggregated_term_at_no_distance_has_a_finite_gradient() -> None:
+    student = torch.ones(B, DT, requires_grad=True)
+    loss = Aggregated()(student, torch.ones(B, DT))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert student.grad is not None
+    assert not student.grad.any()
 
 
 @pytest.mark.parametrize("name", FORMULAS)

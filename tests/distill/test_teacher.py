@@ -66,6 +66,15 @@ def test_read_at_any_layer_after_its_own_preprocessing(layer: str) -> None:
     assert teacher.width == {"patches": 5, "norm": 5, "head": 2, "": 2}[layer]
 
 
+def test_nearest_neighbours_are_squares_of_one_colour() -> None:
+    images, seen = torch.rand(3, 3, 4, 4) * 2 - 1, []
+    teacher = build(size=(28, 28), enlarge="nearest", mean=(0.5,) * 3, std=(0.5,) * 3)
+    teacher.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    teacher(images)
+    squares = images.repeat_interleave(7, 2).repeat_interleave(7, 3)
+    torch.testing.assert_close(seen, [squares])
+
+
 def test_frozen_but_differentiable_in_the_images() -> None:
     teacher = build(layers=[Layer("norm", prefix=1)]).train()
     assert not any(module.training for module in teacher.modules())

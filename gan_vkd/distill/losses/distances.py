@@ -1,0 +1,28 @@
+"""Distances between two sets of features (B, d), by name."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mean_norm(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over samples of the Euclidean norm of the difference, with gradient 0 at no difference.
+
+    What KD-DLGAN's code takes: each sample's gradient has norm 1 / B, near or far.
+    """
+    return (a - b).norm(dim=1).mean()
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over samples of 1 - cos(a_i, b_i), in [0, 2]: the lengths do not count."""
+    return 1 - F.cosine_similarity(a, b, dim=1).mean()
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "smooth_l1": F.smooth_l1_loss,
+    "l1": F.l1_loss,
+    "norm": mean_norm,
+    "cosine": cosine_distance,
+}

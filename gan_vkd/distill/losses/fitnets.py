@@ -1,0 +1,23 @@
+"""FitNets: a regressor to the teacher's features."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_vkd.distill.precision import Precise, full_precision
+
+
+class FitNets(Precise):
+    """Squared error of a learnt linear regressor to the teacher's features.
+
+    Romero et al., ICLR 2015, equation 3; averaged over dimensions, as VkD's distance is, where the
+    paper takes half the sum.
+    """
+
+    def __init__(self, student_width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.regress = nn.Linear(student_width, teacher_width)
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B, ds) and (B, dt) -> a scalar."""
+        return F.mse_loss(self.regress(student), teacher)

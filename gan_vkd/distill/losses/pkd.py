@@ -1,0 +1,48 @@
+"""PKD: probabilities of neighbours."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_vkd.distill.precision import full_precision
+
+
+class PKD(nn.Module):
+    """Divergence of the teacher's conditional probabilities of neighbours from the student's.
+
+    Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018): p(i | j) is the similarity
+    (cos(z_i, z_j) + 1) / 2, normalised over i.
+
+    Args:
+        student_width, teacher_width: ds and dt, which make no difference.
+        form: "paper" (equations 3 to 6): over i != j, and the mean over the B samples j; "code", as
+            its authors released it: over all i, the sample itself among them, and the mean over all
+            B^2 terms, so that loss and gradient are B times smaller.
+    """
+
+    least_batch = 2
+
+    def __init__(
+        self, student_width: int, teacher_width: int, *, form: Literal["paper", "code"] = "paper"
+    ) -> None:
+        super().__init__()
+        self.form = form
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B, ds) and (B, dt) -> a scalar."""
+        p, q = self._conditional(teacher), self._conditional(student)
+        terms = len(p) if self.form == "paper" else p.numel()
+        return F.kl_div(q.log(), p, reduction="sum") / terms
+
+    def _conditional(self, features: Tensor) -> Tensor:
+        """(B, d) -> (B, B - 1) the probabilities of the others, or (B, B) of all."""
+        z, b = F.normalize(features, dim=1), len(features)
+        similarity = (z @ z.T + 1) / 2
+        if self.form == "paper":
+            others = ~torch.eye(b, dtype=torch.bool, device=z.device)
+            similarity = similarity[others].view(b, b - 1)
+        similarity = similarity.clamp_min(1e-7)
+        return similarity / similarity.sum(1, keepdim=True)

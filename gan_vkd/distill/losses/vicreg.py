@@ -1,0 +1,33 @@
+"""VICReg: invariance, variance and covariance."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_vkd.distill.normalization import Standardize
+from gan_vkd.distill.precision import Precise, full_precision
+from gan_vkd.distill.projection import LinearProjection
+
+
+class VICReg(Precise):
+    """Invariance to the standardised teacher, variance and covariance of the projected student.
+
+    Bardes, Ponce and LeCun, ICLR 2022, equations 1 to 6, with their weights 25, 25 and 1; the
+    second branch is a frozen teacher, so only the student's is held from collapsing.
+    """
+
+    least_batch = 2
+
+    def __init__(self, student_width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.project = LinearProjection(student_width, teacher_width)
+        self.normalize = Standardize(teacher_width)
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B, ds) and (B, dt) -> a scalar."""
+        z, target = self.project(student), self.normalize(teacher).to(student.dtype)
+        centred = z - z.mean(0)
+        cov = centred.T @ centred / (len(z) - 1)
+        variance = F.relu(1 - (cov.diagonal() + 1e-4).sqrt()).mean()
+        covariance = (cov - cov.diagonal().diag()).square().sum() / z.shape[1]
+        return 25 * F.mse_loss(z, target) + 25 * variance + covariance
