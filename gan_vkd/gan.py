@@ -13,7 +13,7 @@ from gan_vkd.augment import augment
 from gan_vkd.config import DistillSettings, Settings
 from gan_vkd.data import Batch
 from gan_vkd.distill import METHODS, LayerPairs, Reader, Teacher
-from gan_vkd.distill.normalization import RunningStatistics
+from gan_vkd.distill.normalization import RunningStatistics, Whitening
 from gan_vkd.features import FeatureBank
 from gan_vkd.models.biggan import Discriminator, Generator
 from gan_vkd.regularization import LeCam, consistency, flip_and_shift, r1_penalty
@@ -54,7 +54,7 @@ class Distillation(nn.Module):
         Where the settings ask for the training set's statistics, they are taken from it.
         """
         self.bank = bank
-        if self.settings.statistics == "training_set":
+        if self.settings.statistics == "training_set" and not self.settings.needs_views:
             self.to(bank.features.device)
             rows = bank.features[ranks.own_part(len(bank.features))]
             known = rows.split(self._teacher[0].widths, dim=1)
@@ -62,6 +62,15 @@ class Distillation(nn.Module):
             for method, features in zip(self.method.methods, known, strict=True):
                 assert isinstance(method.normalize, RunningStatistics)
                 method.normalize.fit(features.tensor_split(batches))
+
+    def fit_views(self, first: Tensor, second: Tensor) -> None:
+        """Takes the whitening from the teacher's features (N, dt) of two views of all images."""
+        self.to(first.device)
+        part, widths = ranks.own_part(len(first)), self._teacher[0].widths
+        views = (view[part].split(widths, dim=1) for view in (first, second))
+        for method, *known in zip(self.method.methods, *views, strict=True):
+            assert isinstance(method.normalize, Whitening)
+            method.normalize.fit_views(*known)
 
     def forward(
         self, students: list[Tensor], batch: Batch, augmented: Tensor, clean: Tensor
@@ -112,9 +121,10 @@ class GAN:
         teacher, text: of the distillation.
         load_bank: gives the teacher's features of the clean real images; called where the settings
             need them, when all else is known to fit.
+        load_views: gives those of two augmented views of them, in the same way.
 
     Raises:
-        ValueError: a layer, width or batch that does not fit the method.
+        ValueError: a layer, width or batch that does not fit the method, or views that never agree.
     """
 
     def __init__(
@@ -125,6 +135,7 @@ class GAN:
         teacher: Teacher | None = None,
         load_bank: Callable[[], FeatureBank] | None = None,
         text: Tensor | None = None,
+        load_views: Callable[[], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         res, ch, train = settings.data.resolution, settings.model.ch, settings.train
         self.settings, self.classes, self.device = settings, classes, device
@@ -145,6 +156,8 @@ class GAN:
             self._require_batch(self.distillation)
             if load_bank is not None and settings.distill.needs_bank:
                 self.distillation.use(load_bank())
+            if load_views is not None and settings.distill.needs_views:
+                self.distillation.fit_views(*load_views())
             learnt += self.distillation.parameters()
         if device == "cpu":  # oneDNN's convolutions are up to 5x faster in this layout
             for network in (self.generator, self.discriminator, self.average):
