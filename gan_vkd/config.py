@@ -166,7 +166,7 @@ class MethodSettings(Section):
         "none",
     ] = "whitening"
     whitening: WhiteningSettings = WhiteningSettings()  # of the first three
-    statistics: Literal["running", "batch"] = "running"
+    statistics: Literal["running", "batch"] = "running"  # what a batch is normalised by
     distance: Literal["mse", "smooth_l1", "l1"] = "mse"
 
     @model_validator(mode="after")

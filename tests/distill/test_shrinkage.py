@@ -28,6 +28,20 @@ def test_a_fitted_covariance_is_scikit_learns(name: str, samples: int, d: int) -
 
 
 @pytest.mark.parametrize("name", REFERENCES)
+def test_a_covariance_without_structure_becomes_the_scaled_identity(name: str) -> None:
+    """Where the estimated weight exceeds one, as it does for some of these draws."""
+    whole = 0
+    for seed in range(10):
+        z = torch.randn(200, 3, generator=torch.Generator().manual_seed(seed)).double()
+        module = Whitening(3, shrinkage=name)
+        module.fit([z])
+        reference = REFERENCES[name]().fit(z.numpy())
+        np.testing.assert_allclose(shrunk(module)[0], reference.covariance_, rtol=0, atol=1e-10)
+        whole += reference.shrinkage_ == 1
+    assert whole > 0
+
+
+@pytest.mark.parametrize("name", REFERENCES)
 def test_running_and_batch_statistics_shrink_as_their_samples_ask(name: str) -> None:
     z = correlated(40, 16)
     running, batch = Whitening(16, shrinkage=name), Whitening(16, shrinkage=name)
