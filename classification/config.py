@@ -140,6 +140,7 @@ class FeatureSettings(MethodSettings):
         "whitening",
         "whitening_pca",
         "whitening_cholesky",
+        "phi_s",
         "l2",
         "none",
     ] = "layer_norm"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gan_vkd.errors import SettingsError, one_line
 
@@ -113,9 +113,34 @@ class StudentSettings(Section):
 class WhiteningSettings(Section):
     momentum: Fraction = 0.0
     eps: Annotated[float, Field(ge=0)] = 1e-5
-    shrinkage: Fraction | Literal["auto"] = "auto"  # auto: width of a group / (that + samples)
+    # auto: width of a group / (that + samples)
+    shrinkage: Fraction | Literal["auto", "ledoit_wolf", "oas"] = "auto"
+    # principal directions that are kept: so many, a share of the variance, those that agree in two
+    # augmented views of an image; null: all
+    directions: int | float | Literal["agreement"] | None = None
+    agreement: Annotated[float, Field(gt=0, le=1)] = 0.5  # the least correlation of the two views
     every: Positive = 100
     groups: Positive = 1
+
+    @field_validator("directions", mode="before")
+    @classmethod
+    def _number_or_share(cls, value: Any) -> Any:
+        known = value is None or value == "agreement"
+        number = type(value) is int and value >= 1
+        share = type(value) is float and 0 < value < 1
+        if not (known or number or share):
+            raise ValueError("expected a whole number, a share below 1, agreement or null")
+        return value
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("directions", "agreement", "agreement")
+
+    @model_validator(mode="after")
+    def _counts_samples(self) -> Self:
+        if self.shrinkage in ("ledoit_wolf", "oas") and self.momentum > 0:
+            raise ValueError(f"shrinkage = {self.shrinkage} counts samples: set momentum = 0")
+        return self
 
 
 class TextSettings(Section):
@@ -151,14 +176,29 @@ class MethodSettings(Section):
         "whitening",
         "whitening_pca",
         "whitening_cholesky",
+        "phi_s",
         "layer_norm",
         "standardize",
         "l2",
         "none",
     ] = "whitening"
     whitening: WhiteningSettings = WhiteningSettings()  # of the first three
+    statistics: Literal["running", "batch"] = "running"  # what a batch is normalised by
     distance: Distance = "mse"
     pkd_form: Literal["paper", "code"] = "paper"  # the code's loss is a batch's size times smaller
+
+    @model_validator(mode="after")
+    def _statistics_fit(self) -> Self:
+        fitted = self.whitens or self.normalization in ("standardize", "phi_s")
+        if self.statistics != "running" and not (self.method == "vkd" and fitted):
+            normalization = self.normalization if self.method == "vkd" else self.method
+            raise ValueError(f"statistics = {self.statistics}, but {normalization} has none")
+        directions = self.whitening.directions
+        if directions is not None and self.normalization == "whitening_cholesky":
+            raise ValueError("whitening.directions: a cholesky factor has none, leave them out")
+        if directions == "agreement" and self.statistics in ("running", "batch"):
+            raise ValueError("whitening.directions = agreement needs statistics = training_set")
+        return self
 
     @property
     def idle(self) -> dict[str, str]:
@@ -178,6 +218,7 @@ class MethodSettings(Section):
             "projection": self.projection,
             "normalization": self.normalization,
             "distance": self.distance,
+            **({"statistics": "batch"} if self.statistics == "batch" else {}),
             **(self.whitening.model_dump() if self.whitens else {}),
         }
 
@@ -198,7 +239,7 @@ class DistillSettings(MethodSettings):
     gradient_ratio: Above0 = 1.0  # of the distillation's to the game's, at the pooled features
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
-    statistics: Literal["running", "training_set"] = "running"
+    statistics: Literal["running", "batch", "training_set"] = "running"  # type: ignore[assignment]
 
     @property
     def idle(self) -> dict[str, str]:
@@ -216,10 +257,6 @@ class DistillSettings(MethodSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DistillSettings":
-        fitted = self.method == "vkd" and self.normalization.startswith(("whitening", "standard"))
-        if self.statistics == "training_set" and not fitted:
-            normalization = self.normalization if self.method == "vkd" else self.method
-            raise ValueError(f"statistics = training_set, but {normalization} has none")
         if self.method == "kd_dlgm" and self.images != "both":
             raise ValueError("kd_dlgm compares real with fake images: set images = both")
         if self.aggregated and self.images != "both":
@@ -240,7 +277,12 @@ class DistillSettings(MethodSettings):
     def needs_bank(self) -> bool:
         """Whether the teacher's features of all clean real images are asked for."""
         looked_up = self.view == "clean" and self.images != "fake"
-        return looked_up or self.statistics == "training_set"
+        return looked_up or (self.statistics == "training_set" and not self.needs_views)
+
+    @property
+    def needs_views(self) -> bool:
+        """Whether its features of two augmented views of them are."""
+        return self.whitening.directions == "agreement"
 
 
 class RegularizeSettings(Section):
@@ -349,6 +391,14 @@ class Settings(RunSettings):
         *RunSettings.may_change, "train.iterations", "train.sample_every", "data.root",
         "data.download", "cache",
     )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "Settings":
+        if self.distill is not None and self.distill.needs_views and not self.augment:
+            raise ValueError(
+                "distill.whitening.directions = agreement compares augmented views: set augment"
+            )
+        return self
 
     @property
     def total(self) -> int:

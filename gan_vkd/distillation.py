@@ -11,7 +11,7 @@ from gan_vkd.data import Batch
 from gan_vkd.distill import METHODS, LayerPairs, StudentFeature, Teacher
 from gan_vkd.distill.head import Head
 from gan_vkd.distill.losses import Aggregated
-from gan_vkd.distill.normalization import RunningStatistics
+from gan_vkd.distill.normalization import RunningStatistics, Whitening
 from gan_vkd.features import FeatureBank
 
 
@@ -69,7 +69,7 @@ class Distillation(nn.Module):
         Where the settings ask for the training set's statistics, they are taken from it.
         """
         self.bank = bank
-        if self.settings.statistics == "training_set":
+        if self.settings.statistics == "training_set" and not self.settings.needs_views:
             self.to(bank.features.device)
             rows = bank.features[ranks.own_part(len(bank.features))]
             known = rows.split(self._teacher[0].widths, dim=1)
@@ -77,6 +77,15 @@ class Distillation(nn.Module):
             for method, features in zip(self.method.methods, known, strict=True):
                 assert isinstance(method.normalize, RunningStatistics)
                 method.normalize.fit(features.tensor_split(batches))
+
+    def fit_views(self, first: Tensor, second: Tensor) -> None:
+        """Takes the whitening from the teacher's features (N, dt) of two views of all images."""
+        self.to(first.device)
+        part, widths = ranks.own_part(len(first)), self._teacher[0].widths
+        views = (view[part].split(widths, dim=1) for view in (first, second))
+        for method, *known in zip(self.method.methods, *views, strict=True):
+            assert isinstance(method.normalize, Whitening)
+            method.normalize.fit_views(*known)
 
     def forward(
         self, students: list[Tensor], batch: Batch, augmented: Tensor, clean: Tensor

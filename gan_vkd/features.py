@@ -1,7 +1,7 @@
 """Features of images that never change, computed once, kept in a file and checked before use."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gan_vkd import ranks
+from gan_vkd.augment import augment
 from gan_vkd.checkpoint import digest, load_state, save_state
 from gan_vkd.data import ImageSet, to_network
 from gan_vkd.distill import Teacher
@@ -103,7 +104,7 @@ def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None)
     @torch.no_grad()
     def compute(rows: Tensor) -> Tensor:
         found = []
-        for part in tqdm(rows.split(BATCH), "teacher features", leave=False, disable=None):
+        for part in _parts(rows):
             images = to_network(data.images[part % n].to(device))
             mirrored = (part >= n).to(device)[:, None, None, None]
             found.append(teacher(torch.where(mirrored, images.flip(3), images)))
@@ -117,6 +118,48 @@ def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None)
         lambda: compute_once(compute, rows, folder, facts, teacher.state_dict()).cpu()
     )
     return FeatureBank(features.to(device), n)
+
+
+def load_views(
+    teacher: Teacher, data: ImageSet, policy: Sequence[str], folder: Path | None
+) -> tuple[Tensor, Tensor]:
+    """The features (N, d) of one augmented view of every image, and of another one.
+
+    Args:
+        teacher: on the device that the features will lie on.
+        data: the training set.
+        policy: of the augmentation.
+        folder: None keeps the features for this run only.
+    """
+    n, device = len(data), teacher.mean.device
+
+    @torch.no_grad()
+    def compute(rows: Tensor) -> Tensor:
+        found = []
+        for part in _parts(rows):
+            views = [_view(data.images[row % n], row, policy) for row in part.tolist()]
+            found.append(teacher(torch.stack(views).to(device)))
+        return torch.cat(found)
+
+    def facts() -> dict[str, Any]:
+        views = {"data": data.fingerprint(), "views": list(policy)}
+        return {**views, **teacher_facts(teacher)}
+
+    features = ranks.from_first(
+        lambda: compute_once(compute, 2 * n, folder, facts, teacher.state_dict()).cpu()
+    ).to(device)
+    return features[:n], features[n:]
+
+
+def _view(pixels: Tensor, seed: int, policy: Sequence[str]) -> Tensor:
+    """An augmented image (3, R, R), always the same for a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return augment(to_network(pixels[None]), policy)[0]
+
+
+def _parts(rows: Tensor) -> Iterable[Tensor]:
+    return tqdm(rows.split(BATCH), "teacher features", leave=False, disable=None)
 
 
 def teacher_facts(teacher: Teacher) -> dict[str, Any]:

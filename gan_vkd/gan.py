@@ -32,9 +32,10 @@ class GAN:
         teacher, text: of the distillation.
         load_bank: gives the teacher's features of the clean real images; called where the settings
             need them, when all else is known to fit.
+        load_views: gives those of two augmented views of them, in the same way.
 
     Raises:
-        ValueError: a layer, width or batch that does not fit the method.
+        ValueError: a layer, width or batch that does not fit the method, or views that never agree.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class GAN:
         teacher: Teacher | None = None,
         load_bank: Callable[[], FeatureBank] | None = None,
         text: Tensor | None = None,
+        load_views: Callable[[], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         res, ch, train = settings.data.resolution, settings.model.ch, settings.train
         self.settings, self.classes, self.device = settings, classes, device
@@ -66,6 +68,8 @@ class GAN:
             self._require_batch(self.distillation)
             if load_bank is not None and settings.distill.needs_bank:
                 self.distillation.use(load_bank())
+            if load_views is not None and settings.distill.needs_views:
+                self.distillation.fit_views(*load_views())
             learnt += self.distillation.parameters()
         if device == "cpu":  # oneDNN's convolutions are up to 5x faster in this layout
             for network in (self.generator, self.discriminator, self.average):

@@ -12,7 +12,7 @@ from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set
 from gan_vkd.devices import pick_device
 from gan_vkd.errors import SettingsError
 from gan_vkd.evaluation import Evaluator
-from gan_vkd.features import load_bank
+from gan_vkd.features import load_bank, load_views
 from gan_vkd.gan import GAN, remedy
 from gan_vkd.loop import Loop
 from gan_vkd.pictures import class_grid, grid, save_png
@@ -58,7 +58,7 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
         classes = _count_classes(settings, data)
         shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
         labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
-        teacher, text, bank = None, None, None
+        teacher, text, bank, views = None, None, None, None
         if settings.distill is not None:
             distill = settings.distill
             layers = [pair.teacher or distill.teacher for pair in distill.pairs]
@@ -66,10 +66,11 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
             if distill.method == "kd_dlgm":
                 text = class_embeddings(distill.text, teacher, data.classes)
             bank = partial(load_bank, teacher, data, settings.data.flip, settings.cache_folder)
+            views = partial(load_views, teacher, data, settings.augment, settings.cache_folder)
     ranks.require_alike(lambda: (settings.dump(), data.fingerprint()), run.path)
     torch.manual_seed(settings.seed)
     try:
-        gan = GAN(settings, classes, device, teacher, bank, text)
+        gan = GAN(settings, classes, device, teacher, bank, text, views)
     except ValueError as error:
         raise SettingsError(f"distill: {error}") from None
     at_hand = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)

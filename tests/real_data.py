@@ -36,3 +36,16 @@ def resnet_features(depth: int) -> tuple[Tensor, Tensor]:
             for images in (load_training_set(settings), heldout)
         ]
     return features[0], features[1]
+
+
+@cache
+def lite_features() -> Tensor:
+    """Features (300, 1280) of real images by EfficientNet-Lite 0, at 96 pixels."""
+    data = SHARED / "data" / "cifar10-subset"
+    settings = DataSettings(source=str(data / "train.zip"), num_images=300)
+    weights = str(SHARED / "weights" / "efficientnet_lite" / "tf_efficientnet_lite0.safetensors")
+    network = NetworkSettings(name="timm/tf_efficientnet_lite0", weights=weights, size=96)
+    teacher = load_teacher(network, 32, "cpu")
+    with torch.no_grad():
+        parts = load_training_set(settings).images.split(100)
+        return torch.cat([teacher(to_network(part)) for part in parts])

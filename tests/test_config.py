@@ -95,10 +95,26 @@ def test_an_option_of_another_method_is_refused(option, owner):
     assert f"{name} belongs to method = {owner}, but method = {method}" in message
 
 
+AGREEMENT = ["distill.statistics=training_set", "distill.whitening.directions=agreement"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (["distill.normalization=l2", "distill.whitening.eps=7"], "but normalization = l2"),
+        (["distill.normalization=phi_s", "distill.whitening.eps=7"], "but normalization = phi_s"),
+        (["distill.normalization=l2", "distill.statistics=batch"], "batch, but l2 has none"),
+        (["distill.whitening.agreement=0.3"], "agreement belongs to directions = agreement"),
+        (["distill.whitening.directions=agreement"], "needs statistics = training_set"),
+        (
+            ["distill.normalization=whitening_cholesky", "distill.whitening.directions=4"],
+            "a cholesky factor has none",
+        ),
+        ([*AGREEMENT, "augment=[]"], "compares augmented views: set augment"),
+        (["distill.whitening={shrinkage: oas, momentum: 0.1}"], "oas counts samples"),
+        (["distill.whitening.directions=1.0"], "expected a whole number, a share below 1"),
+        (["distill.whitening.directions=0"], "expected a whole number, a share below 1"),
+        (["distill.whitening.directions=true"], "expected a whole number, a share below 1"),
         (["evaluate.features={name: inception, size: 64}"], "inception is read as published"),
         (["evaluate.features={name: inception, layer: foo}"], "inception is read as published"),
     ],

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gan_vkd.data import Batches, ImageSet, to_network
 from gan_vkd.distill import Layer, Teacher
-from gan_vkd.features import FeatureBank, load_bank
+from gan_vkd.features import FeatureBank, load_bank, load_views
 
 
 class Network(nn.Module):
@@ -74,6 +74,27 @@ def test_a_kept_file_spares_the_teacher(tmp_path: Path) -> None:
     again = load_bank(teacher, data, True, tmp_path)
     assert counting.shown == 608  # eight, to see that they agree
     assert torch.equal(first.features, again.features)
+
+
+def test_views_are_augmented_images_and_always_the_same(tmp_path: Path) -> None:
+    teacher, data = build(), images(230)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first, second = load_views(teacher, data, ["cutout"], tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.shape == second.shape == (230, teacher.width)
+    clean = teacher(to_network(data.images))
+    for one, other in ((first, second), (first, clean), (second, clean)):
+        assert ((one - other).abs().amax(1) > 1e-3).float().mean() > 0.9
+    counting = Counting(teacher)
+    torch.manual_seed(2)
+    again = load_views(teacher, data, ["cutout"], tmp_path)
+    assert counting.shown == 8
+    assert torch.equal(again[0], first)
+    torch.testing.assert_close(load_views(teacher, data, ["cutout"], None)[1], second)
+    plain = load_views(teacher, data, [], tmp_path)
+    for view in plain:  # another file, as the augmentation is another one
+        torch.testing.assert_close(view, clean, rtol=1e-5, atol=1e-6)
 
 
 def test_whatever_features_depend_on_makes_another_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from gan_vkd.augment import augment
 from gan_vkd.data import Batch, load_training_set, to_network
 from gan_vkd.distill import METHODS
-from gan_vkd.features import FeatureBank, load_bank
+from gan_vkd.features import FeatureBank, load_bank, load_views
 from gan_vkd.gan import GAN
 from gan_vkd.regularization import flip_and_shift
 from gan_vkd.teachers import load_teacher
@@ -224,9 +224,39 @@ def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -
     assert not changed(before, normalize)
 
 
+def test_a_batch_is_whitened_by_itself_where_its_statistics_are_asked_for(
+    small: MakeSettings,
+) -> None:
+    gan = build(small, "distill.statistics=batch", "distill.whitening.shrinkage=0")
+    assert gan.distillation is not None
+    normalize = gan.distillation.method.methods[0].normalize
+    for scale in (1.0, 7.0):
+        white = normalize(scale * torch.randn(200, 64).exp())
+        torch.testing.assert_close(white.T.cov(correction=0), torch.eye(64), rtol=0, atol=1e-3)
+
+
+def test_directions_that_agree_are_taken_from_two_augmented_views(small: MakeSettings) -> None:
+    settings = small("distill.statistics=training_set", "distill.whitening={directions: agreement}")
+    assert settings.distill is not None
+    assert settings.distill.needs_views
+    assert not settings.distill.needs_bank
+    data = load_training_set(settings.data)
+    teacher = load_teacher(settings.distill.teacher, 32, "cpu")
+    views = load_views(teacher, data, settings.augment, None)
+    never = lambda: pytest.fail("the bank was computed")  # noqa: E731
+    gan = GAN(settings, 10, "cpu", teacher, never, load_views=lambda: views)
+    assert gan.distillation is not None
+    normalize = gan.distillation.method.methods[0].normalize
+    torch.testing.assert_close(normalize.mean, torch.cat(views).double().mean(0))
+    assert 0 < int(torch.linalg.matrix_rank(normalize.transform[0])) < 64
+    before = copy(normalize)
+    gan.discriminator_step(batch(), batch().labels, 0)
+    assert not changed(before, normalize)
+
+
 @pytest.mark.parametrize("part", ["both", "real", "fake"])
 @pytest.mark.parametrize("view", ["augmented", "clean"])
-@pytest.mark.parametrize("statistics", ["running", "training_set"])
+@pytest.mark.parametrize("statistics", ["running", "batch", "training_set"])
 def test_every_choice_of_images_view_and_statistics_goes_together(
     part: str, view: str, statistics: str, small: MakeSettings
 ) -> None:

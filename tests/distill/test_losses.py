@@ -15,9 +15,9 @@ from gan_vkd.distill.losses import DISTANCES
 @pytest.mark.parametrize("projection", ["orthogonal", "linear"])
 def test_a_gradient_for_student_and_projection_only(projection: str, normalization: str) -> None:
     torch.manual_seed(0)
-    method = VkDLoss(4, 7, projection=projection, normalization=normalization)
+    method = VkDLoss(4, 8, projection=projection, normalization=normalization)
     student = torch.randn(20, 4, requires_grad=True)
-    teacher = torch.randn(20, 7, requires_grad=True)
+    teacher = torch.randn(20, 8, requires_grad=True)
     method(student, teacher).backward()
     assert student.grad is not None
     assert student.grad.any()

@@ -5,31 +5,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import linalg
-from torch import Tensor, nn
+from torch import nn
 
 from gan_vkd.distill import NORMALIZATIONS, make_normalization
 from gan_vkd.distill.normalization import Standardize, Whitening
-from tests.processes import on_ranks
+from tests.distill.samples import correlated, distance_to_identity
 from tests.real_data import needs_shared, resnet_features
 
 WHITENINGS = ["whitening", "whitening_pca", "whitening_cholesky"]
-WITH_STATISTICS = [*WHITENINGS, "standardize"]
+WITH_STATISTICS = [*WHITENINGS, "phi_s", "standardize"]
 EXACT = {"eps": 0.0, "shrinkage": 0.0}
-
-
-def correlated(count: int, d: int, seed: int = 0) -> Tensor:
-    """Features with eigenvalues over three decades, far from the origin."""
-    source = torch.Generator().manual_seed(seed)
-    mix = torch.randn(d, d, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
-    scale = torch.logspace(0, -1.5, d, dtype=torch.float64)
-    z = torch.randn(count, d, generator=source, dtype=torch.float64)
-    return (z * scale) @ torch.linalg.qr(mix)[0] + 3
-
-
-def distance_to_identity(z: Tensor) -> float:
-    z = z.double()
-    cov = (z - z.mean(0)).T @ (z - z.mean(0)) / len(z)
-    return float((cov - torch.eye(z.shape[1])).norm() / math.sqrt(z.shape[1]))
 
 
 def exact(name: str, d: int, **options: object) -> nn.Module:
@@ -176,8 +161,8 @@ def test_decomposed_every_so_often_and_at_powers_of_two(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", WITH_STATISTICS)
 def test_batches_of_any_size_give_the_statistics_of_the_whole(name: str) -> None:
-    z = correlated(300, 6)
-    module = make_normalization(name, 6)
+    z = correlated(300, 8)
+    module = make_normalization(name, 8)
     start = 0
     for size in (1, 2, 97, 150, 50):
         module(z[start : start + size].float())
@@ -245,8 +230,8 @@ def test_saved_and_restored_in_the_middle(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITH_STATISTICS)
 def test_statistics_are_double_under_autocast_and_half_models(name: str) -> None:
-    z = correlated(200, 6).float()
-    module, reference = make_normalization(name, 6), make_normalization(name, 6)
+    z = correlated(200, 8).float()
+    module, reference = make_normalization(name, 8), make_normalization(name, 8)
     expected = reference(z)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(module(z), expected)
@@ -261,10 +246,10 @@ def test_statistics_are_double_under_autocast_and_half_models(name: str) -> None
 
 @pytest.mark.parametrize("name", NORMALIZATIONS)
 def test_one_interface_and_no_gradient(name: str) -> None:
-    module = make_normalization(name, 6)
-    z = torch.randn(10, 6, requires_grad=True)
+    module = make_normalization(name, 8)
+    z = torch.randn(10, 8, requires_grad=True)
     y = module(z)
-    assert y.shape == (10, 6)
+    assert y.shape == (10, 8)
     assert not y.requires_grad
     assert not list(module.parameters())
     with pytest.raises(ValueError, match="positive width"):
@@ -287,30 +272,3 @@ def test_each_sample_by_itself() -> None:
 def test_impossible_options(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Whitening(6, **options)
-
-
-# several ranks
-
-
-def _rank(rank: int, world: int, file: str, queue: torch.multiprocessing.Queue) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
-    modules = [make_normalization(name, 6) for name in WITH_STATISTICS]
-    for step in range(5):
-        part = correlated(24, 6, seed=step).chunk(world)[rank]
-        for module in modules:
-            module(part)
-    z = correlated(10, 6, seed=50)
-    queue.put((rank, [module.eval()(z).numpy() for module in modules]))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_ranks_on_parts_equal_one_on_the_whole(world: int, tmp_path: object) -> None:
-    found = on_ranks(world, _rank, f"{tmp_path}/store")
-    for index, name in enumerate(WITH_STATISTICS):
-        one = make_normalization(name, 6)
-        for step in range(5):
-            one(correlated(24, 6, seed=step))
-        expected = one.eval()(correlated(10, 6, seed=50)).numpy()
-        for rank in range(world):
-            np.testing.assert_allclose(found[rank][index], expected, atol=1e-6)

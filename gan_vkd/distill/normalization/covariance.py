@@ -1,0 +1,99 @@
+"""Running covariances, and a matrix taken from them every so often."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gan_vkd.distill.normalization.spectrum import effective_rank
+from gan_vkd.distill.normalization.statistics import Moments, RunningStatistics
+
+
+class RunningCovariance(RunningStatistics):
+    """(z - mean) W of groups of neighbouring dimensions, W from a decomposition of the covariance.
+
+    The running covariance is decomposed anew every `every` updates, and at every power of two
+    before (the statistics move fastest at first); that of a batch, with every batch.
+
+    Args:
+        width: d.
+        momentum, eps, statistics, extra: as in RunningStatistics; the extra columns are as many
+            for every group, group after group.
+        every: updates between two decompositions.
+        groups: of d / groups dimensions each.
+    """
+
+    updates: Tensor
+    transform: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        momentum: float = 0.0,
+        eps: float = 1e-5,
+        statistics: Literal["running", "batch"] = "running",
+        every: int = 100,
+        groups: int = 1,
+        extra: int = 0,
+    ) -> None:
+        super().__init__(width, momentum=momentum, eps=eps, statistics=statistics, extra=extra)
+        if every < 1 or groups < 1 or width % groups:
+            raise ValueError(
+                f"every must be positive and groups divide the width {width}, got {every}, {groups}"
+            )
+        self.every, self.groups, self.size = every, groups, width // groups
+        side = (width + extra) // groups
+        self._updates = 0
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("second", torch.zeros(groups, side, side, dtype=torch.float64))
+        unit = torch.eye(self.size, dtype=torch.float64)
+        self.register_buffer("transform", unit.repeat(groups, 1, 1))
+
+    def _grouped(self, features: Tensor) -> Tensor:
+        """(B, groups * n) -> (groups, B, n)."""
+        return features.unflatten(1, (self.groups, -1)).transpose(0, 1)
+
+    def _central(self, centred: Tensor) -> Tensor:
+        grouped = self._grouped(centred[:, : self.width])
+        if centred.shape[1] > self.width:
+            grouped = torch.cat([grouped, self._grouped(centred[:, self.width :])], 2)
+        return grouped.mT @ grouped
+
+    def covariance_of(self, moments: Moments) -> Tensor:
+        """(groups, d / groups, d / groups), without the extra columns."""
+        return moments.second[:, : self.size, : self.size]
+
+    @property
+    def effective_rank(self) -> Tensor:
+        """Of the running covariance of each group, (groups,)."""
+        return effective_rank(torch.linalg.eigvalsh(self.covariance_of(self.moments)))
+
+    def update(self, features: Tensor) -> Moments:
+        batch = super().update(features)
+        self._updates += 1
+        self.updates += 1
+        settling = self._updates < self.every and self._updates.bit_count() == 1
+        if settling or self._updates % self.every == 0:
+            self.decompose()
+        return batch
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        super().fit(batches)
+        self.decompose()
+
+    @torch.no_grad()
+    def decompose(self) -> None:
+        """Takes the matrix from the present running covariance."""
+        self.transform.copy_(self._transform_of(self.moments))
+
+    def _running_transform(self) -> Tensor:
+        return self.transform
+
+    def _apply_transform(self, centred: Tensor, transform: Tensor) -> Tensor:
+        return (self._grouped(centred) @ transform).transpose(0, 1).flatten(1)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._updates = int(self.updates)

@@ -1,0 +1,60 @@
+"""Principal directions of covariances: which of them carry signal, and how many there are.
+
+Covariances are (G, d, d) and their eigenvalues (G, d), of G groups of dimensions.
+"""
+
+import torch
+from torch import Tensor
+
+from gan_vkd.distill.normalization.statistics import sum_over_ranks
+
+
+def effective_rank(values: Tensor) -> Tensor:
+    """exp of the entropy of the eigenvalues' shares, (..., d) -> (...), between 1 and d.
+
+    Roy and Vetterli, EUSIPCO 2007, definition 1.
+    """
+    shares = values.clamp_min(0) / values.clamp_min(0).sum(-1, keepdim=True)
+    return torch.special.entr(shares).sum(-1).exp()
+
+
+def principal(cov: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, the largest first, and eigenvectors in columns, each with a sign of its own:
+    its largest entry is positive."""
+    values, vectors = torch.linalg.eigh(cov)
+    largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+    return values.flip(1).clamp_min(0), (vectors * largest.sign()).flip(2)
+
+
+def leading(values: Tensor, directions: int | float | Tensor | None) -> Tensor:
+    """Which principal directions are kept: a mask like their eigenvalues, the largest first.
+
+    directions: None for all, an int for that many, (G,) for as many of each group, a float for the
+    fewest that explain that share of the variance.
+    """
+    if directions is None:
+        return torch.ones_like(values, dtype=torch.bool)
+    if isinstance(directions, float):
+        total = values.cumsum(1)
+        return total - values < directions * total[:, -1:]
+    place = torch.arange(values.shape[1], device=values.device)
+    return place < (directions[:, None] if isinstance(directions, Tensor) else directions)
+
+
+def view_agreement(first: Tensor, second: Tensor) -> Tensor:
+    """Correlation, over samples, of each coordinate with itself in another view of the samples.
+
+    Args:
+        first, second: coordinates (G, N, d) of the two views, row by row of the same samples; with
+            a process group, of this rank's samples.
+
+    Returns:
+        (G, d), in [-1, 1], 0 for a coordinate that does not vary.
+    """
+    count = first.new_tensor([first.shape[1]])
+    terms = first, second, first.square(), second.square(), first * second
+    sums = sum_over_ranks(torch.cat([*(term.sum(1).flatten() for term in terms), count]))
+    means = (sums[:-1] / sums[-1]).view(5, first.shape[0], -1)
+    a, b, aa, bb, ab = means
+    spread = ((aa - a.square()) * (bb - b.square())).clamp_min(0).sqrt()
+    return torch.where(spread > 0, (ab - a * b) / spread, 0.0)

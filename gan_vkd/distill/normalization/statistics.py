@@ -1,0 +1,140 @@
+"""Mean and (co)variance of the teacher's features: of all that was seen, of a set, of a batch."""
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gan_vkd.distill.normalization.interface import Normalization
+
+
+class Moments(NamedTuple):
+    """Number of some samples (), their mean (d,) and their central second moments."""
+
+    samples: Tensor
+    mean: Tensor
+    second: Tensor
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """In place, where there is a process group."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(x)
+    return x
+
+
+class RunningStatistics(Normalization):
+    """Mean and (co)variance of all features seen, in float64 whatever the autocast.
+
+    A new batch of B samples gets the weight max(B / samples seen, momentum): the exact statistics
+    of everything seen at first, an exponential average later. `momentum = 0` stays exact. With a
+    process group, the statistics are those of all ranks' samples together, of a batch as well.
+
+    Args:
+        width: d.
+        momentum: the least weight of a batch, in [0, 1].
+        eps: added to variances (eigenvalues) before the inverse root.
+        statistics: what a batch is normalised by in training mode, "running" statistics or those of
+            the "batch" alone; in eval mode, and after `fit`, it is always the running ones.
+        extra: columns that a subclass adds to the features, for statistics of its own.
+    """
+
+    samples: Tensor
+    fitted: Tensor
+    mean: Tensor
+    second: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        momentum: float = 0.0,
+        eps: float = 1e-5,
+        statistics: Literal["running", "batch"] = "running",
+        extra: int = 0,
+    ) -> None:
+        super().__init__(width)
+        if not 0 <= momentum <= 1 or eps < 0:
+            raise ValueError(f"momentum must be in [0, 1] and eps >= 0, got {momentum}, {eps}")
+        if statistics not in ("running", "batch"):
+            raise ValueError(f"statistics must be running or batch, got {statistics}")
+        self.momentum, self.eps, self.statistics = momentum, eps, statistics
+        self._fitted = False
+        self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("mean", torch.zeros(width + extra, dtype=torch.float64))
+
+    def _extended(self, features: Tensor) -> Tensor:
+        """Features (B, d) -> the same with the extra columns behind."""
+        return features
+
+    def _central(self, centred: Tensor) -> Tensor:
+        """Sum over the batch of the (co)variance terms of centred features, extra columns too."""
+        raise NotImplementedError
+
+    def _transform_of(self, moments: Moments) -> Tensor:
+        """What `_apply_transform` needs, from the moments."""
+        raise NotImplementedError
+
+    def _running_transform(self) -> Tensor:
+        return self._transform_of(self.moments)
+
+    def _apply_transform(self, centred: Tensor, transform: Tensor) -> Tensor:
+        """Features (B, d) without their mean -> normalised features (B, d)."""
+        raise NotImplementedError
+
+    @property
+    def moments(self) -> Moments:
+        """The running ones."""
+        return Moments(self.samples, self.mean, self.second)
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> Moments:
+        """Takes a batch (B, d) into the statistics (Chan et al. 1983, parallel moments).
+
+        Returns the batch's own.
+        """
+        x = self._extended(features.detach().to(self.mean.dtype))
+        packed = sum_over_ranks(torch.cat([x.sum(0), x.new_full((1,), x.shape[0])]))
+        total, count = packed[:-1], packed[-1]  # which stays on the device
+        batch_mean = total / count
+        central = sum_over_ranks(self._central(x - batch_mean)) / count
+        self.samples += count.long()
+        weight = (count / self.samples).clamp_min(self.momentum)
+        shift = self._central((batch_mean - self.mean)[None])
+        self.second.lerp_(central, weight).add_(shift * weight * (1 - weight))
+        self.mean.lerp_(batch_mean, weight)
+        return Moments(count, batch_mean, central)
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Exact statistics of a whole set, batch (B, d) by batch; they do not move any more.
+
+        Raises:
+            ValueError: no batches.
+        """
+        momentum, self.momentum = self.momentum, 0.0
+        self.samples.zero_()
+        for batch in batches:
+            self.update(batch)
+        self.momentum = momentum
+        if not int(self.samples):
+            raise ValueError("cannot fit a normalisation to no features")
+        self._fitted = True
+        self.fitted.fill_(True)
+
+    @torch.no_grad()
+    def forward(self, features: Tensor) -> Tensor:
+        x = features.detach().to(self.mean.dtype)
+        if self.training and not self._fitted:
+            batch = self.update(features)
+            if self.statistics == "batch":
+                centred = x - batch.mean[: self.width]
+                return self._apply_transform(centred, self._transform_of(batch)).float()
+        centred = x - self.mean[: self.width]
+        return self._apply_transform(centred, self._running_transform()).float()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._fitted = bool(self.fitted)

@@ -1,0 +1,157 @@
+"""Whitening: features of identity covariance."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gan_vkd.distill.normalization.covariance import RunningCovariance
+from gan_vkd.distill.normalization.shrinkage import (
+    fourth_moment,
+    ledoit_wolf,
+    oas,
+    towards_diagonal,
+    towards_identity,
+)
+from gan_vkd.distill.normalization.spectrum import leading, principal, view_agreement
+from gan_vkd.distill.normalization.statistics import Moments
+
+
+class Whitening(RunningCovariance):
+    """(z - mean) W with W^T cov W = I, from a decomposition of the covariance.
+
+    With fewer samples than dimensions the covariance is singular. Without shrinkage, "zca" and
+    "pca" then whiten the span of the samples: directions without variance (to rounding, against the
+    largest) map to zero, W is the pseudo-inverse of the root. "cholesky" adds the least multiple of
+    I that keeps the covariance positive definite in floating point.
+
+    Args:
+        width: d.
+        kind: "zca" W = U diag(lambda + eps)^-1/2 U^T, closest to the features as they were; "pca"
+            W = U diag(lambda + eps)^-1/2, largest variance first, the largest entry of each
+            direction positive; "cholesky" W = C^-T with C C^T = cov + eps I (Kessy, Lewin and
+            Strimmer 2018). pca jumps where eigenvalues cross.
+        momentum: least weight of a batch in the running statistics, 0 for exact averages.
+        eps: added to the eigenvalues.
+        shrinkage: rho in (1 - rho) cov + rho diag(cov), in [0, 1]; "auto" is w / (w + samples),
+            w the width of a group. "ledoit_wolf" and "oas" estimate it, for the scaled identity in
+            the place of diag(cov).
+        directions: the principal directions of each group that are kept; the others map to zero.
+            None: all; an int: so many; a float in (0, 1): the fewest that explain this share of the
+            variance (after shrinkage); "agreement": as many as agree between two views of the
+            samples, for which `fit_views` is called.
+        agreement: the least correlation of a direction that agrees.
+        every: updates between two decompositions of the running covariance.
+        groups: whitened each by itself, d / groups neighbouring dimensions each, for wide teachers.
+        statistics: "running" or, in training mode, those of the "batch".
+
+    Raises:
+        ValueError: options out of range, or that exclude each other.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        kind: Literal["zca", "pca", "cholesky"] = "zca",
+        momentum: float = 0.0,
+        eps: float = 1e-5,
+        shrinkage: float | Literal["auto", "ledoit_wolf", "oas"] = "auto",
+        directions: int | float | Literal["agreement"] | None = None,
+        agreement: float = 0.5,
+        every: int = 100,
+        groups: int = 1,
+        statistics: Literal["running", "batch"] = "running",
+    ) -> None:
+        super().__init__(
+            width,
+            momentum=momentum,
+            eps=eps,
+            statistics=statistics,
+            every=every,
+            groups=groups,
+            extra=groups if shrinkage == "ledoit_wolf" else 0,
+        )
+        if not isinstance(shrinkage, str) and not 0 <= shrinkage <= 1:
+            raise ValueError(f"shrinkage must be auto or in [0, 1], got {shrinkage}")
+        if shrinkage in ("ledoit_wolf", "oas") and momentum > 0:
+            raise ValueError(f"shrinkage = {shrinkage} counts samples: momentum must be 0")
+        if directions is not None and kind == "cholesky":
+            raise ValueError("directions must be null for cholesky, whose factor has none")
+        if isinstance(directions, int) and not 1 <= directions <= self.size:
+            raise ValueError(f"directions must be 1 to {self.size}, got {directions}")
+        if isinstance(directions, float) and not 0 < directions < 1:
+            raise ValueError(f"a share of the variance must be in (0, 1), got {directions}")
+        self.kind, self.shrinkage = kind, shrinkage
+        self.directions, self.agreement = directions, agreement
+        self._agreeing: Tensor | None = None
+
+    def _extended(self, features: Tensor) -> Tensor:
+        if self.shrinkage != "ledoit_wolf":
+            return features
+        lengths = self._grouped(features).square().sum(2).T
+        return torch.cat([features, lengths], 1)
+
+    @torch.no_grad()
+    def fit_views(self, first: Tensor, second: Tensor) -> None:
+        """`fit` to two views of the same samples; keeps as many directions as agree between them.
+
+        Args:
+            first, second: features (N, d), row by row of the same samples; with a process group, of
+                this rank's.
+
+        Raises:
+            ValueError: no direction agrees.
+        """
+        self._agreeing = torch.full((self.groups,), self.size, device=self.mean.device)
+        self.fit([first, second])
+        vectors = principal(self._shrunk(self.moments))[1]
+        mean = self.mean[: self.width]
+        views = [self._grouped(view.detach().to(mean.dtype) - mean) for view in (first, second)]
+        found = view_agreement(*(view @ vectors for view in views))
+        self._agreeing = (found >= self.agreement).sum(1)
+        if not self._agreeing.all():
+            raise ValueError(
+                f"no direction has a correlation of {self.agreement} between the views: "
+                f"the highest is {float(found.max()):.2f}, set a smaller agreement"
+            )
+        self.decompose()
+
+    def _kept(self) -> int | float | Tensor | None:
+        if self.directions != "agreement":
+            return self.directions
+        if self._agreeing is None:
+            raise ValueError("directions = agreement needs two views: call fit_views")
+        return self._agreeing
+
+    def _shrunk(self, moments: Moments) -> Tensor:
+        """The covariance that is decomposed, (groups, d / groups, d / groups)."""
+        cov, samples = self.covariance_of(moments), moments.samples.to(moments.mean.dtype)
+        if self.shrinkage == "ledoit_wolf":
+            mean = moments.mean[: self.width].view(self.groups, -1)
+            fourth = fourth_moment(mean, moments.second)
+            return towards_identity(cov, ledoit_wolf(cov, samples, fourth))
+        if self.shrinkage == "oas":
+            return towards_identity(cov, oas(cov, samples))
+        auto = self.size / (self.size + samples)
+        rho = auto if isinstance(self.shrinkage, str) else samples.new_tensor(self.shrinkage)
+        return towards_diagonal(cov, rho)
+
+    def _transform_of(self, moments: Moments) -> Tensor:
+        cov = self._shrunk(moments)
+        if self.kind == "cholesky":
+            return _cholesky(cov, self.eps)
+        values, vectors = principal(cov)
+        rounding = values[:, :1] * self.size * torch.finfo(values.dtype).eps
+        kept = leading(values, self._kept()) & (values > rounding)
+        scaled = vectors * torch.where(kept, (values + self.eps).rsqrt(), 0.0)[:, None]
+        return scaled @ vectors.mT if self.kind == "zca" else scaled
+
+
+def _cholesky(cov: Tensor, eps: float) -> Tensor:
+    unit = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
+    trace = cov.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    # the least that keeps a singular covariance positive definite in floating point
+    rounding = trace * cov.shape[-1] * torch.finfo(cov.dtype).eps
+    factor, _ = torch.linalg.cholesky_ex(cov + (eps + rounding) * unit)
+    return torch.linalg.solve_triangular(factor.mT, unit.expand_as(cov), upper=True)
