@@ -1,6 +1,6 @@
 """The distillation as the discriminator's step calls it: the teacher, the student, their loss."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,11 @@ class Distillation(nn.Module):
         if settings.aggregated and at is not None and features[at].head is None:
             self.head = Head(students[at].width, teacher.widths[at])
 
+    @property
+    def teacher(self) -> Teacher:
+        """Frozen."""
+        return self._teacher[0]
+
     def use(self, bank: FeatureBank) -> None:
         """Looks the teacher's features of clean real images up from here on, on the bank's device.
 
@@ -72,7 +77,7 @@ class Distillation(nn.Module):
         if self.settings.statistics == "training_set" and not self.settings.needs_views:
             self.to(bank.features.device)
             rows = bank.features[ranks.own_part(len(bank.features))]
-            known = rows.split(self._teacher[0].widths, dim=1)
+            known = rows.split(self.teacher.widths, dim=1)
             batches = 1 + len(bank.features) // 1000  # as many on every rank
             for method, features in zip(self.method.methods, known, strict=True):
                 assert isinstance(method.normalize, RunningStatistics)
@@ -81,7 +86,7 @@ class Distillation(nn.Module):
     def fit_views(self, first: Tensor, second: Tensor) -> None:
         """Takes the whitening from the teacher's features (N, dt) of two views of all images."""
         self.to(first.device)
-        part, widths = ranks.own_part(len(first)), self._teacher[0].widths
+        part, widths = ranks.own_part(len(first)), self.teacher.widths
         views = (view[part].split(widths, dim=1) for view in (first, second))
         for method, *known in zip(self.method.methods, *views, strict=True):
             assert isinstance(method.normalize, Whitening)
@@ -107,7 +112,7 @@ class Distillation(nn.Module):
         if self.least_batch > 1 and ranks.world() > 1:
             # every sample is related to every other, on whatever rank it lies
             *students, target = (self._of_all_ranks(x) for x in (*students, target))
-        targets = target.split(self._teacher[0].widths, dim=1)
+        targets = target.split(self.teacher.widths, dim=1)
         features = [feature(s) for feature, s in zip(self.features, students, strict=True)]
         losses = {"distill_loss": self.method([scaled for _, scaled in features], targets)}
         at = self.settings.at_the_score
@@ -117,6 +122,12 @@ class Distillation(nn.Module):
             losses["aggregated_loss"] = self.settings.aggregated * term
         return losses
 
+    def sides(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, ds), (B, dt) of the first pair -> projected student and target (B, dt)."""
+        _, scaled = self.features[0](student)
+        method: Any = self.method.methods[0]
+        return method.sides(scaled, teacher)
+
     def _of_all_ranks(self, features: Tensor) -> Tensor:
         """All ranks' rows, those of fake images before those of real ones."""
         sides = features.chunk(2 if self.settings.images == "both" else 1)
@@ -124,7 +135,7 @@ class Distillation(nn.Module):
 
     @torch.no_grad()
     def _target(self, part: slice, batch: Batch, augmented: Tensor, clean: Tensor) -> Tensor:
-        teacher, settings = self._teacher[0], self.settings
+        teacher, settings = self.teacher, self.settings
         if settings.view == "augmented":
             return teacher(augmented[part])
         if self.bank is None or settings.images == "fake":

@@ -79,12 +79,15 @@ class GAN:
         self._learnt = learnt
 
     def _require_batch(self, distillation: Distillation) -> None:
-        least, batch = distillation.least_batch, self.settings.train.batch_size
-        given = 2 * batch if distillation.settings.images == "both" else batch
+        settings, batch = distillation.settings, self.settings.train.batch_size
+        least, given = distillation.least_batch, 2 * batch if settings.images == "both" else batch
         if given < least:
+            what = f"method = {settings.method}"
+            if distillation.method.least_batch < least:
+                what = f"student.scaling = {settings.student.scaling}"
             raise ValueError(
-                f"method = {distillation.settings.method}, or its scaling, relates {least} images "
-                f"or more to each other, and train.batch_size = {batch} gives it {given}"
+                f"{what} relates {least} images or more to each other, and train.batch_size = "
+                f"{batch} gives it {given}"
             )
 
     @torch.no_grad()

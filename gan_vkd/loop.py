@@ -55,6 +55,7 @@ class Loop:
         self._now = progress.iteration
         self._told = progress.iteration, progress.seconds
         self._notes: dict[str, float] = {}
+        self._beside: list[Callable[[], dict[str, float]]] = []
         self._reports: list[tuple[int, Callable[[int], None]]] = []
         self._evaluate: tuple[int, Callable[[int], None]] = (progress.total, lambda now: None)
 
@@ -74,6 +75,10 @@ class Loop:
     def note(self, values: dict[str, float]) -> None:
         """Numbers of this iteration that lie on the host, to stand beside the means."""
         self._notes = values
+
+    def beside(self, measure: Callable[[], dict[str, float]]) -> None:
+        """Calls measure() for every record, on the first rank, and puts its numbers into it."""
+        self._beside.append(measure)
 
     def watch(self, tensors: dict[str, Tensor]) -> None:
         """Tensors that must be finite."""
@@ -143,6 +148,8 @@ class Loop:
         if logging:
             shown = {k: f"{v:.3g}" for k, v in means.items() if "loss" in k}
             means |= self._notes | self._pace()
+            for measure in self._beside:
+                means |= measure()
             self.run.append("metrics", self.stamp() | means)
             self.board.scalars("train", means, now)
             bar.set_postfix(shown, refresh=False)

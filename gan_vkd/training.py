@@ -12,6 +12,7 @@ from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set
 from gan_vkd.devices import pick_device
 from gan_vkd.errors import SettingsError
 from gan_vkd.evaluation import Evaluator
+from gan_vkd.explained import LEAST, ExplainedShare
 from gan_vkd.features import load_bank, load_views
 from gan_vkd.gan import GAN, remedy
 from gan_vkd.loop import Loop
@@ -97,6 +98,8 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
     loop.evaluate_every(
         settings.evaluate.every, partial(_evaluate, loop, run, gan, evaluator, probe, shares)
     )
+    if heldout is not None and ExplainedShare.is_defined(gan):
+        loop.beside(partial(_explained, loop, ExplainedShare(gan, heldout, settings.seed)))
     loop.watch(gan.decompositions())
     d_steps = settings.train.d_steps
     for done in loop:
@@ -114,6 +117,19 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
         f"{evaluator.extractor.frechet_name} {progress.best:.3f} at iteration "
         f"{progress.best_iteration}"
     )
+
+
+def _explained(loop: Loop, share: ExplainedShare) -> dict[str, float]:
+    """What of the teacher is learnt, with a word, once, where that is nothing."""
+    now, total, explained = loop.progress.iteration, loop.progress.total, share()
+    if explained < LEAST and now >= total / 10 and not share.warned:
+        share.warned = True
+        tqdm.write(
+            f"iteration {now}: the teacher is not being learnt, {max(explained, 0):.1%} of its "
+            "features' variance on held-out images is explained; try distill.weight=auto, "
+            "distill.student.scaling=batch or fewer distill.whitening.directions"
+        )
+    return {"explained_share": explained}
 
 
 def _sample(loop: Loop, gan: GAN, shares: list[float], now: int) -> None:

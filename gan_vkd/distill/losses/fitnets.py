@@ -17,7 +17,11 @@ class FitNets(Precise):
         super().__init__()
         self.regress = nn.Linear(student_width, teacher_width)
 
+    def sides(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, ds) and (B, dt) -> what is regressed and its target, (B, dt) each."""
+        return self.regress(student), teacher
+
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(B, ds) and (B, dt) -> a scalar."""
-        return F.mse_loss(self.regress(student), teacher)
+        return F.mse_loss(*self.sides(student, teacher))

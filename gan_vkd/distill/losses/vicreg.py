@@ -22,10 +22,14 @@ class VICReg(Precise):
         self.project = LinearProjection(student_width, teacher_width)
         self.normalize = Standardize(teacher_width)
 
+    def sides(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, ds) and (B, dt) -> the projected student and its target, (B, dt) each."""
+        return self.project(student), self.normalize(teacher).to(student.dtype)
+
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(B, ds) and (B, dt) -> a scalar."""
-        z, target = self.project(student), self.normalize(teacher).to(student.dtype)
+        z, target = self.sides(student, teacher)
         centred = z - z.mean(0)
         cov = centred.T @ centred / (len(z) - 1)
         variance = F.relu(1 - (cov.diagonal() + 1e-4).sqrt()).mean()

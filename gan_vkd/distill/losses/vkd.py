@@ -37,7 +37,11 @@ class VkDLoss(nn.Module):
         self.normalize = make_normalization(normalization, teacher_width, **options)
         self.distance = DISTANCES[distance]
 
+    def sides(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, ds) and (B, dt) -> the projected student and its target, (B, dt) each."""
+        projected = at_least_float32(self.project(student))
+        return projected, self.normalize(teacher).to(projected.dtype)
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(B, ds) and (B, dt) -> a scalar, with a gradient for the student and P only."""
-        projected = at_least_float32(self.project(student))
-        return self.distance(projected, self.normalize(teacher).to(projected.dtype))
+        return self.distance(*self.sides(student, teacher))

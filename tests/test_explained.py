@@ -1,0 +1,125 @@
+"""The share of the teacher that the discriminator explains on held-out images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gan_vkd.data import load_heldout_set, to_network
+from gan_vkd.explained import ExplainedShare, explained_share
+from gan_vkd.gan import GAN
+from gan_vkd.run import Run
+from gan_vkd.teachers import load_teacher
+from gan_vkd.training import train
+from tests.conftest import MakeSettings
+from tests.test_gan import batch, build, copy
+
+
+def test_it_is_r2_over_all_dimensions() -> None:
+    from sklearn.metrics import r2_score
+
+    source = torch.Generator().manual_seed(0)
+    target = torch.randn(50, 4, generator=source) * torch.tensor([1.0, 2.0, 3.0, 4.0])
+    ours = target + torch.randn(50, 4, generator=source)
+    expected = r2_score(target, ours, multioutput="variance_weighted")
+    torch.testing.assert_close(float(explained_share(ours, target)), expected)
+    assert explained_share(target, target) == 1
+    assert abs(explained_share(target.mean(0).expand_as(target), target)) < 1e-6
+
+
+def test_it_is_of_held_out_images_as_they_are(small: MakeSettings) -> None:
+    gan = build(small, "distill.student.scaling=batch", arm="layernorm")
+    gan.discriminator_step(batch(), batch().labels, 0)
+    heldout = load_heldout_set(gan.settings.data)
+    assert heldout is not None
+    share = ExplainedShare(gan, heldout, seed=3)
+    order = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(3))[:200]
+    images = to_network(heldout.images[order])
+    gan.discriminator.eval()
+    assert gan.distillation is not None
+    gan.distillation.eval()
+    with torch.no_grad():
+        z = gan.discriminator.features(images)
+        projected = gan.distillation.method.methods[0].project(gan.distillation.features[0](z)[1])
+        target = F.layer_norm(gan.distillation.teacher(images), (64,))
+    torch.testing.assert_close(share(), float(explained_share(projected, target)))
+    assert gan.discriminator.training
+    assert gan.distillation.training
+
+
+@pytest.mark.parametrize("method", ["vkd", "fitnets", "vicreg"])
+def test_a_regression_by_the_discriminator_raises_it(method: str, small: MakeSettings) -> None:
+    chosen = [f"distill.method={method}"] if method != "vkd" else ["distill.student.scaling=batch"]
+    gan = build(small, "distill.weight=30", "train.d_lr=0.005", "augment=[]", *chosen)
+    heldout = load_heldout_set(gan.settings.data)
+    assert heldout is not None
+    share = ExplainedShare(gan, heldout, seed=0)
+    gan.discriminator_step(batch(), batch().labels, 0)
+    before = share()
+    images, labels = to_network(heldout.images[:40]), heldout.labels[:40]
+    for number in range(60):
+        rows = torch.arange(8) + 8 * (number % 5)
+        part = batch()._replace(images=images[rows], labels=labels[rows])
+        gan.discriminator_step(part, part.labels, number)
+    assert share() > before
+
+
+def test_methods_without_a_map_have_none(small: MakeSettings) -> None:
+    assert not ExplainedShare.is_defined(build(small, arm="none"))
+    assert not ExplainedShare.is_defined(build(small, "distill.method=spkd"))
+    assert ExplainedShare.is_defined(build(small))
+
+
+@pytest.mark.parametrize("feature", ["pooled", "head"])
+def test_asking_changes_nothing(feature: str, small: MakeSettings) -> None:
+    """Bit for bit: the projection's base, the head's power iteration, every running average."""
+    chosen = [f"distill.student.feature={feature}", "distill.student.scaling=batch"]
+    asked, alone = (build(small, *chosen) for _ in range(2))
+    heldout = load_heldout_set(asked.settings.data)
+    assert heldout is not None
+    share = ExplainedShare(asked, heldout, seed=0)
+    for number in range(4):
+        for gan in (asked, alone):
+            torch.manual_seed(number)
+            gan.discriminator_step(batch(), batch().labels, number)
+        share()
+    for gan in (asked, alone):  # one more, which moves the base of either
+        torch.manual_seed(9)
+        gan.discriminator_step(batch(), batch().labels, 9)
+    assert asked.distillation is not None
+    assert alone.distillation is not None
+    for ours, theirs in (
+        (asked.distillation, alone.distillation),
+        (asked.discriminator, alone.discriminator),
+    ):
+        other = copy(theirs)
+        assert all(torch.equal(value, other[name]) for name, value in copy(ours).items())
+
+
+def test_records_have_it_and_a_run_that_learns_nothing_says_so(
+    small: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = small("distill.weight=1e-9", "train.d_lr=1e-9", "train.log_every=2")
+    train(settings, tmp_path / "run")
+    records = [r for r in Run(tmp_path / "run").records("metrics") if "d_loss" in r]
+    assert len(records) == 3
+    told = {"explained_share", "z_norm", "z_centred", "z_rank", "gradient_ratio", "distill_weight"}
+    assert all(told <= r.keys() for r in records)
+    assert capsys.readouterr().out.count("the teacher is not being learnt") == 1
+
+
+def test_layers_of_two_teachers_layers_measure_the_first(small: MakeSettings) -> None:
+    pairs = (
+        "distill.pairs=[{student: {layer: blocks.1.0}, teacher: {layer: layer1}}, "
+        "{teacher: {layer: layer3}}]"
+    )
+    settings = small(pairs, arm="layernorm")
+    assert settings.distill is not None
+    layers = [pair.teacher for pair in settings.distill.pairs if pair.teacher is not None]
+    teacher = load_teacher(settings.distill.teacher, 32, "cpu", layers)
+    gan = GAN(settings, 10, "cpu", teacher)
+    heldout = load_heldout_set(settings.data)
+    assert heldout is not None
+    assert ExplainedShare(gan, heldout, 0).teacher.shape == (200, teacher.widths[0])
+    assert torch.isfinite(torch.tensor(ExplainedShare(gan, heldout, 0)()))
