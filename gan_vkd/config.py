@@ -241,6 +241,28 @@ class EvaluateSettings(Section):
     num_samples: Annotated[int, Field(ge=2)] = 10_000
     batch_size: Positive = 100
     seed: Seed = 0
+    # of the sampled generator: statistics that are re-estimated for its weights, those of training
+    # as they are, or those of each batch of samples
+    batch_norm: Literal["standing", "running", "batch"] = "standing"
+    standing_batches: Positive = 16  # of batch_size, which they are estimated from
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("batch_norm", "standing", "standing_batches")
+
+    @property
+    def inseparable(self) -> int:
+        """Samples that depend on one another."""
+        return self.batch_size if self.batch_norm == "batch" else 1
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "EvaluateSettings":
+        if self.num_samples % self.inseparable:
+            raise ValueError(
+                f"batch_norm = batch takes whole batches, and num_samples = {self.num_samples} is "
+                f"no multiple of batch_size = {self.batch_size}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _inception_as_it_is(self) -> "EvaluateSettings":

@@ -111,6 +111,7 @@ class Evaluator:
                 "reference_images": len(real),
                 "num_samples": s.num_samples,
                 "sample_seed": s.seed,
+                "batch_norm": s.batch_norm,
                 self.extractor.frechet_name: frechet_distance(features, real),
                 self.extractor.kernel_name: cleanfid.kernel_distance(real, features),
             }
@@ -136,7 +137,8 @@ class Evaluator:
         if self.training is None or self.known is None or len(self.known.features) < NEIGHBOURS:
             return None
         with isolated_randomness(self.settings.seed):
-            images = draw_samples(generator, shares, count, count, self.settings.seed)
+            whole = max(count, self.settings.batch_size)
+            images = draw_samples(generator, shares, whole, whole, self.settings.seed)[:count]
             features = self.extractor.features(images, count)
         rows, _ = nearest(features, self.known.features, NEIGHBOURS)
         pairs = zip(images, rows, strict=True)
@@ -144,7 +146,8 @@ class Evaluator:
 
     def _features(self, generator: Generator, shares: list[float], count: int) -> np.ndarray:
         s = self.settings
-        part = ranks.own_part(count)
+        own, together = ranks.own_part(count // s.inseparable), s.inseparable
+        part = slice(own.start * together, own.stop * together)
         images = draw_samples(generator, shares, count, s.batch_size, s.seed, part)
         features = self.extractor.features(images, s.batch_size)
         features = np.concatenate(ranks.all_parts(features))

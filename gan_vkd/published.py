@@ -15,9 +15,10 @@ PUBLISHED_FID = {
     "whitening": (13.16, 16.87),
 }
 
-# What is known of how it was made; the rest is this project's choice. Known, and not offered here:
-# the authors' trainer samples with batch norm in training mode, and shows CLIP images that are
-# enlarged to their nearest neighbours and not normalised (github.com/cuikaiwen18/KD_DLGAN).
+# What is known of how it was made; the rest is this project's choice. Known too: the authors'
+# trainer samples with batch norm in training mode (evaluate.batch_norm = batch), and shows CLIP
+# images that are enlarged to their nearest neighbours and not normalised, which is not offered here
+# (github.com/cuikaiwen18/KD_DLGAN).
 PROTOCOL: dict[str, Any] = {
     "data": {
         "fraction": 0.1,
