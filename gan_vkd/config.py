@@ -236,16 +236,16 @@ INCEPTION = {"inception": "clean", "inception_legacy_tensorflow": "legacy_tensor
 
 class EvaluateSettings(Section):
     every: Positive = 4000
-    features: NetworkSettings = NetworkSettings(name="inception")  # of the judge of the best
-    also: list[NetworkSettings] = []  # further judges of the same samples, by distances alone
+    features: NetworkSettings = NetworkSettings(name="inception")  # the first judge: picks the best
+    also: list[NetworkSettings] = []  # further judges of the same samples, for distances alone
     reference: str = "heldout"  # heldout, train, or the path of a folder or zip
     num_samples: Annotated[int, Field(ge=2)] = 10_000
     batch_size: Positive = 100
     seed: Seed = 0
-    # of the sampled generator: statistics that are re-estimated for its weights, those of training
-    # as they are, or those of each batch of samples
+    # statistics of the sampled generator's batch norm: estimated anew for its weights, as they are
+    # stored, or of each batch of samples
     batch_norm: Literal["standing", "running", "batch"] = "standing"
-    standing_batches: Positive = 16  # of batch_size, which they are estimated from
+    standing_batches: Positive = 16  # of batch_size samples, that they are estimated from
 
     @property
     def idle(self) -> dict[str, str]:

@@ -142,9 +142,10 @@ def _measure(rank: int, world: int, file: str, settings: list[Settings], queue: 
         torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_equal_one(small: MakeSettings, tmp_path: Path) -> None:
+def test_two_ranks_equal_one(small: MakeSettings, classifier: Path, tmp_path: Path) -> None:
     """By batch, three batches are shared by two ranks, each of them whole."""
-    size = ["evaluate.batch_size=20", "evaluate.num_samples=60"]
+    also = f"evaluate.also=[{{name: classifier, weights: {classifier}, size: 16}}]"
+    size = ["evaluate.batch_size=20", "evaluate.num_samples=60", also]
     settings = [small(*size, f"evaluate.batch_norm={mode}") for mode in ("standing", "batch")]
     alone = on_ranks(1, _measure, "", settings)[0]
     for found in on_ranks(2, _measure, str(tmp_path / "meet"), settings).values():
