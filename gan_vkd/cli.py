@@ -147,10 +147,13 @@ def evaluate(
     from gan_vkd.devices import pick_device
     from gan_vkd.evaluation import Evaluator
     from gan_vkd.run import Run
+    from gan_vkd.standing import as_sampled
 
     device = pick_device(settings.device)
     generator, facts = Run(run).load_generator(device)
-    result = Evaluator(settings, device)(generator, facts["shares"])
+    evaluator = Evaluator(settings, device)
+    generator = as_sampled(generator, facts["shares"], settings.evaluate)
+    result = evaluator(generator, facts["shares"])
     record = {"iteration": facts["iteration"]} | result
     Run(run).append("evaluations", record)
     for key, value in record.items():

@@ -326,18 +326,46 @@ INCEPTION = {"inception": "clean", "inception_legacy_tensorflow": "legacy_tensor
 
 class EvaluateSettings(Section):
     every: Positive = 4000
-    features: NetworkSettings = NetworkSettings(name="inception")
+    features: NetworkSettings = NetworkSettings(name="inception")  # the first judge: picks the best
+    also: list[NetworkSettings] = []  # further judges of the same samples, for distances alone
     reference: str = "heldout"  # heldout, train, or the path of a folder or zip
     num_samples: Annotated[int, Field(ge=2)] = 10_000
     batch_size: Positive = 100
     seed: Seed = 0
+    # statistics of the sampled generator's batch norm: estimated anew for its weights, as they are
+    # stored, or of each batch of samples
+    batch_norm: Literal["standing", "running", "batch"] = "standing"
+    standing_batches: Positive = 16  # of batch_size samples, that they are estimated from
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("batch_norm", "standing", "standing_batches")
+
+    @property
+    def judges(self) -> list[NetworkSettings]:
+        return [self.features, *self.also]
+
+    @property
+    def inseparable(self) -> int:
+        """Samples that depend on one another."""
+        return self.batch_size if self.batch_norm == "batch" else 1
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "EvaluateSettings":
+        if self.num_samples % self.inseparable:
+            raise ValueError(
+                f"batch_norm = batch takes whole batches, and num_samples = {self.num_samples} is "
+                f"no multiple of batch_size = {self.batch_size}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _inception_as_it_is(self) -> "EvaluateSettings":
-        features = self.features
-        plain = NetworkSettings(name=features.name, weights=features.weights)
-        if features.name in INCEPTION and features != plain:
-            raise ValueError(f"features: {features.name} is read as published, in no other way")
+        for judge in self.judges:
+            plain = NetworkSettings(name=judge.name, weights=judge.weights)
+            if judge.name in INCEPTION and judge != plain:
+                key = "features" if judge is self.features else "also"
+                raise ValueError(f"{key}: {judge.name} is read as published, in no other way")
         return self
 
 
@@ -439,7 +467,7 @@ def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None
         path = path / "settings.yaml"
     tree = _read(path, ())
     for item in overrides or []:
-        _override(tree, item)
+        tree = _overridden(tree, item)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
@@ -513,7 +541,7 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _override(tree: dict[str, Any], item: str) -> None:
+def _overridden(tree: dict[str, Any], item: str) -> dict[str, Any]:
     key, equals, text = item.partition("=")
     text = text.strip()
     parts = key.split(".")
@@ -526,11 +554,25 @@ def _override(tree: dict[str, Any], item: str) -> None:
     plain = isinstance(value, str) and text[0] not in "'\""
     if plain or (isinstance(value, dict) and text[0] != "{"):
         value = text  # a path may have ": " or " #" in it
-    for part in parts[:-1]:
-        if not isinstance(tree.get(part), dict):
-            tree[part] = {}
-        tree = tree[part]
-    tree[parts[-1]] = value
+    return _put(tree, parts, value, item)
+
+
+def _put(node: Any, path: list[str], value: Any, item: str) -> Any:
+    """The node with a value at the end of a path: keys of mappings, which are made where there is
+    none, and places in lists, which have to be there."""
+    if not path:
+        return value
+    part, *rest = path
+    if isinstance(node, list):
+        if not part.isdecimal() or int(part) >= len(node):
+            known = f"0 to {len(node) - 1}" if node else "none: it is empty"
+            raise SettingsError(f"{item!r}: {part} is no place in the list; it has {known}")
+        place = int(part)
+        return [*node[:place], _put(node[place], rest, value, item), *node[place + 1 :]]
+    if part.isdecimal():
+        raise SettingsError(f"{item!r}: {part} is a place in a list, and no list is set there")
+    mapping = node if isinstance(node, dict) else {}
+    return mapping | {part: _put(mapping.get(part), rest, value, item)}
 
 
 def differences(old: Section, new: Section) -> list[str]:

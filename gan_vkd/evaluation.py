@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from gan_vkd import ranks
 from gan_vkd.config import DataSettings, Settings
 from gan_vkd.data import ImageSet, load_heldout_set, load_training_set
 from gan_vkd.errors import SettingsError, VkdError, one_line
-from gan_vkd.judge import make_extractor
+from gan_vkd.judge import Extractor, make_extractor
 from gan_vkd.measures import (
     Neighbourhoods,
     density_coverage,
@@ -52,7 +51,8 @@ def load_reference(name: str, data: DataSettings) -> ImageSet:
 class Evaluator:
     """Measures of a generator's samples against one reference set and the training set.
 
-    The features of both sets are computed once (and kept, where the settings name a folder).
+    The first judge takes all of them, the further ones the distances alone. The features of both
+    sets are computed once a judge (and kept, where the settings name a folder).
 
     Args:
         settings: of the run.
@@ -69,51 +69,71 @@ class Evaluator:
         training: ImageSet | None = None,
     ) -> None:
         self.settings = s = settings.evaluate
+        self.cache = settings.cache_folder
         reference = reference or load_reference(s.reference, settings.data)
         if len(reference) < 2:
             raise VkdError(f"evaluate.reference = {s.reference}: needs two images")
         self.training = training or _training_set(settings.data)
         self.known: Neighbourhoods | None = None
         self.by_chance: float | None = None
+        resolution = settings.data.resolution
         with isolated_randomness(s.seed):
-            self.extractor = make_extractor(s.features, settings.data.resolution, device)
+            self.judges = [make_extractor(network, resolution, device) for network in s.judges]
+            self.extractor = self.judges[0]
+            names = [judge.frechet_name for judge in self.judges]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise SettingsError(f"evaluate.also: two judges give {twice[0]}; leave one out")
             if not ranks.is_first():
                 return  # that alone measures; the others only help with the samples' features
-            once = partial(
-                self.extractor.features_once, batch_size=s.batch_size, folder=settings.cache_folder
-            )
-            self.reference = Neighbourhoods(once(reference))
+            self.real = [self._once(judge, reference) for judge in self.judges]
+            self.reference = Neighbourhoods(self.real[0])
             if self.training is not None and len(self.training) > 1:
-                same = s.reference == "train"
-                self.known = self.reference if same else Neighbourhoods(once(self.training))
+                self.known = self.reference
+                if s.reference != "train":
+                    self.known = Neighbourhoods(self._once(self.extractor, self.training))
                 if s.reference == "heldout":
                     self.by_chance = memorisation_rate(self.reference.features, self.known)
+
+    def _once(self, judge: Extractor, images: ImageSet) -> np.ndarray:
+        return judge.features_once(images, self.settings.batch_size, self.cache)
 
     def __call__(self, generator: Generator, shares: list[float]) -> dict[str, Any]:
         """Measures of `num_samples` samples, with how they were taken.
 
-        Frechet and kernel distance, improved precision and recall, density and coverage, the
-        Inception score (mean and standard deviation) on Inception, the share of memorised samples
-        and, beside it, that of the held-out images, which nobody has copied.
+        Frechet and kernel distance by every judge; by the first one improved precision and recall,
+        density and coverage, the Inception score (mean and standard deviation) on Inception, the
+        share of memorised samples and, beside it, that of the held-out images, which nobody has
+        copied.
+
+        Args:
+            generator: as it is sampled (gan_vkd/standing.py).
+            shares: frequencies of the classes.
         """
         s = self.settings
         with isolated_randomness(s.seed):
-            features = self._features(generator, shares, s.num_samples)
+            own, together = ranks.own_part(s.num_samples // s.inseparable), s.inseparable
+            part = slice(own.start * together, own.stop * together)
+            images = draw_samples(generator, shares, s.num_samples, s.batch_size, s.seed, part)
+            features = [self._features(judge, images) for judge in self.judges]
         return ranks.from_first(lambda: self._measure(features))
 
-    def _measure(self, features: np.ndarray) -> dict[str, Any]:
-        s, real = self.settings, self.reference.features
-        with isolated_randomness(s.seed):
-            result: dict[str, Any] = {
-                "features": s.features.name,
-                "judge": self.extractor.identity,
-                "reference": s.reference,
-                "reference_images": len(real),
-                "num_samples": s.num_samples,
-                "sample_seed": s.seed,
-                self.extractor.frechet_name: frechet_distance(features, real),
-                self.extractor.kernel_name: cleanfid.kernel_distance(real, features),
-            }
+    def _measure(self, samples: list[np.ndarray]) -> dict[str, Any]:
+        """Of the samples' features by each judge."""
+        s, features, real = self.settings, samples[0], self.real[0]
+        result: dict[str, Any] = {
+            "features": s.features.name,
+            "judge": self.extractor.identity,
+            "judges": [judge.described for judge in self.judges],
+            "reference": s.reference,
+            "reference_images": len(real),
+            "num_samples": s.num_samples,
+            "sample_seed": s.seed,
+            "batch_norm": s.batch_norm,
+        }
+        for judge, fake, known in zip(self.judges, samples, self.real, strict=True):
+            with isolated_randomness(s.seed):
+                result[judge.frechet_name] = frechet_distance(fake, known)
+                result[judge.kernel_name] = cleanfid.kernel_distance(known, fake)
         if self.extractor.classify is not None and len(features) >= 10:
             score = inception_score(self.extractor.classify(features))
             result |= dict(zip(("IS", "IS_deviation"), score, strict=True))
@@ -136,20 +156,19 @@ class Evaluator:
         if self.training is None or self.known is None or len(self.known.features) < NEIGHBOURS:
             return None
         with isolated_randomness(self.settings.seed):
-            images = draw_samples(generator, shares, count, count, self.settings.seed)
+            whole = max(count, self.settings.batch_size)
+            images = draw_samples(generator, shares, whole, whole, self.settings.seed)[:count]
             features = self.extractor.features(images, count)
         rows, _ = nearest(features, self.known.features, NEIGHBOURS)
         pairs = zip(images, rows, strict=True)
         return torch.cat([torch.cat([x[None], self.training.images[r]]) for x, r in pairs])
 
-    def _features(self, generator: Generator, shares: list[float], count: int) -> np.ndarray:
-        s = self.settings
-        part = ranks.own_part(count)
-        images = draw_samples(generator, shares, count, s.batch_size, s.seed, part)
-        features = self.extractor.features(images, s.batch_size)
+    def _features(self, judge: Extractor, images: Tensor) -> np.ndarray:
+        """Of all ranks' samples."""
+        features = judge.features(images, self.settings.batch_size)
         features = np.concatenate(ranks.all_parts(features))
         if not np.isfinite(features).all():
-            raise VkdError("evaluation: the samples' features are not finite")
+            raise VkdError(f"evaluation: the samples' features by {judge.name} are not finite")
         return features
 
 
@@ -169,7 +188,7 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     except ValueError as error:  # the root of a product that is far from positive
         raise VkdError(
             f"evaluation: the distance cannot be computed ({one_line(error)}); train anew with "
-            "more evaluate.num_samples or other evaluate.features, or pass over it by --resume "
+            "more evaluate.num_samples or by another judge, or pass over it by --resume "
             "evaluate.every=N"
         ) from None
 

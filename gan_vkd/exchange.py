@@ -40,6 +40,9 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
 def export_generator(folder: Path, out: Path) -> None:
     """Writes the best generator's state dict as .safetensors or .pth.
 
+    Its batch norms have standing statistics, or those of training where `evaluate.batch_norm` says
+    running or batch: a state dict cannot tell its reader to sample by batch.
+
     Raises:
         SettingsError: another suffix.
     """

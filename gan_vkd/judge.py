@@ -2,7 +2,8 @@
 
 The distances are called FID and KID on Inception's features alone, with clean-fid's mode where it
 is not "clean". On any other network's features the same Frechet and kernel distances are computed
-by the same code of clean-fid, and are called FD(network) and KD(network).
+by the same code of clean-fid, and are called FD(network) and KD(network), or FD(network@size) where
+its input has another size than the network's own.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from torch import Tensor
 from gan_vkd.checkpoint import digest
 from gan_vkd.config import INCEPTION, NetworkSettings
 from gan_vkd.data import ImageSet
+from gan_vkd.distill import Teacher
 from gan_vkd.errors import VkdError, one_line
 from gan_vkd.features import compute_once, teacher_facts
 from gan_vkd.teachers import load_teacher
@@ -57,6 +59,16 @@ class Extractor:
         """The first digits of a digest of its weights and of how it is read."""
         state = {name: value.detach().cpu() for name, value in self.weights.items()}
         return digest(json.dumps(self.facts, sort_keys=True), state)[:12]
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Its name and identity, and the names of its distances."""
+        return {
+            "name": self.name,
+            "identity": self.identity,
+            "frechet": self.frechet_name,
+            "kernel": self.kernel_name,
+        }
 
     @property
     def frechet_name(self) -> str:
@@ -125,9 +137,19 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
     def model(images: Tensor) -> Tensor:
         return teacher(images / 127.5 - 1)
 
-    return Extractor(
-        settings.name, model, device, None, teacher_facts(teacher), teacher.state_dict()
-    )
+    name = _sized_name(settings, teacher)
+    return Extractor(name, model, device, None, teacher_facts(teacher), teacher.state_dict())
+
+
+def _sized_name(settings: NetworkSettings, teacher: Teacher) -> str:
+    """The network's name, with the size of its input where that is not its own."""
+    own = None
+    if settings.name.startswith("timm/"):
+        from timm.data.config import resolve_model_data_config
+
+        own = resolve_model_data_config(teacher.network)["input_size"][-1]
+    sized = settings.size is not None and settings.size != own
+    return f"{settings.name}@{settings.size}" if sized else settings.name
 
 
 def _inception(weights: str | None, device: str, resize_inside: bool) -> InceptionV3W:

@@ -10,7 +10,7 @@ from torchvision.utils import make_grid
 
 from gan_vkd.checkpoint import write_atomically
 from gan_vkd.models.biggan import Generator
-from gan_vkd.sampling import draw_samples
+from gan_vkd.sampling import draw_inputs, draw_samples, generate
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
@@ -18,16 +18,19 @@ def grid(images: Tensor, columns: int) -> Tensor:
     return make_grid(images, nrow=columns, padding=1, pad_value=255)
 
 
-@torch.no_grad()
 def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> Tensor:
-    """Samples (3, H, W): a row a class (at most ten, evenly spread), or ten mixed rows of one."""
+    """Samples (3, H, W), drawn in one batch.
+
+    A row a class (at most ten, evenly spread), or ten mixed rows of one.
+    """
     present = [c for c, share in enumerate(shares) if share > 0]
     rows = present[:: max(1, len(present) // 10)][:10]
     if len(rows) == 1:
         return grid(draw_samples(generator, list(shares), 100, 100, seed), 10)
     one = [[float(c == row) for c in range(len(shares))] for row in rows]
-    images = [draw_samples(generator, s, 10, 10, seed + i) for i, s in enumerate(one)]
-    return grid(torch.cat(images), 10)
+    drawn = [draw_inputs(generator.z_dim, s, 10, seed + i) for i, s in enumerate(one)]
+    latents, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    return grid(generate(generator, latents, labels, len(labels)), 10)
 
 
 def save_png(image: Tensor, path: Path) -> None:

@@ -2,10 +2,12 @@
 
 A Frechet distance measures in its judge's features. A teacher that was trained on the same images
 can improve it by handing those features on, with no better samples (Kynkaanniemi et al., ICLR 2023,
-show it for ImageNet's classes): a table has to say which kind its teachers are.
+show it for ImageNet's classes): a table has to say which kind its teachers are. So can a teacher
+that is of one family with the judge, whose features are much like its own.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from gan_vkd.checkpoint import load_state
@@ -29,6 +31,8 @@ TIMM_TAGS = {
     "dino": {"ImageNet-1k"},
 }
 
+# How the names begin of networks of one design, trained in one way on the same images.
+FAMILIES = ("cifar_resnet", "timm/tf_efficientnet_lite")
 
 # Of `vkd teach`. A folder may hold anything, another one's images among them.
 KNOWN_SOURCES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
@@ -71,15 +75,35 @@ def _is_published(resnet: NetworkSettings) -> bool:
     return digest.startswith(published.partition("-")[2].removesuffix(".th"))
 
 
-def relation(teacher: NetworkSettings, judge: NetworkSettings) -> str:
-    """One clause on whether a teacher has seen the images that the evaluation's network has."""
+def relation(teacher: NetworkSettings, judges: Sequence[NetworkSettings]) -> str:
+    """A clause a judge on whether a teacher has seen the images that the judge has, or is of its
+    family; and a warning where every judge is."""
+    alone = len(judges) == 1
+    clauses = [_clause(teacher, j, "the judge" if alone else f"judge {j.name}") for j in judges]
+    if all(_is_itself(teacher, judge) or _are_kin(teacher, judge) for judge in judges):
+        clauses.append("no judge is of another family than this teacher: add one (evaluate.also)")
+    return "; ".join(clauses)
+
+
+def _clause(teacher: NetworkSettings, judge: NetworkSettings, who: str) -> str:
     named = f"teacher {teacher.name}"
-    if (teacher.name, teacher.weights) == (judge.name, judge.weights):
-        return f"{named} is the judge itself"
+    if _is_itself(teacher, judge):
+        return f"{named} is {who} itself"
     taught, judged = trained_on(teacher), trained_on(judge)
+    kin = f"{named} is of {who}'s family" if _are_kin(teacher, judge) else ""
     if taught is None or judged is None:
-        return f"{named}: not known whether it has seen the judge's training images"
+        return kin or f"{named}: not known whether it has seen {who}'s training images"
     if both := sorted(taught & judged):
-        return f"{named} has seen the judge's training images ({', '.join(both)})"
+        begin = f"{kin} and" if kin else named
+        return f"{begin} has seen {who}'s training images ({', '.join(both)})"
     sets = ", ".join(sorted(taught)), ", ".join(sorted(judged))
-    return f"{named} ({sets[0]}) has not seen the judge's training images ({sets[1]})"
+    return f"{named} ({sets[0]}) has not seen {who}'s training images ({sets[1]})"
+
+
+def _is_itself(teacher: NetworkSettings, judge: NetworkSettings) -> bool:
+    return (teacher.name, teacher.weights) == (judge.name, judge.weights)
+
+
+def _are_kin(teacher: NetworkSettings, judge: NetworkSettings) -> bool:
+    both = teacher.name, judge.name
+    return any(all(name.startswith(family) for name in both) for family in FAMILIES)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gan_vkd.config import PairSettings, Settings, TextSettings
+from gan_vkd.config import PairSettings, Settings, StudentSettings, TextSettings
 from gan_vkd.tables import markdown
 
 # FID at 10% of the training set (Miles, Elezi and Deng, CVPR 2024), CIFAR-10 and CIFAR-100.
@@ -44,6 +44,8 @@ PROTOCOL: dict[str, Any] = {
         "features": {"name": "inception_legacy_tensorflow"},
         "reference": "heldout",
         "num_samples": 10_000,
+        "batch_size": 50,
+        "batch_norm": "batch",
     },
 }
 DISTILLATION: dict[str, Any] = {
@@ -56,6 +58,7 @@ DISTILLATION: dict[str, Any] = {
         "normalize": False,
     },
     "pairs": [PairSettings().model_dump()],
+    "student": StudentSettings().model_dump(),
     "aggregated": 0.0,
     "weight": 10.0,
     "images": "both",
@@ -108,7 +111,7 @@ class Deviation:
     """A difference between the published configs and what the figures were made with.
 
     theirs, ours: what the code of KD-DLGAN or VkD does, and what a published config does.
-    setting: "key=value" that gives theirs; None: none does.
+    setting: "key=value" or the settings file that gives theirs; None: none does.
     """
 
     what: str
@@ -124,12 +127,14 @@ DEVIATIONS = (
         "VkD: the feature",
         "the output of KD-DLGAN's head, 512 wide: two spectrally normalised linear layers",
         "the pooled feature of the discriminator, 256 wide",
+        "distill.student.feature=head",
     ),
     Deviation(
         "VkD: the projection",
         "belongs to the generator, which the discriminator's step does not train: perhaps a fixed "
         "random rotation",
         "trained with the discriminator",
+        "distill.projection=orthogonal_fixed",
     ),
     Deviation(
         "VkD: KD-DLGM's aggregated term",
@@ -143,6 +148,7 @@ DEVIATIONS = (
         "which is singular below 513 images; eps 0; running statistics of momentum 0.01 in eval "
         "mode alone",
         "ZCA of all features seen so far, shrunk towards the diagonal, eps 1e-5",
+        "configs/reproduction/batch_cholesky.yaml",
     ),
     Deviation("VkD: weight and distance", "not said for generation", "10, mean squared error"),
     Deviation(
@@ -185,8 +191,8 @@ DEVIATIONS = (
     ),
     Deviation(
         "sampling",
-        "batch norm in training mode, by batches of 50 on two GPUs",
-        "the averaged generator's running statistics",
+        "batch norm in training mode, by batches of 50 on two GPUs, so with statistics of 25",
+        "with the statistics of batches of 50",
     ),
     Deviation(
         "subset",

@@ -10,6 +10,7 @@ from gan_vkd.config import Settings, load_settings
 from gan_vkd.errors import VkdError, one_line
 from gan_vkd.folder import RunFolder
 from gan_vkd.models.biggan import Generator
+from gan_vkd.standing import normalize_by_batch
 
 
 class Run(RunFolder):
@@ -36,6 +37,8 @@ class Run(RunFolder):
     def load_generator(self, device: str) -> tuple[Generator, dict[str, Any]]:
         """The exported generator in eval mode, and its facts (iteration, classes, label shares).
 
+        It samples by the statistics that were exported, or of each batch where the settings say so.
+
         Raises:
             VkdError: no generator yet, or a damaged file.
         """
@@ -56,4 +59,5 @@ class Run(RunFolder):
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = one_line(error)
             raise VkdError(f"{file}: not of this run's settings ({reason})") from None
+        normalize_by_batch(generator, settings.evaluate.batch_norm == "batch")
         return generator.to(device).eval().requires_grad_(False), facts

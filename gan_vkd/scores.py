@@ -9,6 +9,7 @@ from torch import Tensor
 from gan_vkd.checkpoint import write_atomically
 from gan_vkd.data import ImageSet, to_network
 from gan_vkd.gan import GAN
+from gan_vkd.models.biggan import Generator
 
 COUNT = 1000  # images of each kind at most, the same at every call
 BATCH = 100
@@ -33,11 +34,16 @@ class Scores:
                 self.real["heldout"] = _draw(known, seed)
 
     @torch.no_grad()
-    def __call__(self, gan: GAN) -> dict[str, Tensor]:
-        """Scores (N,) on the CPU by kind: training, heldout (where there is one) and fake."""
+    def __call__(self, gan: GAN, generator: Generator) -> dict[str, Tensor]:
+        """Scores (N,) on the CPU by kind: training, heldout (where there is one) and fake.
+
+        Args:
+            gan: whose discriminator is asked.
+            generator: of the fake images, as it is sampled.
+        """
         training = self.real["training"]
         source = torch.Generator().manual_seed(self.seed)
-        latents = torch.randn(len(training), gan.generator.z_dim, generator=source)
+        latents = torch.randn(len(training), generator.z_dim, generator=source)
         gan.discriminator.eval()
         scores = {
             kind: [
@@ -48,7 +54,7 @@ class Scores:
         }
         batches = zip(latents.split(BATCH), training.labels.split(BATCH), strict=True)
         scores["fake"] = [
-            gan.discriminator(gan.average(z.to(gan.device), y.to(gan.device)), y.to(gan.device))
+            gan.discriminator(generator(z.to(gan.device), y.to(gan.device)), y.to(gan.device))
             for z, y in batches
         ]
         gan.discriminator.train()

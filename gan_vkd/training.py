@@ -21,6 +21,7 @@ from gan_vkd.progress import begin
 from gan_vkd.run import Run
 from gan_vkd.scores import Scores, save_histogram, summary
 from gan_vkd.session import hold
+from gan_vkd.standing import as_sampled
 from gan_vkd.stopping import Stop
 from gan_vkd.teachers import load_teacher
 from gan_vkd.text import class_embeddings
@@ -133,7 +134,8 @@ def _explained(loop: Loop, share: ExplainedShare) -> dict[str, float]:
 
 
 def _sample(loop: Loop, gan: GAN, shares: list[float], now: int) -> None:
-    picture = class_grid(gan.average, shares)
+    generator = as_sampled(gan.average, shares, gan.settings.evaluate)
+    picture = class_grid(generator, shares)
     save_png(picture, loop.run.path / "samples" / f"{now:08d}.png")
     if loop.board is not None:
         loop.board.image("samples", picture, now)
@@ -149,22 +151,23 @@ def _evaluate(
     now: int,
 ) -> None:
     """Measures the averaged generator, exports it where it is the best, looks at D's scores."""
-    result, progress = evaluator(gan.average, shares), loop.progress
+    generator = as_sampled(gan.average, shares, evaluator.settings)
+    result, progress = evaluator(generator, shares), loop.progress
     distance = result[evaluator.extractor.frechet_name]
     best = distance < progress.best
     if best:
         progress.best, progress.best_iteration = distance, now
     if loop.board is None:
         return
-    scores = probe(gan)
+    scores = probe(gan, generator)
     result = result | summary(scores)
     loop.board.scalars("evaluate", result, now)
     loop.board.histograms("scores", scores, now)
     save_histogram(scores, run.path / "scores" / f"{now:08d}.png")
     tqdm.write(f"iteration {now}: {evaluator.extractor.frechet_name} {distance:.3f}")
     if best:
-        run.export(gan.average, {"iteration": now, "shares": shares})
-        neighbours = evaluator.neighbours(gan.average, shares)
+        run.export(generator, {"iteration": now, "shares": shares})
+        neighbours = evaluator.neighbours(generator, shares)
         if neighbours is not None:
             save_png(grid(neighbours, 6), run.path / "neighbours.png")
     run.append("metrics", loop.stamp() | result)
@@ -172,8 +175,10 @@ def _evaluate(
 
 def _batch_of_this_rank(settings: Settings) -> int:
     size, world = settings.train.batch_size, ranks.world()
-    if settings.evaluate.num_samples < world:
-        raise SettingsError(f"evaluate.num_samples: fewer than the {world} ranks")
+    parts = settings.evaluate.num_samples // settings.evaluate.inseparable
+    if parts < world:
+        what = "samples" if settings.evaluate.inseparable == 1 else "batches of samples"
+        raise SettingsError(f"evaluate.num_samples: fewer {what} than the {world} ranks")
     if size % world:
         raise SettingsError(f"train.batch_size = {size}: {world} ranks cannot share it evenly")
     return size // world

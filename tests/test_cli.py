@@ -11,6 +11,7 @@ from PIL import Image
 
 from gan_vkd.cli import main
 from gan_vkd.config import load_settings
+from gan_vkd.evaluation import Evaluator
 from gan_vkd.models.biggan import Generator
 from gan_vkd.run import Run
 
@@ -241,6 +242,22 @@ def test_evaluate_writes_nowhere_that_a_strangers_settings_name(vkd, run, classi
         assert list(own.iterdir())
     finally:
         settings.write_text(before)
+
+
+def test_evaluate_takes_the_stored_statistics_where_asked(vkd, run, classifier):
+    chosen = [
+        f"evaluate.features={{name: classifier, weights: {classifier}}}",
+        "evaluate.num_samples=20",
+    ]
+    for mode in ("running", "standing"):
+        assert vkd("evaluate", run, *chosen, f"evaluate.batch_norm={mode}")[0] == 0
+    stored, anew = Run(run).records("evaluations")
+    assert (stored["batch_norm"], anew["batch_norm"]) == ("running", "standing")
+    settings = load_settings(run, [*chosen, "evaluate.batch_norm=running"])
+    generator, facts = Run(run).load_generator("cpu")
+    expected = Evaluator(settings, "cpu")(generator, facts["shares"])
+    assert stored["FD(classifier)"] == expected["FD(classifier)"]
+    assert anew["FD(classifier)"] != expected["FD(classifier)"]
 
 
 def test_evaluate_needs_a_generator_and_weights(vkd, config, run, tmp_path):

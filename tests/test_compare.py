@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.stats import ttest_rel
+from scipy.stats import kendalltau, ttest_rel
 
 from gan_vkd import compare as compare_module
 from gan_vkd.compare import compare
@@ -164,6 +164,88 @@ def test_a_generator_that_was_not_trained_here_is_compared_by_its_evaluation(
     (row,) = [line for line in text.splitlines() if line.startswith("| published")]
     assert f"{found['FD(classifier)']:.3f}" in row
     assert row.rstrip("| ").endswith("nan")
+
+
+FIRST, OTHER = "FD(classifier)", "FD(classifier@16)"
+ARMS = {"none": [(5, 50), (3, 30)], "a": [(4, 20), (2, 10)], "b": [(1, 40), (6, 60)]}
+
+
+def judged(
+    small: MakeSettings, folder: Path, arm: str, seed: int, distances: list[tuple[float, float]]
+) -> Path:
+    """A run with evaluations by two judges."""
+    run = Run(folder / f"{arm}{seed}")
+    run.write_settings(small(f"seed={seed}", f"arm={arm}", arm="none").dump())
+    judges = [
+        {"name": name[3:-1], "identity": name, "frechet": name, "kernel": f"K{name[1:]}"}
+        for name in (FIRST, OTHER)
+    ]
+    facts = {"features": "classifier", "judge": FIRST, "judges": judges, "reference": "heldout",
+             "reference_images": 297, "num_samples": 20, "seconds": 7.0}  # fmt: skip
+    for iteration, (one, other) in enumerate(distances, 1):
+        found = {FIRST: one, OTHER: other, "KD(classifier)": 0.0, "KD(classifier@16)": 0.0}
+        run.append("metrics", {"iteration": iteration} | facts | found)
+    return run.path
+
+
+def test_every_judge_has_its_columns_and_their_orders_of_the_arms_are_compared(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
+    shifts = {0: 0.0, 1: 0.5}
+    runs = [
+        judged(small, tmp_path, arm, seed, [(x + shift, y + 10 * shift) for x, y in distances])
+        for seed, shift in shifts.items()
+        for arm, distances in ARMS.items()
+    ]
+    text = compare(runs, tmp_path / "out")
+    lines = text.splitlines()
+    assert lines[0].startswith(f"{FIRST}, {OTHER} of 20 samples")
+    assert f"the best evaluation is the best by {FIRST}" in lines[0]
+    header = cells(lines[2])
+    spread = {cells(line)[0]: dict(zip(header, cells(line), strict=True)) for line in lines[4:7]}
+    assert spread["none"][f"{OTHER} at the best"] == "32.500 ± 3.536"
+    assert spread["b"][f"{OTHER} at the best"] == "42.500 ± 3.536"
+    assert spread["b"][f"{OTHER}, last"] == "62.500 ± 3.536"
+    less = "less none at the same seed"
+    assert spread["b"][f"{OTHER} at the best, {less}"] == "+10.000 (+10.000 to +10.000)"
+    assert spread["b"][f"best, {less}"] == "-2.000 (-2.000 to -2.000)"
+    with open(tmp_path / "out" / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r[f"{OTHER} at the best"], r[f"{OTHER}, last"]) for r in rows[:3]] == [
+        ("30.000", "30.000"), ("10.000", "10.000"), ("40.000", "60.000"),
+    ]  # fmt: skip
+    assert lines[-1].startswith(f"Kendall's tau of {FIRST} and {OTHER}")
+    assert "3 arms: +1.00" in lines[-1]
+
+
+@pytest.mark.parametrize("last", [(60, 30, 10), (10, 60, 30)])
+def test_the_agreement_is_kendalls_tau_of_at_least_three_arms(
+    last: tuple[float, ...], small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
+    first = (1.0, 2.0, 3.0)
+    runs = [
+        judged(small, tmp_path, arm, 0, [(x, y)])
+        for arm, x, y in zip(ARMS, first, last, strict=True)
+    ]
+    tau, p = kendalltau(first, last)
+    line = compare(runs, tmp_path / "out").splitlines()[-1]
+    assert f"3 arms: {tau:+.2f} (p = {p:.3f})" in line
+    assert "Kendall" not in compare(runs[:2], tmp_path / "out")
+
+
+def test_what_was_measured_otherwise_before_is_left_out(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was continued: an earlier version sampled with the running statistics."""
+    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
+    path = judged(small, tmp_path, "none", 0, [(1, 1)])
+    run, (old,) = Run(path), Run(path).records("metrics")
+    run.append("metrics", old | {"iteration": 2, FIRST: 2.0, "batch_norm": "standing"})
+    text = compare([path], tmp_path / "out")
+    assert "sampled with standing batch-norm statistics" in text
+    assert "2.000 (2)" in text
 
 
 def test_folders_that_are_no_runs(small: MakeSettings, tmp_path: Path) -> None:

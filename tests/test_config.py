@@ -117,6 +117,7 @@ AGREEMENT = ["distill.statistics=training_set", "distill.whitening.directions=ag
         (["distill.whitening.directions=true"], "expected a whole number, a share below 1"),
         (["evaluate.features={name: inception, size: 64}"], "inception is read as published"),
         (["evaluate.features={name: inception, layer: foo}"], "inception is read as published"),
+        (["evaluate.also=[{name: inception, size: 64}]"], "also: inception is read as published"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(change: list[str], message: str) -> None:
@@ -303,6 +304,33 @@ def test_override_that_is_no_assignment(item, tmp_path):
 @pytest.mark.parametrize("item", ["augment=[color", "seed={", "arm=!!python/name:os.system x"])
 def test_override_that_is_no_yaml(item, tmp_path):
     assert "not YAML" in fault(write(tmp_path), item)
+
+
+def test_an_override_reaches_into_a_list(tmp_path):
+    judges = "evaluate: {also: [{name: cifar_resnet20}, {name: discriminator}]}\n"
+    path = write(tmp_path, text=MINIMAL + judges + "augment: [color, cutout]\n")
+    changes = ["evaluate.also.1.weights=/a: b", "evaluate.also.0={name: classifier}"]
+    settings = load_settings(path, [*changes, "augment.1=translation"])
+    assert [(n.name, n.weights) for n in settings.evaluate.also] == [
+        ("classifier", None), ("discriminator", "/a: b"),
+    ]  # fmt: skip
+    assert settings.augment == ["color", "translation"]
+    assert len(load_settings(path, ["evaluate.also=[]"]).evaluate.also) == 0
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("augment.2=color", "2 is no place in the list; it has 0 to 1"),
+        ("augment.-1=color", "-1 is no place in the list"),
+        ("augment.first=color", "first is no place in the list"),
+        ("train.betas.0=1", "0 is no place in the list; it has none: it is empty"),
+        ("evaluate.also.0.weights=x", "0 is a place in a list, and no list is set there"),
+    ],
+)
+def test_an_override_of_no_place_in_a_list(item, expected, tmp_path):
+    lists = "augment: [color, cutout]\ntrain: {betas: []}\n"
+    assert f"{item!r}: {expected}" in fault(write(tmp_path, text=MINIMAL + lists), item)
 
 
 # faults

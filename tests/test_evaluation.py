@@ -83,6 +83,31 @@ def test_evaluation_leaves_no_trace_in_the_random_state(
         raise ValueError("x")
 
 
+def further(classifier: Path, size: int = 16) -> str:
+    """Another judge: the same weights, shown smaller images."""
+    return f"evaluate.also=[{{name: classifier, weights: {classifier}, size: {size}}}]"
+
+
+def test_a_further_judge_says_what_it_says_as_the_first_and_changes_nothing_else(
+    small: MakeSettings, classifier: Path, generator: Generator
+) -> None:
+    both = Evaluator(small(further(classifier), arm="none"), "cpu")(generator, SHARES)
+    first = Evaluator(small(arm="none"), "cpu")(generator, SHARES)
+    other = Evaluator(small("evaluate.features.size=16", arm="none"), "cpu")(generator, SHARES)
+    names = ("FD(classifier@16)", "KD(classifier@16)")
+    assert {name: both[name] for name in names} == {name: other[name] for name in names}
+    assert both["judges"] == first["judges"] + other["judges"]
+    alone = {name: value for name, value in first.items() if name != "judges"}
+    assert {name: both[name] for name in alone} == alone
+    assert both.keys() == alone.keys() | {"judges", *names}
+
+
+def test_two_judges_of_one_name_are_refused(small: MakeSettings, classifier: Path) -> None:
+    also = f"evaluate.also=[{{name: classifier, weights: {classifier}, layer: layer2}}]"
+    with pytest.raises(SettingsError, match=r"two judges give FD\(classifier\); leave one out"):
+        Evaluator(small(also, arm="none"), "cpu")
+
+
 def test_references(small: MakeSettings, tmp_path: Path) -> None:
     data = small(arm="none").data
     assert len(load_reference("train", data)) == 100
@@ -174,11 +199,12 @@ def test_a_run_without_its_training_set_is_measured_all_the_same(
 
 
 def test_features_of_the_sets_are_kept(
-    small: MakeSettings, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = small(f"cache={tmp_path / 'cache'}", arm="none")
+    small: MakeSettings, classifier: Path, generator: Generator, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = small(f"cache={tmp_path / 'cache'}", further(classifier), arm="none")
     first = Evaluator(settings, "cpu")(generator, SHARES)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 3, "two sets, and one by the further judge"
     shown: list[int] = []
     features = Extractor.features
 
@@ -188,5 +214,5 @@ def test_features_of_the_sets_are_kept(
 
     monkeypatch.setattr(Extractor, "features", counting)
     again = Evaluator(settings, "cpu")
-    assert shown == [8, 8]
+    assert shown == [8, 8, 8]
     assert again(generator, SHARES) == first

@@ -120,6 +120,29 @@ def test_unreachable_inception_says_where_to_put_it(
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_an_input_size_of_its_own_is_part_of_the_name(classifier: Path) -> None:
+    chosen = NetworkSettings(name="classifier", weights=str(classifier), size=16)
+    extractor = make_extractor(chosen, 32, "cpu")
+    assert extractor.frechet_name == "FD(classifier@16)"
+    assert extractor.kernel_name == "KD(classifier@16)"
+    assert extractor.features(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), 2).shape == (2, 64)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [(None, "tf_efficientnet_lite2"), (260, "tf_efficientnet_lite2"),
+     (128, "tf_efficientnet_lite2@128")],
+)  # fmt: skip
+def test_the_size_that_a_network_has_anyway_is_not(size: int | None, name: str) -> None:
+    weights = SHARED / "weights" / "efficientnet_lite" / "tf_efficientnet_lite2.safetensors"
+    chosen = NetworkSettings(name="timm/tf_efficientnet_lite2", weights=str(weights), size=size)
+    extractor = make_extractor(chosen, 32, "cpu")
+    assert extractor.frechet_name == f"FD(timm/{name})"
+    images = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
+    assert extractor.features(images, 1).shape == (1, 1280)
+
+
 @needs_shared
 def test_equal_to_clean_fid_on_real_images_and_a_published_network(tmp_path: Path) -> None:
     from gan_vkd.config import DataSettings

@@ -69,7 +69,7 @@ def test_classifiers_of_ours_on_known_sets_and_on_folders(
     state["settings"]["data"]["source"] = source
     save_state(tmp_path / "c.safetensors", state)
     taught = network("classifier", str(tmp_path / "c.safetensors"))
-    said = relation(taught, network("cifar_resnet20"))
+    said = relation(taught, [network("cifar_resnet20")])
     assert ("has seen the judge's training images (CIFAR-10)" in said) == (source == "cifar10")
     assert ("not known" in said) == (source != "cifar10")
 
@@ -86,9 +86,36 @@ def test_classifiers_of_ours_on_known_sets_and_on_folders(
     ],
 )  # fmt: skip
 def test_the_relation_is_one_clause(teacher: str, judge: str, clause: str) -> None:
-    said = relation(network(teacher), network(judge))
+    said = relation(network(teacher), [network(judge)])
     assert said.startswith(f"teacher {teacher}")
     assert clause in said
+
+
+LITE0, LITE2 = "timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite2.in1k"
+
+
+def test_networks_of_one_family_are_told() -> None:
+    said = relation(network(LITE0, "somewhere"), [network(LITE2)])
+    assert said == (
+        f"teacher {LITE0} is of the judge's family; "
+        "no judge is of another family than this teacher: add one (evaluate.also)"
+    )
+    seen = relation(network("cifar_resnet56"), [network("cifar_resnet20")])
+    assert "is of the judge's family and has seen the judge's training images (CIFAR-10)" in seen
+    assert "family" not in relation(network("timm/resnet50"), [network(LITE2)])
+
+
+def test_every_judge_has_its_clause() -> None:
+    said = relation(network("cifar_resnet20"), [network("cifar_resnet56"), network(LITE2)])
+    assert said == (
+        "teacher cifar_resnet20 is of judge cifar_resnet56's family and has seen judge "
+        "cifar_resnet56's training images (CIFAR-10); teacher cifar_resnet20 (CIFAR-10) has not "
+        f"seen judge {LITE2}'s training images (ImageNet-1k)"
+    )
+    kin = [network("cifar_resnet56"), network("cifar_resnet20")]
+    assert "; teacher cifar_resnet20 is judge cifar_resnet20 itself; no judge is of another" in (
+        relation(network("cifar_resnet20"), kin)
+    )
 
 
 def test_captions_tell_the_teachers_apart_and_judges_get_tables_each(

@@ -22,7 +22,7 @@ def build(small: MakeSettings) -> tuple[GAN, ImageSet, ImageSet]:
 
 def test_scores_are_the_discriminators_on_clean_images(small: MakeSettings) -> None:
     gan, data, heldout = build(small)
-    scores = Scores(data, heldout, seed=0)(gan)
+    scores = Scores(data, heldout, seed=0)(gan, gan.average)
     gan.discriminator.eval()
     with torch.no_grad():
         training = gan.discriminator(to_network(data.images), data.labels)
@@ -37,7 +37,7 @@ def test_looking_changes_nothing_and_is_the_same_again(small: MakeSettings) -> N
     probe = Scores(data, heldout, seed=0)
     before = {k: v.clone() for k, v in gan.discriminator.state_dict().items()}
     random = torch.get_rng_state()
-    first, again = probe(gan), probe(gan)
+    first, again = probe(gan, gan.average), probe(gan, gan.average)
     assert all(torch.equal(first[kind], again[kind]) for kind in first)
     assert torch.equal(random, torch.get_rng_state())
     assert gan.discriminator.training
@@ -57,11 +57,11 @@ def test_held_out_labels_are_those_of_the_training_sets_classes(small: MakeSetti
         classes,
         [str(i) for i in range(23)],
     )
-    expected = Scores(data, chosen, seed=0)(gan)["heldout"]
-    found = Scores(data, both, seed=0)(gan)["heldout"]
+    expected = Scores(data, chosen, seed=0)(gan, gan.average)["heldout"]
+    found = Scores(data, both, seed=0)(gan, gan.average)["heldout"]
     torch.testing.assert_close(found.sort().values, expected.sort().values)
-    assert "heldout" not in Scores(data, foreign, seed=0)(gan)
-    assert "heldout" not in Scores(data, None, seed=0)(gan)
+    assert "heldout" not in Scores(data, foreign, seed=0)(gan, gan.average)
+    assert "heldout" not in Scores(data, None, seed=0)(gan, gan.average)
 
 
 def test_held_out_images_are_drawn_from_all_classes(small: MakeSettings) -> None:

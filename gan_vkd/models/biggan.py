@@ -94,39 +94,51 @@ def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
     return centred * (batch_var + 1e-5).rsqrt()[:, None, None]
 
 
-class BatchNorm(nn.Module):
-    """Batch norm with its own gain and bias."""
+class Standardization(nn.Module):
+    """What both batch norms do before gain and bias, with their running statistics (C,).
+
+    of_batch: in eval mode too, by the statistics of the batch at hand, on this rank alone; the
+    running ones are then neither used nor updated.
+    """
 
     stored_mean: Tensor
     stored_var: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.of_batch = False
         self.register_buffer("stored_mean", torch.zeros(channels))
         self.register_buffer("stored_var", torch.ones(channels))
 
+    def standardize(self, x: Tensor) -> Tensor:
+        if self.of_batch and not self.training:
+            return F.batch_norm(x, None, None, training=True)
+        return standardize(x, self.stored_mean, self.stored_var, self.training)
+
+
+class BatchNorm(Standardization):
+    """Batch norm with its own gain and bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
     def forward(self, x: Tensor) -> Tensor:
-        x = standardize(x, self.stored_mean, self.stored_var, self.training)
+        x = self.standardize(x)
         return torch.addcmul(self.bias[:, None, None], x, self.gain[:, None, None])
 
 
-class ClassBatchNorm(nn.Module):
+class ClassBatchNorm(Standardization):
     """Batch norm with gain and bias by class; one class is the unconditional case."""
 
-    stored_mean: Tensor
-    stored_var: Tensor
-
     def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.gain = nn.Embedding(classes, channels)
         self.bias = nn.Embedding(classes, channels)
-        self.register_buffer("stored_mean", torch.zeros(channels))
-        self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        x = standardize(x, self.stored_mean, self.stored_var, self.training)
+        x = self.standardize(x)
         gain, bias = self.gain(labels), self.bias(labels)
         return torch.addcmul(bias[:, :, None, None], x, 1 + gain[:, :, None, None])
 
@@ -178,6 +190,9 @@ class Generator(nn.Module):
             for block in cast(nn.ModuleList, stage):
                 h = block(h, labels)
         return torch.tanh(self.output_layer(h))
+
+    def batch_norms(self) -> list[Standardization]:
+        return [module for module in self.modules() if isinstance(module, Standardization)]
 
 
 class DiscriminatorBlock(nn.Module):
