@@ -6,6 +6,7 @@ from torch import Tensor
 
 from gan_vkd import ranks
 from gan_vkd.config import DistillSettings
+from gan_vkd.distill.precision import at_least_float32
 
 LARGEST = 1e4  # of automatic weights, as in VQGAN
 
@@ -45,7 +46,7 @@ class Balance:
             return torch.full_like(distillation, given), {}
         z = students[self.place]
         of_game, of_distillation = (
-            ranks.gather(torch.autograd.grad(loss, z, retain_graph=True)[0].float())
+            ranks.gather(at_least_float32(torch.autograd.grad(loss, z, retain_graph=True)[0]))
             for loss in (game, distillation)
         )
         ratio = _ratio(of_distillation.norm(), of_game.norm())
@@ -65,7 +66,7 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _spread(z: Tensor) -> dict[str, Tensor]:
-    z = z.float()
+    z = at_least_float32(z)
     centred = z - z.mean(0)
     gram = centred.T @ centred
     variance = gram.trace()

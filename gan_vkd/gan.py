@@ -15,6 +15,7 @@ from gan_vkd.config import PairSettings, Settings
 from gan_vkd.data import Batch
 from gan_vkd.devices import autocast
 from gan_vkd.distill import Reader, Teacher
+from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.distillation import Distillation, Student
 from gan_vkd.features import FeatureBank
 from gan_vkd.models.biggan import Discriminator, Generator
@@ -104,14 +105,14 @@ class GAN:
         ]
 
     def generate(self, labels: Tensor) -> Tensor:
-        """Images (B, 3, R, R) in float32 of new latents."""
+        """Images (B, 3, R, R) of new latents, in float32 at least."""
         with autocast(self.device, self.settings.train.precision):
-            return self.generator(self.sample_latents(len(labels)), labels).float()
+            return at_least_float32(self.generator(self.sample_latents(len(labels)), labels))
 
     def score(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Scores (B,) in float32."""
+        """Scores (B,), in float32 at least."""
         with autocast(self.device, self.settings.train.precision):
-            return self.discriminator(images, labels).float()
+            return at_least_float32(self.discriminator(images, labels))
 
     def sample_latents(self, count: int) -> Tensor:
         width, device = self.generator.z_dim, self.device

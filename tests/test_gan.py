@@ -420,3 +420,65 @@ def test_lecam_starts_after_so_many_iterations_of_all_their_updates(small: MakeS
     gan = build(small, "regularize={lecam: 1, lecam_start: 2}", "train.d_steps=3", arm="none")
     told = [gan.discriminator_step(batch(), batch().labels, n)["lecam_loss"] for n in range(7)]
     assert [bool(loss) for loss in told] == [False] * 6 + [True]
+
+
+def test_the_aggregated_term_stands_beside_the_method(small: MakeSettings) -> None:
+    """Through a head of its own, or the student's; with its own weight."""
+    images, features = batch().images, torch.randn(8, 8)
+    for feature in ("pooled", "head"):
+        gan = build(small, "distill.aggregated=3", f"distill.student.feature={feature}")
+        assert gan.distillation is not None
+        assert (gan.distillation.head is None) == (feature == "head")
+        gan.distillation.eval()  # its power iteration rests
+        losses = gan.distillation([features], batch(4), images, images)
+        head = gan.distillation.head or gan.distillation.features[0].head
+        ours, theirs = head(features), gan.distillation.teacher(images)
+        expected = sum(
+            (side - anchor).norm(dim=1).mean()
+            for side in (ours[:4], ours[4:])
+            for anchor in (theirs[:4], theirs[4:])
+        )
+        torch.testing.assert_close(losses["aggregated_loss"], 3 * expected)
+        without = build(small, f"distill.student.feature={feature}")
+        assert without.distillation is not None
+        assert without.distillation.head is None
+        assert "aggregated_loss" not in without.distillation([features], batch(4), images, images)
+
+
+def test_the_aggregated_term_trains_its_head(small: MakeSettings) -> None:
+    gan = build(small, "distill.aggregated=3")
+    assert gan.distillation is not None
+    before = copy(gan.distillation)
+    losses = gan.discriminator_step(batch(), batch().labels, 0)
+    assert losses["aggregated_loss"] > 0
+    moved = changed(before, gan.distillation)
+    assert {n for n, _ in gan.distillation.head.named_parameters(prefix="head")} <= moved
+
+
+def test_in_bfloat16_weights_statistics_and_losses_stay_in_float32(small: MakeSettings) -> None:
+    """Spectral norms are to the bit those of float32, and the step is close to it."""
+    plain, lowered = (
+        build(small, "model.ch=8", f"train.precision={precision}")
+        for precision in ("float32", "bfloat16")
+    )
+    for network in ("generator", "discriminator"):
+        sigma = [m for m in getattr(plain, network).modules() if hasattr(m, "normalized_weight")]
+        ours = [m for m in getattr(lowered, network).modules() if hasattr(m, "normalized_weight")]
+        for a, b in zip(sigma, ours, strict=True):
+            with torch.autocast("cpu", torch.bfloat16):
+                weight = b.normalized_weight()
+            assert torch.equal(a.normalized_weight(), weight)
+    losses = []
+    for gan in (plain, lowered):
+        torch.manual_seed(1)
+        told = gan.discriminator_step(batch(), batch().labels, 0)
+        torch.manual_seed(2)
+        told |= gan.generator_step(batch().labels, 0)
+        assert all(value.dtype == torch.float32 for value in told.values())
+        assert all(value.dtype == torch.float32 for value in gan.gradients().values())
+        losses.append(told)
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value, rtol=0.05, atol=0.05)
+    assert losses[0]["d_loss"] != losses[1]["d_loss"]
+    for name, value in lowered.generator.state_dict().items():
+        assert value.dtype == torch.float32, name

@@ -114,6 +114,12 @@ GAMES = {
     "looked_up": ["distill.view=clean", "distill.statistics=training_set", "data.flip=true"],
     "pkd": ["distill.method=pkd"],
     "kd_dlgm": ["distill.method=kd_dlgm"],
+    "balanced": [
+        "distill.weight=auto",
+        "distill.student.scaling=batch",
+        "distill.aggregated=0.1",
+        "distill.statistics=batch",
+    ],
     "vicreg_real": ["distill.method=vicreg", "distill.images=real", "distill.weight=0.1"],
     "regularized": [
         "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",

@@ -47,6 +47,10 @@ LOOKED_UP = (
     "distill.view=clean", "distill.images=real", "distill.statistics=training_set",
     "data.flip=true",
 )  # fmt: skip
+BALANCED = (
+    "distill.student.scaling=batch", "distill.weight=auto", "distill.aggregated=1",
+    "train.precision=bfloat16",
+)  # fmt: skip
 LAYERS = ("distill.pairs=[{student: {layer: blocks.1.0}, teacher: {layer: layer2}}, {}]",)
 
 
@@ -57,9 +61,10 @@ LAYERS = ("distill.pairs=[{student: {layer: blocks.1.0}, teacher: {layer: layer2
         ("layernorm", ()),
         ("whitening", ()),
         ("whitening", LOOKED_UP),
+        ("whitening", BALANCED),
         ("whitening", LAYERS),
     ],
-    ids=["none", "layernorm", "whitening", "looked_up", "layers"],
+    ids=["none", "layernorm", "whitening", "looked_up", "balanced", "layers"],
 )
 def test_a_stopped_run_that_goes_on_ends_as_an_undisturbed_one(
     arm: str,

@@ -1,0 +1,115 @@
+"""The search for the recipe: successive halving over what can be set of the distillation.
+
+    python benchmarks/search.py --out runs/search data.source=TRAIN.zip data.heldout=TEST.zip ...
+
+Every cell of the search begins as a run of its own at one seed, which no table uses. All are
+trained to the first length and judged; the better half goes on to the next length, and so on
+(Jamieson and Talwalkar, AISTATS 2016). Better is a smaller mean rank over the judges. It can be
+stopped and called again at any time: finished runs are skipped, stopped ones continued.
+"""
+
+import argparse
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from scipy.stats import rankdata
+
+from gan_vkd.run import Run
+from gan_vkd.tables import markdown
+
+BASE = Path(__file__).resolve().parents[1] / "configs" / "recipe"
+WHITENING = {"normalization": "whitening", "statistics": "training_set"}
+TARGETS: dict[str, dict[str, Any]] = {
+    "layernorm": {"normalization": "layer_norm"},
+    "phi_s": {"normalization": "phi_s", "statistics": "training_set"},
+    "whitening": WHITENING,
+    "whitening64": WHITENING | {"whitening": {"directions": 64}},
+    "whitening16": WHITENING | {"whitening": {"directions": 16}},
+}
+STUDENTS: dict[str, dict[str, Any]] = {
+    "centred": {"scaling": "batch"},
+    "head": {"feature": "head", "scaling": "batch"},
+}
+RATIOS = {"third": 0.3, "one": 1.0, "three": 3.0}
+PROJECTIONS = {"trained": "orthogonal", "fixed": "orthogonal_fixed"}
+
+
+def cells() -> dict[str, dict[str, Any]]:
+    """The settings of `distill` of every cell, by name."""
+    found = {}
+    for (target, t), (student, s), (ratio, r), (projection, p) in product(
+        TARGETS.items(), STUDENTS.items(), RATIOS.items(), PROJECTIONS.items()
+    ):
+        own = t | {"student": s, "gradient_ratio": r, "projection": p}
+        found[f"{target}_{student}_{ratio}_{projection}"] = own
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 200, 400])
+    parser.add_argument("--cells", nargs="+", default=list(cells()), help="names; all by default")
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("settings", nargs="*", metavar="key.sub=value")
+    asked = parser.parse_args()
+    unknown = set(asked.cells) - cells().keys()
+    if unknown:
+        parser.error(f"no such cell: {', '.join(sorted(unknown))}; known: {', '.join(cells())}")
+
+    configs = _write(asked.out / "cells", asked.cells)
+    alive, told = list(configs), []
+    for length in asked.lengths:
+        _train([configs[name] for name in alive], length, asked)
+        distances = {name: _distances(asked.out / f"{name}_seed{asked.seed}") for name in alive}
+        ranks = _mean_ranks(list(distances.values()))
+        order = sorted(range(len(alive)), key=ranks.__getitem__)
+        rows = [
+            {"cell": alive[i], "iterations": str(length), "mean rank": f"{ranks[i]:.1f}"}
+            | {judge: f"{value:.2f}" for judge, value in distances[alive[i]].items()}
+            for i in order
+        ]
+        told.append(markdown(rows))
+        (asked.out / "search.md").write_text("\n\n".join(told) + "\n")
+        print(told[-1], flush=True)
+        kept = order[: max(2, len(order) // 2)]
+        alive = ["none"] + [alive[i] for i in kept if alive[i] != "none"]
+
+
+def _write(folder: Path, names: list[str]) -> dict[str, Path]:
+    """A settings file for each cell, and for the run without distillation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trees: dict[str, dict[str, Any]] = {"none": {"base": str(BASE / "none.yaml"), "arm": "none"}}
+    for name in names:
+        bases = [str(BASE / "none.yaml"), str(BASE / "teacher.yaml")]
+        trees[name] = {"base": bases, "arm": name, "distill": cells()[name]}
+    for name, tree in trees.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    return {name: folder / f"{name}.yaml" for name in trees}
+
+
+def _train(configs: list[Path], length: int, asked: argparse.Namespace) -> None:
+    sweep = [sys.executable, "-m", "gan_vkd", "sweep", *map(str, configs)]
+    sweep += [f"train.iterations={length}", f"evaluate.every={length}", *asked.settings]
+    sweep += ["--seeds", str(asked.seed), "--jobs", str(asked.jobs), "--out", str(asked.out)]
+    subprocess.run(sweep, check=True)
+
+
+def _distances(run: Path) -> dict[str, float]:
+    """The Frechet distance by every judge at the last evaluation."""
+    last = [record for record in Run(run).records("metrics") if "judges" in record][-1]
+    return {judge["frechet"]: last[judge["frechet"]] for judge in last["judges"]}
+
+
+def _mean_ranks(distances: list[dict[str, float]]) -> list[float]:
+    by_judge = [rankdata([d[judge] for d in distances]) for judge in distances[0]]
+    return [float(sum(ranks) / len(by_judge)) for ranks in zip(*by_judge, strict=True)]
+
+
+if __name__ == "__main__":
+    main()
