@@ -21,12 +21,14 @@ case $variant in
     '') ;;
     cpu)
         trial=2
-        settings=(model.ch=8 "distill.teacher={name: cifar_resnet56}" distill.text=null
-            distill.weight=0.1 evaluate.features.name=cifar_resnet20 evaluate.num_samples=500
+        settings=(model.ch=8 train.d_steps=1 data.fraction=null data.num_images=500
+            "distill.teacher={name: cifar_resnet56}" distill.text=null distill.weight=0.1
+            evaluate.features.name=cifar_resnet20 evaluate.num_samples=200
             ${settings[@]+"${settings[@]}"}) ;;
     *) refuse "variant=$variant: expected cpu, or none" ;;
 esac
 out=${out:-runs/cifar10_reproduction${variant:+_$variant}}
+settings=("cache=$out/features" ${settings[@]+"${settings[@]}"})
 configs=(configs/reproduction/*.yaml)
 
 if [ ! -s "$out/iterations" ]; then
@@ -35,7 +37,7 @@ if [ ! -s "$out/iterations" ]; then
     rm -rf "$out/trial"
     begun=$SECONDS
     vkd sweep configs/reproduction/$slowest.yaml --seeds "$(seq -s , 0 $((jobs - 1)))" --jobs "$jobs" \
-        --out "$out/trial" ${settings[@]+"${settings[@]}"} train.iterations=$trial \
+        --out "$out/trial" "${settings[@]}" train.iterations=$trial \
         train.log_every=$((trial / 2))
     IFS=, read -ra listed <<< "$seeds"
     rounds=$(((${#configs[@]} * ${#listed[@]} + jobs - 1) / jobs))
@@ -47,5 +49,5 @@ iterations=$(< "$out/iterations")
 length=$(awk -v n="$iterations" 'BEGIN { printf "Every run: %d iterations, %.2g%% of the published 125,000.", n, n / 1250 }')
 echo "$length"
 vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" --out "$out" \
-    ${settings[@]+"${settings[@]}"} "train.iterations=$iterations"
+    "${settings[@]}" "train.iterations=$iterations"
 printf '\n%s\n' "$length" | tee -a "$out/table.md"

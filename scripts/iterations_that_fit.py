@@ -4,10 +4,11 @@ python scripts/iterations_that_fit.py TRIAL --took SECONDS --share SECONDS
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-from gan_vkd.run import Run
+from gan_vkd.config import load_settings
 
 RESERVE = 0.05  # of the share: for records, sample grids and checkpoints
 
@@ -48,13 +49,13 @@ def main() -> None:
     parser.add_argument("--took", type=float, required=True, help="its seconds by the clock")
     parser.add_argument("--share", type=float, required=True, help="seconds that a run may take")
     given = parser.parse_args()
-    run = Run(given.trial)
-    times = [(record["iteration"], record["seconds"]) for record in run.records("metrics")]
-    every = run.settings().evaluate.every
+    lines = (given.trial / "metrics.jsonl").read_text().splitlines()
+    times = [(record["iteration"], record["seconds"]) for record in map(json.loads, lines)]
+    every = load_settings(given.trial).evaluate.every
     try:
         print(iterations_that_fit(times, given.took, given.share, every))
     except ValueError as error:
-        sys.exit(f"{run.path}: {error}")
+        sys.exit(f"{given.trial}: {error}")
 
 
 if __name__ == "__main__":
