@@ -4,7 +4,7 @@
 # and KD-DLGM, in one table. All train as many iterations as fit into the minutes, from the same weights.
 #   bash scripts/cifar10_reproduction.sh minutes=840       published width and teacher, one GPU
 #   bash scripts/cifar10_reproduction.sh minutes=840 [seeds=0] [jobs=1] [out=DIR] [key.sub=value ...]
-#   bash scripts/cifar10_reproduction.sh minutes=3 variant=cpu      a test of itself, two CPU cores
+#   bash scripts/cifar10_reproduction.sh minutes=3 variant=cpu jobs=2      a test of itself, two idle cores
 # A short trial of the slowest run says how many iterations fit; OUT/iterations keeps the number. Called
 # again it continues with that; remove the file to measure anew, write into it to train longer.
 set -euo pipefail
