@@ -148,7 +148,7 @@ DEVIATIONS = (
         "which is singular below 513 images; eps 0; running statistics of momentum 0.01 in eval "
         "mode alone",
         "ZCA of all features seen so far, shrunk towards the diagonal, eps 1e-5",
-        "configs/reproduction/batch_cholesky.yaml",
+        "configs/reproduction/pooled_trained_cholesky_removed.yaml",
     ),
     Deviation("VkD: weight and distance", "not said for generation", "10, mean squared error"),
     Deviation(

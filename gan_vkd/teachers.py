@@ -258,6 +258,6 @@ def _discriminator(path: Path) -> Built:
 def _unreachable(name: str, url: str, error: Exception) -> VkdError:
     reason = one_line(error)
     return VkdError(
-        f"{name}: its weights could not be fetched from {url} ({reason}); "
-        "set `weights` beside its name to a local copy"
+        f"{name}: its weights could not be fetched from {url}; set `weights` beside its name to a "
+        f"local copy ({reason})"
     )

@@ -45,7 +45,8 @@ STUDENTS = sorted(
     file for kind in ("cifar10_vit", "imagenet", "vit") for file in CONFIGS.glob(f"{kind}*.yaml")
 )
 OTHERS = [*STUDENTS, *CONFIGS.glob("coco_*.yaml")]
-RUNS = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("ablation/*.yaml")} - {*OTHERS})
+STUDIES = [*CONFIGS.glob("ablation/*.yaml"), *CONFIGS.glob("reproduction/*.yaml")]
+RUNS = sorted({*CONFIGS.glob("*.yaml"), *STUDIES} - {*OTHERS})
 
 
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
@@ -159,7 +160,8 @@ def test_options_reach_the_methods_that_own_them() -> None:
 def test_a_teacher_sees_images_as_published_in_the_published_arms_alone(file: Path) -> None:
     distill = load_settings(file).distill
     if distill is not None:
-        published = "clip" in distill.teacher.name and file.name.startswith("cifar")
+        of_the_paper = file.name.startswith("cifar") or file.parent.name == "reproduction"
+        published = "clip" in distill.teacher.name and of_the_paper
         view = (distill.teacher.enlarge, distill.teacher.normalize)
         assert view == (("nearest", False) if published else ("bicubic", True))
 

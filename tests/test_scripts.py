@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from gan_vkd.pictures import save_png
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -16,13 +19,13 @@ SMALL = [
 ]  # fmt: skip
 
 
-def bash(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def bash(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", str(ROOT / "scripts" / script), *arguments],
         capture_output=True,
         text=True,
         cwd="/",
-        env=os.environ | {"VIRTUAL_ENV": sys.prefix},
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix} | environment,
         check=False,
     )
 
@@ -89,6 +92,94 @@ def test_a_published_experiment_finds_its_configs_and_stops_at_what_is_missing(
     answer = bash(script, "nonsense")
     assert answer.returncode == 2
     assert "expected key=value" in answer.stderr
+
+
+@pytest.fixture
+def fake_vkd(tmp_path: Path) -> dict[str, str]:
+    """An environment whose `vkd` writes down what it was asked; the trial's records are those of
+    0.2 s an iteration, and every sweep ends in a table."""
+    asked, folder = tmp_path / "asked", tmp_path / "bin"
+    folder.mkdir()
+    (folder / "vkd").write_text(f"""#!{sys.executable}
+import json, pathlib, shlex, sys
+open({str(asked)!r}, "a").write(shlex.join(sys.argv[1:]) + "\\n")
+out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+run = out / (pathlib.Path(sys.argv[2]).stem + "_seed0")
+run.mkdir(parents=True, exist_ok=True)
+(run / "settings.yaml").write_text("arm: x\\ndata: {{source: digits}}\\n")
+records = [{{"iteration": i, "seconds": i / 5}} for i in (100, 200)]
+(run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\\n" for r in records))
+(out / "table.md").write_text("table\\n")
+""")
+    (folder / "vkd").chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_the_reproduction_trains_every_cell_as_long_as_fits_into_the_minutes(
+    fake_vkd: dict[str, str], tmp_path: Path
+) -> None:
+    out, script = tmp_path / "out", "cifar10_reproduction.sh"
+    call = [f"out={out}", "seeds=0,1", "jobs=3", "seed_of=nothing"]
+    answer = bash(script, "minutes=120", *call, **fake_vkd)
+    assert answer.returncode == 0, answer.stderr
+    trial, sweep = (tmp_path / "asked").read_text().splitlines()
+    assert "head_trained_cholesky_kept.yaml --seeds 0,1,2 --jobs 3" in trial
+    assert trial.endswith("train.iterations=200 train.log_every=100")
+    # 18 arms at two seeds, three at once: 12 rounds of ten minutes, less a few seconds of trial
+    count = int((out / "iterations").read_text())
+    assert 2800 <= count <= 2850  # a reserve of 5%, a pace of 0.2 s
+    assert sweep.count("configs/reproduction/") == 18
+    assert sweep.endswith(f"seed_of=nothing train.iterations={count}")
+    line = f"Every run: {count} iterations, 2.3% of the published 125,000."
+    assert line in answer.stdout
+    assert (out / "table.md").read_text() == f"table\n\n{line}\n"
+
+    again = bash(script, "minutes=999", *call, **fake_vkd)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "asked").read_text().splitlines()[2:] == [sweep]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ([], "minutes=: expected whole minutes for all runs together"),
+        (["minutes=2h"], "minutes=2h: expected whole minutes for all runs together"),
+        (["minutes=9", "jobs=0"], "jobs=0: expected how many runs go on at once"),
+        (["minutes=9", "variant=gpu"], "variant=gpu: expected cpu, or none"),
+        (["minutes=9", "train.iterations=7"], "train.iterations: follows from minutes"),
+    ],
+)
+def test_the_reproduction_refuses_in_one_line_what_it_cannot_do(
+    arguments: list[str], fault: str, tmp_path: Path
+) -> None:
+    answer = bash("cifar10_reproduction.sh", f"out={tmp_path / 'out'}", *arguments)
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines() == [f"{ROOT}/scripts/cifar10_reproduction.sh: {fault}"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_reproduction_stops_at_minutes_that_hold_no_iteration(
+    fake_vkd: dict[str, str], tmp_path: Path
+) -> None:
+    call = ["cifar10_reproduction.sh", f"out={tmp_path / 'out'}", "minutes=1", "seeds=" + "0," * 99]
+    answer = bash(*call, **fake_vkd)
+    assert answer.returncode == 1
+    assert answer.stderr.rstrip().endswith("set more minutes")
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
+    assert not (tmp_path / "out" / "iterations").exists()
+
+
+def test_the_reproduction_names_the_weights_that_are_missing(tmp_path: Path) -> None:
+    missing, data = tmp_path / "clip.bin", tmp_path / "data"
+    for index, name in enumerate(["cat/a.png", "dog/b.png"]):
+        save_png(torch.full((3, 32, 32), index, dtype=torch.uint8), data / name)
+    answer = bash(
+        "cifar10_reproduction.sh", "minutes=9", f"out={tmp_path / 'out'}", f"data.source={data}",
+        "data.heldout=null", "data.fraction=null", f"distill.teacher.weights={missing}",
+    )  # fmt: skip
+    assert answer.returncode == 1
+    assert f"vkd: {missing}: no such file (weights of timm/vit_base_patch32_clip" in answer.stdout
+    assert "trial: 1 runs failed, see above" in answer.stderr
 
 
 @pytest.mark.parametrize(

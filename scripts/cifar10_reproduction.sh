@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# What VkD's published figures may be, on CIFAR-10 at 10%: feature (pooled, head) x P (trained, fixed) x
+# whitening (running ZCA, Cholesky of the batch) x KD-DLGM's aggregated term (kept, removed), beside none
+# and KD-DLGM, in one table. All train as many iterations as fit into the minutes, from the same weights.
+#   bash scripts/cifar10_reproduction.sh minutes=840       published width and teacher, one GPU
+#   bash scripts/cifar10_reproduction.sh minutes=840 [seeds=0] [jobs=1] [out=DIR] [key.sub=value ...]
+#   bash scripts/cifar10_reproduction.sh minutes=3 variant=cpu jobs=2      a test of itself, two idle cores
+# A short trial of the slowest run says how many iterations fit; OUT/iterations keeps the number. Called
+# again it continues with that; remove the file to measure anew, write into it to train longer.
+set -euo pipefail
+source "$(dirname "$0")/setup.sh"
+minutes='' seeds=0 jobs=1 out='' variant=''
+options "minutes seeds jobs out variant" "$@"
+refuse() { echo "$0: $1" >&2; exit 2; }
+[[ $minutes =~ ^[1-9][0-9]*$ ]] || refuse "minutes=$minutes: expected whole minutes for all runs together"
+[[ $jobs =~ ^[1-9][0-9]*$ ]] || refuse "jobs=$jobs: expected how many runs go on at once"
+case " ${settings[*]-} " in *" train.iterations="*) refuse "train.iterations: follows from minutes" ;; esac
+
+trial=200  # iterations
+case $variant in
+    '') ;;
+    cpu)
+        trial=2
+        settings=(model.ch=8 train.d_steps=1 data.fraction=null data.num_images=500
+            "distill.teacher={name: cifar_resnet56}" distill.text=null distill.weight=0.1
+            evaluate.features.name=cifar_resnet20 evaluate.num_samples=200
+            ${settings[@]+"${settings[@]}"}) ;;
+    *) refuse "variant=$variant: expected cpu, or none" ;;
+esac
+out=${out:-runs/cifar10_reproduction${variant:+_$variant}}
+settings=("cache=$out/features" ${settings[@]+"${settings[@]}"})
+configs=(configs/reproduction/*.yaml)
+
+if [ ! -s "$out/iterations" ]; then
+    # jobs at once, as all runs will be
+    slowest=head_trained_cholesky_kept
+    rm -rf "$out/trial"
+    begun=$SECONDS
+    vkd sweep configs/reproduction/$slowest.yaml --seeds "$(seq -s , 0 $((jobs - 1)))" --jobs "$jobs" \
+        --out "$out/trial" "${settings[@]}" train.iterations=$trial \
+        train.log_every=$((trial / 2))
+    IFS=, read -ra listed <<< "$seeds"
+    rounds=$(((${#configs[@]} * ${#listed[@]} + jobs - 1) / jobs))
+    python scripts/iterations_that_fit.py "$out/trial/${slowest}_seed0" --took $((SECONDS - begun)) \
+        --share $(((minutes * 60 - SECONDS) / rounds)) > "$out/iterations.part"
+    mv "$out/iterations.part" "$out/iterations"
+fi
+iterations=$(< "$out/iterations")
+length=$(awk -v n="$iterations" 'BEGIN { printf "Every run: %d iterations, %.2g%% of the published 125,000.", n, n / 1250 }')
+echo "$length"
+vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" --out "$out" \
+    "${settings[@]}" "train.iterations=$iterations"
+printf '\n%s\n' "$length" | tee -a "$out/table.md"

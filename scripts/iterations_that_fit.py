@@ -1,0 +1,62 @@
+"""Prints how many iterations a run may train, so that it ends within its share of the time.
+
+python scripts/iterations_that_fit.py TRIAL --took SECONDS --share SECONDS
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from gan_vkd.config import load_settings
+
+RESERVE = 0.05  # of the share: for records, sample grids and checkpoints
+
+
+def iterations_that_fit(
+    times: list[tuple[int, float]], took: float, share: float, every: int
+) -> int:
+    """The most iterations n that, with start-up and evaluations, take the share less the reserve.
+
+    All but the trial's iterations is counted as start-up and evaluation together, once and then
+    once more at every evaluation, so that n is rather too small than too large.
+
+    Args:
+        times: (iteration, seconds of training) of the trial's records; before the first one it
+            warms up.
+        took: the trial's seconds by the clock, with its start-up and its one evaluation.
+        share: the seconds that a run may take.
+        every: iterations between two evaluations.
+
+    Raises:
+        ValueError: not one iteration fits.
+    """
+    (first, begun), (last, ended) = times[0], times[-1]
+    pace = (ended - begun) / (last - first)
+    beside = max(took - last * pace, 0.0)
+    count = int((share * (1 - RESERVE) - beside) / (pace + beside / every))
+    if count < 1:
+        raise ValueError(
+            f"a run may take {share:.0f} s, and start-up and evaluation alone take {beside:.0f} s: "
+            "set more minutes"
+        )
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trial", type=Path, help="the folder of a short run")
+    parser.add_argument("--took", type=float, required=True, help="its seconds by the clock")
+    parser.add_argument("--share", type=float, required=True, help="seconds that a run may take")
+    given = parser.parse_args()
+    lines = (given.trial / "metrics.jsonl").read_text().splitlines()
+    times = [(record["iteration"], record["seconds"]) for record in map(json.loads, lines)]
+    every = load_settings(given.trial).evaluate.every
+    try:
+        print(iterations_that_fit(times, given.took, given.share, every))
+    except ValueError as error:
+        sys.exit(f"{given.trial}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The reproduction study: its cells are what they are called, and begin at the same weights."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_vkd.config import Settings, load_settings
+from gan_vkd.data import Batch
+from gan_vkd.distill import Teacher
+from gan_vkd.gan import GAN
+from scripts.iterations_that_fit import iterations_that_fit
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FILES = sorted((CONFIGS / "reproduction").glob("*.yaml"))
+FEATURES = {"pooled": "pooled", "head": "head"}
+PROJECTIONS = {"trained": "orthogonal", "fixed": "orthogonal_fixed"}
+WHITENINGS = {"zca": ("whitening", "running"), "cholesky": ("whitening_cholesky", "batch")}
+AGGREGATED = {"removed": 0.0, "kept": 10.0}
+CELLS = ["_".join(cell) for cell in product(FEATURES, PROJECTIONS, WHITENINGS, AGGREGATED)]
+SMALL = ["model.ch=2", "model.z_dim=8", "train.batch_size=4", "device=cpu"]
+TEACHER_WIDTH = 12
+
+
+def test_the_cells_are_all_combinations_beside_none_and_kd_dlgm() -> None:
+    assert {file.stem for file in FILES} == {*CELLS, "none", "kd_dlgm"}
+    for name in ("none", "kd_dlgm"):
+        published = CONFIGS / f"cifar10_10pct{'' if name == 'none' else '_kd_dlgm'}.yaml"
+        assert load_settings(CONFIGS / "reproduction" / f"{name}.yaml") == load_settings(published)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_the_published_arm_but_for_the_four_choices_in_its_name(name: str) -> None:
+    published = load_settings(CONFIGS / "cifar10_10pct_whitening.yaml").model_dump()
+    feature, projection, whitening, aggregated = name.split("_")
+    cell = load_settings(CONFIGS / "reproduction" / f"{name}.yaml").model_dump()
+    normalization, statistics = WHITENINGS[whitening]
+    chosen = {
+        "student": {"feature": FEATURES[feature], "scaling": "none"},
+        "projection": PROJECTIONS[projection],
+        "normalization": normalization,
+        "statistics": statistics,
+        "aggregated": AGGREGATED[aggregated],
+    }
+    if whitening == "cholesky":
+        theirs = {"eps": 0.0, "momentum": 0.01, "shrinkage": 0.0}
+        chosen["whitening"] = published["distill"]["whitening"] | theirs
+    assert cell == published | {"arm": name, "distill": published["distill"] | chosen}
+
+
+def build(settings: Settings) -> GAN:
+    """As a run does it, with a teacher of random weights in the place of CLIP."""
+    torch.manual_seed(1)  # whatever was drawn before, a run sets its seed after it
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, TEACHER_WIDTH))
+    teacher = Teacher(network, mean=[0.5] * 3, std=[0.5] * 3)
+    torch.manual_seed(settings.seed)
+    return GAN(settings, 10, "cpu", teacher, text=torch.ones(10, TEACHER_WIDTH))
+
+
+def initial(gan: GAN) -> dict[str, Tensor]:
+    networks = {"G": gan.generator, "D": gan.discriminator, "average": gan.average}
+    return {f"{n}.{k}": v for n, net in networks.items() for k, v in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_all_begin_at_the_same_weights_and_can_be_trained(file: Path) -> None:
+    """Also with whitened batches of 8 images in 12 dimensions, whose covariance is singular."""
+    start = initial(build(load_settings(CONFIGS / "reproduction" / "none.yaml", SMALL)))
+    gan = build(load_settings(file, SMALL))
+    for name, weight in initial(gan).items():
+        assert torch.equal(weight, start[name]), name
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    labels = torch.arange(4)
+    batch = Batch(images, labels, labels, torch.zeros(4, dtype=torch.bool))
+    losses = gan.discriminator_step(batch, labels, 0)
+    assert all(value.isfinite() for value in losses.values()), losses
+    assert ("aggregated_loss" in losses) == file.stem.endswith("kept")
+
+
+def test_a_whitened_batch_below_the_teachers_width_is_a_simplex() -> None:
+    """What configs/reproduction/parts/cholesky.yaml says: whatever the features, all inner products
+    of the targets are -1 and all squared norms B - 1."""
+    distill = load_settings(CONFIGS / "reproduction" / "pooled_fixed_cholesky_removed.yaml").distill
+    assert distill is not None
+    gan = build(
+        load_settings(CONFIGS / "reproduction" / "pooled_fixed_cholesky_removed.yaml", SMALL)
+    )
+    assert gan.distillation is not None
+    features = torch.randn(8, TEACHER_WIDTH) @ torch.randn(TEACHER_WIDTH, TEACHER_WIDTH)
+    _, target = gan.distillation.sides(torch.zeros(8, 8), features)
+    torch.testing.assert_close(target @ target.T, 8 * torch.eye(8) - 1, atol=1e-3, rtol=0)
+    assert target[:, 7:].abs().max() < 1e-2
+
+
+def test_the_iterations_that_fit_fill_the_share_and_stay_below_it() -> None:
+    """Of a run of known costs: 20 s to start, 10 s an evaluation, half a second an iteration."""
+    start, evaluation, pace, every = 20.0, 10.0, 0.5, 400
+    times = [(100, 90.0), (200, 140.0)]  # 40 s of warming up, then at the pace
+    took = start + 140.0 + evaluation
+    for share in (400.0, 1000.0, 10_000.0):
+        count = iterations_that_fit(times, took, share, every)
+        whole = start + 40 + count * pace + (1 + count // every) * evaluation
+        assert 0.7 * share < whole < 0.96 * share
+    with pytest.raises(ValueError, match="set more minutes"):
+        iterations_that_fit(times, took, 60.0, every)
