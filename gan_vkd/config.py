@@ -241,6 +241,13 @@ class DistillSettings(MethodSettings):
     view: Literal["augmented", "clean"] = "augmented"
     statistics: Literal["running", "batch", "training_set"] = "running"  # type: ignore[assignment]
 
+    @field_validator("weight", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if value != "auto" and not (type(value) in (int, float) and value > 0):
+            raise ValueError("expected a number above 0, or auto")
+        return value
+
     @property
     def idle(self) -> dict[str, str]:
         idle = super().idle | self._unless("method", "kd_dlgm", "text", "spectral_head")

@@ -109,7 +109,7 @@ class Distillation(nn.Module):
         part = {"both": slice(None), "fake": fake, "real": real}[self.settings.images]
         target = self._target(part, batch, augmented, clean)
         students = [s[part] for s in students]
-        if self.least_batch > 1 and ranks.world() > 1:
+        if self.method.least_batch > 1 and ranks.world() > 1:
             # every sample is related to every other, on whatever rank it lies
             *students, target = (self._of_all_ranks(x) for x in (*students, target))
         targets = target.split(self.teacher.widths, dim=1)

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from gan_vkd.data import ImageSet, to_network
-from gan_vkd.distill import Projection
 from gan_vkd.gan import GAN
 
 COUNT = 200  # images at most, the same at every call
@@ -58,9 +57,6 @@ class ExplainedShare:
         networks = self.gan.discriminator, self.distillation
         for network in networks:
             network.eval()
-        for module in self.distillation.modules():
-            if isinstance(module, Projection):  # moves its base now, as the next update would
-                module.train()
         labels = torch.zeros(len(self.images[0]), dtype=torch.int64, device=self.gan.device)
         students = []
         for batch in self.images:

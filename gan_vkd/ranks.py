@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gan_vkd.distill.across import sum_over_ranks
 from gan_vkd.errors import VkdError
 from gan_vkd.stopping import Stopped
 
@@ -117,23 +118,9 @@ def own_part(count: int) -> slice:
 # What all ranks compute together
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone()
-        dist.all_reduce(gradient)
-        return gradient
-
-
 def total(x: Tensor) -> Tensor:
     """The sum over ranks of a tensor, differentiable."""
-    return _Sum.apply(x) if world() > 1 else x
+    return sum_over_ranks(x)
 
 
 def mean(x: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
 """The head that KD-DLGAN distils through: pooled features to the teacher's width."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_vkd.distill.precision import Precise, at_least_float32
+from gan_vkd.distill.precision import Precise, at_least_float32, without_autocast
 
 HIDDEN = 1024
 
@@ -32,5 +31,5 @@ class Head(Precise):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, ds) -> (B, width), in float32 or better under any autocast."""
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             return self.layers(at_least_float32(features))

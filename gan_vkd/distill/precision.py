@@ -1,6 +1,7 @@
 """Decompositions, exponentials and statistics in float32 or better, whatever the model is in."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -11,6 +12,14 @@ from torch import Tensor, nn
 def at_least_float32(x: Tensor) -> Tensor:
     """Half types become float32, float32 and float64 stay as they are."""
     return x.float() if x.dtype.itemsize < 4 else x
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Within it operations on the tensor's device are done in its own type."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):  # of meta tensors
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 class Precise(nn.Module):
@@ -37,7 +46,7 @@ def full_precision(forward: Loss) -> Loss:
     @wraps(forward)
     def precise(self: Any, student: Tensor, teacher: Tensor) -> Tensor:
         student = at_least_float32(student)
-        with torch.autocast(student.device.type, enabled=False):
+        with without_autocast(student):
             return forward(self, student, teacher.detach().to(student.dtype))
 
     return precise

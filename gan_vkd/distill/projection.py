@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gan_vkd.distill.precision import Precise
+from gan_vkd.distill.precision import Precise, without_autocast
 
 
 def geodesic(base: Tensor, tangent: Tensor, thin: bool | None = None) -> Tensor:
@@ -147,7 +147,7 @@ class FrameProjection(Projection):
     def matrix(self) -> Tensor:
         """P, shape (teacher_width, student_width), once differentiable in the parameters."""
         parameters = list(self.parameters())
-        with torch.autocast(parameters[0].device.type, enabled=False):
+        with without_autocast(parameters[0]):
             if torch.is_inference_mode_enabled():
                 frame = self.frame(*parameters)
             else:
@@ -159,7 +159,7 @@ class FrameProjection(Projection):
 
     def forward(self, features: Tensor) -> Tensor:
         p = self.matrix()
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             return features.to(p.dtype) @ p.T
 
     def _make(self) -> _Made:
@@ -174,7 +174,8 @@ class FrameProjection(Projection):
 
     def _state(self) -> list[Any]:
         tensors = [*self.parameters(), *self.buffers()]
-        return [(t._version, t.data_ptr(), t.dtype, t.device) for t in tensors]
+        state = [(t._version, t.data_ptr(), t.dtype, t.device) for t in tensors]
+        return [self.training, *state]
 
     def _is_stale(self, made: _Made) -> bool:
         if made.state != self._state():
@@ -258,7 +259,7 @@ class FixedProjection(Projection):
         return self.base if self.student_width <= self.teacher_width else self.base.T
 
     def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             return features.to(self.base.dtype) @ self.matrix().T
 
 

@@ -20,8 +20,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gan_vkd.distill.across import mean_over_ranks
 from gan_vkd.distill.head import Head
-from gan_vkd.distill.precision import Precise, at_least_float32
+from gan_vkd.distill.precision import Precise, at_least_float32, without_autocast
 
 MOMENTUM = 0.1  # of the running statistics, as in batch norm
 EPS = 1e-5
@@ -31,8 +32,9 @@ class BatchScaling(Precise):
     """Centred and divided by one scale, so that a dimension's variance is one on average.
 
     In training the statistics are those of the batch and are differentiated, as in batch norm: the
-    loss cannot be lowered by shrinking the features. In eval mode they are running averages. No
-    dimension has a scale of its own, which would change the similarities.
+    loss cannot be lowered by shrinking the features. With a process group the batch is that of all
+    ranks, in equal parts. In eval mode they are running averages. No dimension has a scale of its
+    own, which would change the similarities.
 
     Args:
         width: of the features.
@@ -51,8 +53,8 @@ class BatchScaling(Precise):
         """(B, d) -> (B, d)."""
         mean, variance = self.mean, self.variance
         if self.training:
-            mean = features.mean(0)
-            variance = (features - mean).square().mean()
+            mean = mean_over_ranks(features.mean(0))
+            variance = mean_over_ranks((features - mean).square().mean())
             with torch.no_grad():
                 self.mean.lerp_(mean, MOMENTUM)
                 self.variance.lerp_(variance, MOMENTUM)
@@ -121,6 +123,6 @@ class StudentFeature(Precise):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, ds) -> (B, width) before and after it is scaled."""
         read = at_least_float32(features)
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             read = read * self.factor if self.head is None else self.head(read)
             return read, self.scaling(read)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd import ranks
+from gan_vkd.distill.precision import without_autocast
 
 # resolution -> multipliers of ch: of the generator's input and blocks, the discriminator's blocks
 GENERATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [16, 16, 8, 4, 2]}
@@ -37,7 +38,7 @@ class SpectralNorm:
         self.register_buffer("sv0", torch.ones(1))
 
     def normalized_weight(self) -> Tensor:
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with without_autocast(self.weight):
             return self._normalized_weight()
 
     def _normalized_weight(self) -> Tensor:

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from gan_vkd.distill.across import sum_over_ranks
 from gan_vkd.distill.normalization.interface import Normalization
 
 
@@ -16,13 +16,6 @@ class Moments(NamedTuple):
     samples: Tensor
     mean: Tensor
     second: Tensor
-
-
-def sum_over_ranks(x: Tensor) -> Tensor:
-    """In place, where there is a process group."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(x)
-    return x
 
 
 class RunningStatistics(Normalization):
