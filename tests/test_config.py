@@ -45,7 +45,8 @@ STUDENTS = sorted(
     file for kind in ("cifar10_vit", "imagenet", "vit") for file in CONFIGS.glob(f"{kind}*.yaml")
 )
 OTHERS = [*STUDENTS, *CONFIGS.glob("coco_*.yaml")]
-STUDIES = [*CONFIGS.glob("ablation/*.yaml"), *CONFIGS.glob("reproduction/*.yaml")]
+RECIPE = {*CONFIGS.glob("recipe/*.yaml")} - {CONFIGS / "recipe" / "teacher.yaml"}
+STUDIES = [*CONFIGS.glob("ablation/*.yaml"), *CONFIGS.glob("reproduction/*.yaml"), *RECIPE]
 RUNS = sorted({*CONFIGS.glob("*.yaml"), *STUDIES} - {*OTHERS})
 
 

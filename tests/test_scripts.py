@@ -60,7 +60,12 @@ def test_three_arms_to_the_table_and_finished_ones_are_skipped(
 
 
 @pytest.mark.parametrize(
-    ("script", "key"), [("cifar10_ablation.sh", "modle.ch"), ("cifar10_vit.sh", "studnet.name")]
+    ("script", "key"),
+    [
+        ("cifar10_ablation.sh", "modle.ch"),
+        ("cifar10_recipe.sh", "modle.ch"),
+        ("cifar10_vit.sh", "studnet.name"),
+    ],
 )
 def test_a_table_is_a_sweep_that_takes_options_and_settings(
     script: str, key: str, tmp_path: Path
