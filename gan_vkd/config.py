@@ -1,6 +1,7 @@
 """The settings of a run: one YAML, inherited by `base`, overridden by key=value, checked here."""
 
 import difflib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -244,9 +245,10 @@ class DistillSettings(MethodSettings):
     @field_validator("weight", mode="before")
     @classmethod
     def _number_or_auto(cls, value: Any) -> Any:
-        if value != "auto" and not (type(value) in (int, float) and value > 0):
-            raise ValueError("expected a number above 0, or auto")
-        return value
+        with suppress(ValueError, TypeError):
+            if value == "auto" or float(value) > 0:
+                return value
+        raise ValueError("expected a number above 0, or auto")
 
     @property
     def idle(self) -> dict[str, str]:
