@@ -246,7 +246,7 @@ class DistillSettings(MethodSettings):
     @classmethod
     def _number_or_auto(cls, value: Any) -> Any:
         with suppress(ValueError, TypeError):
-            if value == "auto" or float(value) > 0:
+            if value == "auto" or 0 < float(value) < float("inf"):
                 return value
         raise ValueError("expected a number above 0, or auto")
 
