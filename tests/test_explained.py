@@ -16,16 +16,23 @@ from tests.conftest import MakeSettings
 from tests.test_gan import batch, build, copy
 
 
-def test_it_is_r2_over_all_dimensions() -> None:
+def test_it_is_r2_with_the_best_centre_and_factor() -> None:
+    from scipy.optimize import minimize
     from sklearn.metrics import r2_score
 
     source = torch.Generator().manual_seed(0)
     target = torch.randn(50, 4, generator=source) * torch.tensor([1.0, 2.0, 3.0, 4.0])
-    ours = target + torch.randn(50, 4, generator=source)
-    expected = r2_score(target, ours, multioutput="variance_weighted")
-    torch.testing.assert_close(float(explained_share(ours, target)), expected)
-    assert explained_share(target, target) == 1
-    assert abs(explained_share(target.mean(0).expand_as(target), target)) < 1e-6
+    ours = 5 + 0.1 * (target + torch.randn(50, 4, generator=source))
+
+    def error(free: list[float]) -> float:
+        fitted = free[0] * ours + torch.tensor(free[1:])
+        return -r2_score(target, fitted, multioutput="variance_weighted")
+
+    expected = -minimize(error, [1.0, 0, 0, 0, 0], tol=1e-10).fun
+    torch.testing.assert_close(float(explained_share(ours, target)), expected, rtol=1e-4, atol=0)
+    assert explained_share(3 * target + 1, target) == pytest.approx(1)
+    assert explained_share(-target, target) == 0
+    assert explained_share(torch.ones(50, 4), target) == 0
 
 
 def test_it_is_of_held_out_images_as_they_are(small: MakeSettings) -> None:
