@@ -13,8 +13,9 @@ normalisation is a name, or whitening+N or whitening+agreement for the direction
 Stopped, it goes on with the cells that are not in FOLDER/cells.jsonl.
 
 The columns, all but the last of held-out images:
-- R^2: the explained share of the target, for the images as they are.
+- share: the explained share of the target (gan_vkd/explained.py), for the images as they are.
 - views: the same for one DiffAugmented view of each.
+- R^2: of the projected features as they are, without the best centre and factor of the share.
 - ridge: R^2 of a ridge regression on the trained discriminator's pooled features of the images as
   they are, fitted to the training set.
 - rank: the share of the target's variance in as many principal directions as the pooled feature is
@@ -145,12 +146,18 @@ def fit(student: Student, batches: Batches, known: FeatureBank, steps: int) -> l
     return [float(norms[0]), float(norms[-1])]
 
 
+def r2(predicted: Tensor, target: Tensor) -> float:
+    """1 - squared error / variance, over all dimensions of (N, d)."""
+    error = (predicted - target).square().sum()
+    return float(1 - error / (target - target.mean(0)).square().sum())
+
+
 def ridge_share(features: Tensor, target: Tensor, new: Tensor, new_target: Tensor) -> float:
     """R^2 on new samples of a ridge regression to (N, dt), its strength by leave-one-out."""
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 7)))
     ridge.fit(features.double().numpy(), target.double().numpy())
     predicted = torch.from_numpy(ridge.predict(new.double().numpy()))
-    return float(explained_share(predicted, new_target))
+    return r2(predicted, new_target)
 
 
 def rank_share(target: Tensor, rank: int) -> float:
@@ -170,23 +177,22 @@ def run(name: str, lesson: Lesson, args: argparse.Namespace) -> dict[str, float 
     views = augment(clean, POLICY)
     pooled, features = student.read(clean)
     method = student.method.eval().requires_grad_(False)
-    share, of_views = (
-        float(explained_share(*method.sides(of_student, lesson.target)))
-        for of_student in (features, student.read(views)[1])
-    )
+    predicted, target = method.sides(features, lesson.target)
+    of_views, _ = method.sides(student.read(views)[1], lesson.target)
     of_training_set = student.read(to_network(lesson.data.images))[0]
     known = lesson.known.features[: len(lesson.data)]
     return {
-        "R^2": share,
-        "views": of_views,
-        "ridge": ridge_share(of_training_set, known, pooled, lesson.target),
-        "rank": rank_share(lesson.target, pooled.shape[1]),
+        "share": float(explained_share(predicted, target)),
+        "views": float(explained_share(of_views, target)),
+        "R^2": r2(predicted, target),
+        "ridge": ridge_share(of_training_set, known, pooled, target),
+        "rank": rank_share(target, pooled.shape[1]),
         "|z|": f"{norms[0]:.1f} to {norms[1]:.1f}",
     }
 
 
 def table(cells: list[dict[str, Any]]) -> str:
-    columns = "normalization", "student", "R^2", "views", "ridge", "rank", "|z|"
+    columns = "normalization", "student", "share", "views", "R^2", "ridge", "rank", "|z|"
     rows = [{column: cell[column] for column in columns} for cell in cells]
     return markdown(
         [{k: v if isinstance(v, str) else f"{v:.3f}" for k, v in row.items()} for row in rows]
