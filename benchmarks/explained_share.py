@@ -8,8 +8,9 @@
 Every cell trains a fresh discriminator, from the same start and on the same batches, to map a
 DiffAugmented image to the normalised features that the teacher has of the clean one. Statistics are
 those of the training set. A student is feature+scaling+method (gan_vkd/distill/student.py): vkd is
-an orthogonal projection, fitnets a linear map with a bias, both with the mean squared error. A
-normalisation is a name, or whitening+N or whitening+agreement for the directions that are kept.
+an orthogonal projection, fitnets a linear map with a bias that begins at zero, both with the mean
+squared error. A normalisation is a name, or whitening+N or whitening+agreement for the directions
+that are kept.
 Stopped, it goes on with the cells that are not in FOLDER/cells.jsonl.
 
 The columns, all but the last of held-out images:
@@ -43,6 +44,7 @@ from gan_vkd.config import DataSettings, NetworkSettings, Section
 from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set, to_network
 from gan_vkd.devices import autocast
 from gan_vkd.distill import METHODS, Normalization, StudentFeature, make_normalization
+from gan_vkd.distill.losses import FitNets
 from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.explained import explained_share
 from gan_vkd.features import FeatureBank, load_bank, load_views
@@ -94,6 +96,8 @@ class Student(nn.Module):
         )
         options = {"normalization": "none"} if method == "vkd" else {}  # targets are normalised
         self.method = METHODS[method](self.feature.width, teacher_width, **options)
+        if isinstance(self.method, FitNets):  # its random start would outweigh a truncated target
+            nn.init.zeros_(self.method.regress.weight)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, R, R) in [-1, 1] -> pooled features and those that the method is called with."""
