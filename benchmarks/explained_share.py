@@ -10,8 +10,7 @@ DiffAugmented image to the normalised features that the teacher has of the clean
 those of the training set. A student is feature+scaling+method (gan_vkd/distill/student.py): vkd is
 an orthogonal projection, fitnets a linear map with a bias that begins at zero, both with the mean
 squared error. A normalisation is a name, or whitening+N or whitening+agreement for the directions
-that are kept.
-Stopped, it goes on with the cells that are not in FOLDER/cells.jsonl.
+that are kept. Stopped, it goes on with the cells that are not in FOLDER/cells.jsonl.
 
 The columns, all but the last of held-out images:
 - share: the explained share of the target (gan_vkd/explained.py), for the images as they are.
@@ -54,26 +53,14 @@ from gan_vkd.teachers import load_teacher
 
 POLICY = ["translation", "cutout"]
 BATCH, LR, BETAS = 50, 4e-4, (0.0, 0.999)
-# mean+batch is pooled+batch: the scaling takes the factor away
-STUDENTS = [
-    "pooled+none+vkd",
-    "mean+none+vkd",
-    "head+none+vkd",
-    "pooled+batch+vkd",
-    "head+batch+vkd",
-    "pooled+learnt+vkd",
-    "mean+learnt+vkd",
-    "pooled+batch+fitnets",
-]
+STUDENTS = [  # mean+batch would be pooled+batch: the scaling takes the factor away
+    "pooled+none+vkd", "mean+none+vkd", "head+none+vkd", "pooled+batch+vkd", "head+batch+vkd",
+    "pooled+learnt+vkd", "mean+learnt+vkd", "pooled+batch+fitnets",
+]  # fmt: skip
 NORMALIZATIONS = [
-    "layer_norm",
-    "standardize",
-    "phi_s",
-    "whitening",
-    "whitening+64",
-    "whitening+16",
+    "layer_norm", "standardize", "phi_s", "whitening", "whitening+64", "whitening+16",
     "whitening+agreement",
-]
+]  # fmt: skip
 
 
 class Student(nn.Module):
@@ -123,19 +110,27 @@ class Lesson(NamedTuple):
     target: Tensor
 
 
-def fitted(name: str, bank: FeatureBank, views: Any) -> Normalization:
-    """A normalisation by the statistics of the training set, as a run with those takes them."""
+def fit_normalization(
+    name: str, bank: FeatureBank, load_views: Callable[[], tuple[Tensor, Tensor]]
+) -> Normalization:
+    """By the statistics of the training set, taken as in gan_vkd/distillation.py.
+
+    Args:
+        name: a name, or whitening+N or whitening+agreement.
+        bank: features of the training images.
+        load_views: gives those of two augmented views of them.
+    """
     kind, _, kept = name.partition("+")
     options = {"directions": int(kept) if kept.isdecimal() else kept} if kept else {}
     normalization = make_normalization(kind, bank.features.shape[1], **options)
     if kept == "agreement":
-        normalization.fit_views(*views())
+        normalization.fit_views(*load_views())
     elif isinstance(normalization, RunningStatistics):
         normalization.fit([bank.features])
     return normalization.eval()
 
 
-def fit(student: Student, batches: Batches, known: FeatureBank, steps: int) -> list[float]:
+def train(student: Student, batches: Batches, known: FeatureBank, steps: int) -> list[float]:
     """Trains it; the mean norm of the pooled features in the first and in the last batch."""
     optimizer = torch.optim.Adam(student.parameters(), LR, BETAS)
     norms = []
@@ -175,7 +170,7 @@ def run(name: str, lesson: Lesson, args: argparse.Namespace) -> dict[str, float 
     torch.manual_seed(args.seed)
     student = Student(name, args.ch, lesson.target.shape[1])
     batches = Batches(lesson.data, BATCH, flip=True, seed=args.seed, device="cpu")
-    norms = fit(student, batches, lesson.known, args.steps)
+    norms = train(student, batches, lesson.known, args.steps)
     clean = to_network(lesson.heldout.images)
     torch.manual_seed(args.seed)
     views = augment(clean, POLICY)
@@ -224,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
                 cell = next((cell for cell in cells if key.items() <= cell.items()), None)
                 if cell is None:
                     if lesson is None:
-                        normalize = fitted(normalization, bank, views)
+                        normalize = fit_normalization(normalization, bank, views)
                         targets = FeatureBank(normalize(bank.features), len(data))
                         lesson = Lesson(data, targets, heldout, normalize(known))
                     cell = key | run(student, lesson, args)
