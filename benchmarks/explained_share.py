@@ -20,7 +20,7 @@ The columns, all but the last of held-out images:
   they are, fitted to the training set.
 - rank: the share of the target's variance in as many principal directions as the pooled feature is
   wide, which no affine map of it can exceed.
-- |z|: the mean norm of the pooled feature in the first and in the last batch.
+- norm of z: of the pooled feature, the mean in the first and in the last batch.
 """
 
 import argparse
@@ -186,12 +186,12 @@ def run(name: str, lesson: Lesson, args: argparse.Namespace) -> dict[str, float 
         "R^2": r2(predicted, target),
         "ridge": ridge_share(of_training_set, known, pooled, target),
         "rank": rank_share(target, pooled.shape[1]),
-        "|z|": f"{norms[0]:.1f} to {norms[1]:.1f}",
+        "norm of z": f"{norms[0]:.1f} to {norms[1]:.1f}",
     }
 
 
 def table(cells: list[dict[str, Any]]) -> str:
-    columns = "normalization", "student", "share", "views", "R^2", "ridge", "rank", "|z|"
+    columns = "normalization", "student", "share", "views", "R^2", "ridge", "rank", "norm of z"
     rows = [{column: cell[column] for column in columns} for cell in cells]
     return markdown(
         [{k: v if isinstance(v, str) else f"{v:.3f}" for k, v in row.items()} for row in rows]
@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
                     with file.open("a") as out:
                         out.write(json.dumps(cell) + "\n")
                 mine.append(cell)
-        print(f"\n{settings.name}, ch {args.ch}, {args.steps} steps\n\n{table(mine)}", flush=True)
+        print(f"\n{settings.name}, ch {args.ch}, steps {args.steps}\n\n{table(mine)}", flush=True)
 
 
 def section(schema: type[Section]) -> Callable[[str], Section]:
