@@ -1,0 +1,93 @@
+"""The benchmark that fits the discriminator to the teacher alone."""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("share", BENCHMARKS / "explained_share.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    yield module
+    torch.set_num_threads(threads)
+
+
+def cells(
+    benchmark: ModuleType, classifier: Path, out: Path, *students: str, steps: int = 2
+) -> list[dict[str, float]]:
+    """The cells that stand in the file after a run on digits."""
+    benchmark.main(
+        [
+            *("--out", str(out), "--data", "{source: digits, num_images: 200}"),
+            *("--teacher", f"{{name: classifier, weights: {classifier}}}"),
+            *("--normalizations", "standardize", "--students", *students),
+            *("--ch", "2", "--steps", str(steps)),
+        ]
+    )
+    return [json.loads(line) for line in (out / "cells.jsonl").read_text().splitlines()]
+
+
+def test_a_stopped_benchmark_goes_on(
+    benchmark: ModuleType,
+    classifier: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = "pooled+batch+vkd", "head+none+fitnets"
+    alone = cells(benchmark, classifier, out, first)
+    both = cells(benchmark, classifier, out, first, second)
+    assert [cell["student"] for cell in both] == [first, second]
+    assert both[0] == alone[0]
+    rows = capsys.readouterr().out
+    monkeypatch.setattr(benchmark, "run", None)  # nothing is left to do
+    assert cells(benchmark, classifier, out, first, second) == both
+    assert capsys.readouterr().out in rows
+
+
+def test_a_cell_does_not_depend_on_those_before_it(
+    benchmark: ModuleType, classifier: Path, tmp_path: Path
+) -> None:
+    students = "pooled+batch+vkd", "head+none+fitnets"
+    one_after_another = cells(benchmark, classifier, tmp_path / "together", *students)
+    for student, cell in zip(students, one_after_another, strict=True):
+        assert cells(benchmark, classifier, tmp_path / student, student) == [cell]
+
+
+def test_what_is_trained_longer_explains_more(
+    benchmark: ModuleType, classifier: Path, out: Path
+) -> None:
+    student = "pooled+batch+vkd"
+    cells(benchmark, classifier, out, student, steps=1)
+    short, long = cells(benchmark, classifier, out, student, steps=60)
+    assert long["share"] > short["share"] + 0.1
+    assert long["R^2"] <= long["share"] < long["rank"] < 1
+
+
+def test_limits_of_linear_maps(benchmark: ModuleType) -> None:
+    torch.manual_seed(0)
+    features, noise = torch.randn(400, 5), torch.randn(400, 8)
+    linear = 100 * features @ torch.randn(5, 8) + 3
+    old, new = slice(300), slice(300, None)
+
+    def share(target: torch.Tensor) -> float:
+        return benchmark.ridge_share(features[old], target[old], features[new], target[new])
+
+    assert share(linear) == pytest.approx(1, abs=1e-4)
+    assert -0.1 < share(noise) < 0.05
+    assert benchmark.rank_share(linear, 5) == pytest.approx(1)
+    ratios = PCA().fit(noise.numpy()).explained_variance_ratio_
+    assert benchmark.rank_share(noise, 3) == pytest.approx(ratios[:3].sum(), rel=1e-5)
