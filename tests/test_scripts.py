@@ -89,7 +89,9 @@ def test_a_published_experiment_finds_its_configs_and_stops_at_what_is_missing(
     missing = [f"data.root={tmp_path}", "data.download=false"]
     answer = bash(script, f"out={tmp_path}", *arms, *missing)
     assert answer.returncode == 1
-    assert answer.stdout.count(f"is not in {tmp_path}") == runs
+    failed = [line for line in answer.stdout.splitlines() if ": failed (" in line]
+    assert len(failed) == runs
+    assert all(f"is not in {tmp_path}" in line for line in failed)
     assert f"{runs} run" in answer.stderr
     answer = bash(script, "variant=gpu", f"out={tmp_path}")
     assert answer.returncode == 2
