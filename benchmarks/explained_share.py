@@ -34,8 +34,6 @@ import numpy as np
 import torch
 import yaml
 from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from gan_vkd.augment import augment
@@ -153,9 +151,11 @@ def r2(predicted: Tensor, target: Tensor) -> float:
 
 def ridge_share(features: Tensor, target: Tensor, new: Tensor, new_target: Tensor) -> float:
     """R^2 on new samples of a ridge regression to (N, dt), its strength by leave-one-out."""
-    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 7)))
-    ridge.fit(features.double().numpy(), target.double().numpy())
-    predicted = torch.from_numpy(ridge.predict(new.double().numpy()))
+    # one scale for all dimensions: one that is zero for nearly all samples must not be blown up
+    scale = (features - features.mean(0)).square().mean().sqrt().clamp_min(1e-12)
+    ridge = RidgeCV(np.logspace(-3, 5, 9))
+    ridge.fit((features / scale).double().numpy(), target.double().numpy())
+    predicted = torch.from_numpy(ridge.predict((new / scale).double().numpy()))
     return r2(predicted, new_target)
 
 

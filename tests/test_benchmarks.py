@@ -88,6 +88,9 @@ def test_limits_of_linear_maps(benchmark: ModuleType) -> None:
 
     assert share(linear) == pytest.approx(1, abs=1e-4)
     assert -0.1 < share(noise) < 0.05
+    features = torch.cat([features, torch.zeros(400, 1)], 1)
+    features[0, -1], features[new, -1] = 1e-4, 1  # hardly ever there in training
+    assert share(linear) == pytest.approx(1, abs=1e-4)
     assert benchmark.rank_share(linear, 5) == pytest.approx(1)
     ratios = PCA().fit(noise.numpy()).explained_variance_ratio_
     assert benchmark.rank_share(noise, 3) == pytest.approx(ratios[:3].sum(), rel=1e-5)
