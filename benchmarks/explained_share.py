@@ -37,7 +37,7 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
 from gan_vkd.augment import augment
-from gan_vkd.config import DataSettings, NetworkSettings, Section
+from gan_vkd.config import DataSettings, NetworkSettings
 from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set, to_network
 from gan_vkd.devices import autocast
 from gan_vkd.distill import METHODS, Normalization, StudentFeature, make_normalization
@@ -46,6 +46,7 @@ from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.explained import explained_share
 from gan_vkd.features import FeatureBank, load_bank, load_views
 from gan_vkd.models.biggan import Discriminator
+from gan_vkd.settings_file import Section
 from gan_vkd.tables import markdown
 from gan_vkd.teachers import load_teacher
 

@@ -18,11 +18,10 @@ from gan_vkd.config import (
     NetworkSettings,
     Positive,
     RunSettings,
-    Section,
     Seed,
     Weight,
-    load_as,
 )
+from gan_vkd.settings_file import Section, load_as
 
 Triple = tuple[float, float, float]
 

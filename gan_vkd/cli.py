@@ -236,7 +236,7 @@ def teach(
     ),
 ) -> None:
     """Train a small classifier on the spot, as a teacher or as a judge."""
-    from gan_vkd.config import load_as
+    from gan_vkd.settings_file import load_as
     from gan_vkd.teach import TeachSettings
     from gan_vkd.teach import teach as train_classifier
 

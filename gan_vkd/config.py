@@ -1,14 +1,14 @@
-"""The settings of a run: one YAML, inherited by `base`, overridden by key=value, checked here."""
+"""The settings of a run: what they are called, which values they take, what belongs together."""
 
-import difflib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gan_vkd.errors import SettingsError, one_line
+from gan_vkd.settings_file import Section, load_as
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -19,26 +19,28 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
 Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the name
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+def number_or(*words: str, number: str, fits: Callable[[float], bool]) -> BeforeValidator:
+    """One of the words, or a number that fits, which `number` describes: one fault for both."""
 
-    @property
-    def idle(self) -> dict[str, str]:
-        """Settings that the others leave without effect, and why."""
-        return {}
+    def checked(value: Any) -> Any:
+        with suppress(ValueError, TypeError):
+            if value in words or fits(float(value)):
+                return value
+        raise ValueError(f"expected {number}, or {', '.join(words)}")
 
-    def _unless(self, key: str, owner: str, *names: str) -> dict[str, str]:
-        """The names are idle unless the setting `key` is `owner`."""
-        chosen = getattr(self, key)
-        why = f"belongs to {key} = {owner}, but {key} = {chosen}"
-        return {} if chosen == owner else dict.fromkeys(names, why)
+    return BeforeValidator(checked)
 
-    @model_validator(mode="after")
-    def _nothing_idle_is_set(self) -> Self:
-        for name, why in self.idle.items():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} {why}")
-        return self
+
+AutoWeight = Annotated[
+    float | Literal["auto"],
+    number_or("auto", number="a number above 0", fits=lambda x: 0 < x < float("inf")),
+]
+Shrinkage = Annotated[
+    float | Literal["auto", "ledoit_wolf", "oas"],
+    number_or(
+        "auto", "ledoit_wolf", "oas", number="a number from 0 to 1", fits=lambda x: 0 <= x <= 1
+    ),
+]
 
 
 WITH_TEST_SPLIT = ("cifar10", "cifar100", "digits")
@@ -115,7 +117,7 @@ class WhiteningSettings(Section):
     momentum: Fraction = 0.0
     eps: Annotated[float, Field(ge=0)] = 1e-5
     # auto: width of a group / (that + samples)
-    shrinkage: Fraction | Literal["auto", "ledoit_wolf", "oas"] = "auto"
+    shrinkage: Shrinkage = "auto"
     # principal directions that are kept: so many, a share of the variance, those that agree in two
     # augmented views of an image; null: all
     directions: int | float | Literal["agreement"] | None = None
@@ -236,19 +238,11 @@ class DistillSettings(MethodSettings):
     student: StudentSettings = StudentSettings()
     spectral_head: bool = True  # KD-DLGM's head is spectrally normalised, as released
     aggregated: Weight = 0.0  # of KD-DLGM's aggregated term beside another method; 10 as published
-    weight: Above0 | Literal["auto"] = 10.0  # auto: as gradient_ratio says
+    weight: AutoWeight = 10.0  # auto: as gradient_ratio says
     gradient_ratio: Above0 = 1.0  # of the distillation's to the game's, at the pooled features
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
     statistics: Literal["running", "batch", "training_set"] = "running"  # type: ignore[assignment]
-
-    @field_validator("weight", mode="before")
-    @classmethod
-    def _number_or_auto(cls, value: Any) -> Any:
-        with suppress(ValueError, TypeError):
-            if value == "auto" or 0 < float(value) < float("inf"):
-                return value
-        raise ValueError("expected a number above 0, or auto")
 
     @property
     def idle(self) -> dict[str, str]:
@@ -270,7 +264,7 @@ class DistillSettings(MethodSettings):
             raise ValueError("kd_dlgm compares real with fake images: set images = both")
         if self.aggregated and self.images != "both":
             raise ValueError("aggregated compares real with fake images: set images = both")
-        if self.at_the_score is None and (self.weight == "auto" or self.aggregated):
+        if self.score_pair is None and (self.weight == "auto" or self.aggregated):
             raise ValueError(
                 "weight = auto and aggregated need a pair that reads the discriminator where its "
                 "score is taken"
@@ -278,8 +272,8 @@ class DistillSettings(MethodSettings):
         return self
 
     @property
-    def at_the_score(self) -> int | None:
-        """The first pair that reads the features which the score is taken from."""
+    def score_pair(self) -> int | None:
+        """The place of the first pair that reads the features which the score is taken from."""
         return next((i for i, pair in enumerate(self.pairs) if pair.at_the_score), None)
 
     @property
@@ -457,144 +451,6 @@ class Settings(RunSettings):
         return None if self.cache is None else Path(self.cache).expanduser()
 
 
-Schema = TypeVar("Schema", bound=Section)
-
-
 def load_settings(path: Path, overrides: list[str] | None = None) -> Settings:
     """The settings of a run, from a YAML file or a run folder."""
     return load_as(Settings, path, overrides)
-
-
-def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None) -> Schema:
-    """Settings of a YAML file (or of a run folder), its bases and the key=value overrides.
-
-    Raises:
-        SettingsError: missing or unreadable file, unknown key, bad value; one line each.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        path = path / "settings.yaml"
-    tree = _read(path, ())
-    for item in overrides or []:
-        tree = _overridden(tree, item)
-    try:
-        return schema.model_validate(tree)
-    except ValidationError as error:
-        faults = [f"{path}: {_fault(fault, schema)}" for fault in error.errors()]
-        raise SettingsError("\n".join(faults)) from None
-
-
-def _fault(error: Any, schema: type[Section]) -> str:
-    path = [str(part) for part in error["loc"]]
-    key = ".".join(path) or "settings"
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1], schema)
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
-        return f"{key}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
-    if error["type"] == "missing":
-        return f"{key}: missing"
-    value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
-    return f"{key}{value}: {error['msg'].removeprefix('Value error, ').lower()}"
-
-
-def _known_keys(path: list[str], schema: type[Section]) -> list[str]:
-    section = schema
-    for part in path:
-        if not part.isdigit():  # a place in a list
-            section = _section_in(section.model_fields[part].annotation)
-    return list(section.model_fields)
-
-
-def _section_in(annotation: Any) -> type[Section]:
-    """The section behind `Section | None`, `list[Section]` and the like."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next(_section_in(inner) for inner in get_args(annotation) if inner is not type(None))
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise SettingsError(f"{path}: it is its own base")
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: no such settings file{_nearby(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: not YAML ({one_line(error)})") from None
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise SettingsError(f"{path}: expected a mapping of settings")
-    bases = tree.pop("base", [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise SettingsError(f"{path}: base: expected a file name or a list of them")
-    merged: dict[str, Any] = {}
-    for base in bases:
-        merged = _merge(merged, _read(path.parent / base, (*seen, path.resolve())))
-    return _merge(merged, tree)
-
-
-def _nearby(path: Path) -> str:
-    names = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _overridden(tree: dict[str, Any], item: str) -> dict[str, Any]:
-    key, equals, text = item.partition("=")
-    text = text.strip()
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise SettingsError(f"{item!r}: expected key.sub=value")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise SettingsError(f"{item!r}: the value is not YAML") from None
-    plain = isinstance(value, str) and text[0] not in "'\""
-    if plain or (isinstance(value, dict) and text[0] != "{"):
-        value = text  # a path may have ": " or " #" in it
-    return _put(tree, parts, value, item)
-
-
-def _put(node: Any, path: list[str], value: Any, item: str) -> Any:
-    """The node with a value at the end of a path: keys of mappings, which are made where there is
-    none, and places in lists, which have to be there."""
-    if not path:
-        return value
-    part, *rest = path
-    if isinstance(node, list):
-        if not part.isdecimal() or int(part) >= len(node):
-            known = f"0 to {len(node) - 1}" if node else "none: it is empty"
-            raise SettingsError(f"{item!r}: {part} is no place in the list; it has {known}")
-        place = int(part)
-        return [*node[:place], _put(node[place], rest, value, item), *node[place + 1 :]]
-    if part.isdecimal():
-        raise SettingsError(f"{item!r}: {part} is a place in a list, and no list is set there")
-    mapping = node if isinstance(node, dict) else {}
-    return mapping | {part: _put(mapping.get(part), rest, value, item)}
-
-
-def differences(old: Section, new: Section) -> list[str]:
-    """The keys in which two settings differ, with both values."""
-    a, b = _flat(old.model_dump()), _flat(new.model_dump())
-    return [f"{k}: {a.get(k)!r} -> {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -15,7 +15,7 @@ from gan_vkd.distill.normalization import RunningStatistics, Whitening
 from gan_vkd.features import FeatureBank
 
 
-class Student(NamedTuple):
+class StudentLayer(NamedTuple):
     """Features of the discriminator: their width, and the positions that they are the sum over."""
 
     width: int
@@ -38,7 +38,7 @@ class Distillation(nn.Module):
         self,
         settings: DistillSettings,
         teacher: Teacher,
-        students: list[Student],
+        students: list[StudentLayer],
         text: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Distillation(nn.Module):
         self.least_batch = max(self.method.least_batch, features[0].least_batch)
         self.aggregated = Aggregated()
         self.head: nn.Module | None = None  # before the aggregated term, where the feature has none
-        at = settings.at_the_score
+        at = settings.score_pair
         if settings.aggregated and at is not None and features[at].head is None:
             self.head = Head(students[at].width, teacher.widths[at])
 
@@ -115,7 +115,7 @@ class Distillation(nn.Module):
         targets = target.split(self.teacher.widths, dim=1)
         features = [feature(s) for feature, s in zip(self.features, students, strict=True)]
         losses = {"distill_loss": self.method([scaled for _, scaled in features], targets)}
-        at = self.settings.at_the_score
+        at = self.settings.score_pair
         if self.settings.aggregated and at is not None:
             mapped = features[at][0] if self.head is None else self.head(students[at])
             term = self.aggregated(mapped, targets[at])

@@ -37,7 +37,7 @@ class ExplainedShare:
 
     def __init__(self, gan: GAN, heldout: ImageSet, seed: int) -> None:
         assert gan.distillation is not None
-        self.gan, self.distillation, self.warned = gan, gan.distillation, False
+        self.gan, self.distillation = gan, gan.distillation
         order = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(seed))
         images = heldout.images[order[:COUNT]].to(gan.device)
         self.images = to_network(images).split(BATCH)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from gan_vkd import ranks
 from gan_vkd.adversarial import hinge_discriminator, hinge_generator
 from gan_vkd.augment import augment
-from gan_vkd.balance import Balance
+from gan_vkd.balance import balance
 from gan_vkd.config import PairSettings, Settings
 from gan_vkd.data import Batch
 from gan_vkd.devices import autocast
 from gan_vkd.distill import Reader, Teacher
 from gan_vkd.distill.precision import at_least_float32
-from gan_vkd.distillation import Distillation, Student
+from gan_vkd.distillation import Distillation, StudentLayer
 from gan_vkd.features import FeatureBank
 from gan_vkd.models.biggan import Discriminator, Generator
 from gan_vkd.regularization import LeCam, consistency, flip_and_shift, r1_penalty
@@ -62,7 +62,6 @@ class GAN:
             assert teacher is not None
             layers = [as_layer(pair.student, "pool") for pair in settings.distill.pairs]
             self.reader = Reader(self.discriminator, layers)
-            self.balance = Balance(settings.distill)
             self.distillation = Distillation(
                 settings.distill, teacher, self._students(settings.distill.pairs), text
             ).to(device)
@@ -92,7 +91,7 @@ class GAN:
             )
 
     @torch.no_grad()
-    def _students(self, pairs: list[PairSettings]) -> list[Student]:
+    def _students(self, pairs: list[PairSettings]) -> list[StudentLayer]:
         """What the pairs read of the discriminator, by a forward of one image."""
         res = self.settings.data.resolution
         image = torch.zeros(1, 3, res, res, device=self.device)
@@ -100,7 +99,7 @@ class GAN:
         self.discriminator.train()
         summed = self.discriminator.positions
         return [
-            Student(features.shape[1], summed if pair.at_the_score else 1)
+            StudentLayer(features.shape[1], summed if pair.at_the_score else 1)
             for features, pair in zip(self.reader.take(), pairs, strict=True)
         ]
 
@@ -134,7 +133,9 @@ class GAN:
             features = self.reader.take()
             with autocast(self.device, self.settings.train.precision):  # of the teacher
                 losses |= self.distillation(features, batch, images, clean)
-            weight, seen = self.balance(features, losses["d_loss"], losses["distill_loss"])
+            weight, seen = balance(
+                self.distillation.settings, features, losses["d_loss"], losses["distill_loss"]
+            )
             losses["distill_loss"] = weight * losses["distill_loss"]
             told |= seen
         losses |= self._regularize(images, labels, fake_score, real_score, batch, number)

@@ -12,10 +12,11 @@ from tqdm import tqdm
 import gan_vkd
 from gan_vkd import ranks
 from gan_vkd.checkpoint import digest, load_state
-from gan_vkd.config import RunSettings, differences, load_as
+from gan_vkd.config import RunSettings
 from gan_vkd.devices import has_bfloat16
 from gan_vkd.errors import SettingsError, VkdError, one_line
 from gan_vkd.folder import RunFolder
+from gan_vkd.settings_file import differences, load_as
 
 
 class Trained(Protocol):

@@ -12,10 +12,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gan_vkd.config import RunSettings, Section, load_settings
+from gan_vkd.config import RunSettings, load_settings
 from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.folder import RunFolder
 from gan_vkd.progress import is_finished
+from gan_vkd.settings_file import Section
 from gan_vkd.stopping import Stopped, handled
 
 REPORT_EVERY = 30  # seconds

@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from gan_vkd.augment import translation
 from gan_vkd.checkpoint import save_state
-from gan_vkd.config import DataSettings, Positive, Section, Seed
+from gan_vkd.config import DataSettings, Positive, Seed
 from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set, to_network
 from gan_vkd.devices import pick_device
 from gan_vkd.errors import SettingsError
 from gan_vkd.models.cifar_resnet import CifarResNet
+from gan_vkd.settings_file import Section
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 

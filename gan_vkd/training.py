@@ -1,5 +1,6 @@
 """A run's life: set up, resume, step, log, sample, evaluate, checkpoint, stop."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
         settings.evaluate.every, partial(_evaluate, loop, run, gan, evaluator, probe, shares)
     )
     if heldout is not None and ExplainedShare.is_defined(gan):
-        loop.beside(partial(_explained, loop, ExplainedShare(gan, heldout, settings.seed)))
+        loop.beside(_explained(loop, ExplainedShare(gan, heldout, settings.seed)))
     loop.watch(gan.decompositions())
     d_steps = settings.train.d_steps
     for done in loop:
@@ -120,17 +121,23 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
     )
 
 
-def _explained(loop: Loop, share: ExplainedShare) -> dict[str, float]:
-    """What of the teacher is learnt, with a word, once, where that is nothing."""
-    now, total, explained = loop.progress.iteration, loop.progress.total, share()
-    if explained < LEAST and now >= total / 10 and not share.warned:
-        share.warned = True
-        tqdm.write(
-            f"iteration {now}: the teacher is not being learnt, {max(explained, 0):.1%} of its "
-            "features' variance on held-out images is explained; try distill.weight=auto, "
-            "distill.student.scaling=batch or fewer distill.whitening.directions"
-        )
-    return {"explained_share": explained}
+def _explained(loop: Loop, share: ExplainedShare) -> Callable[[], dict[str, float]]:
+    """What of the teacher is learnt, for every record; said once where that is nothing."""
+    silent = True
+
+    def measure() -> dict[str, float]:
+        nonlocal silent
+        now, explained = loop.progress.iteration, share()
+        if silent and explained < LEAST and now >= loop.progress.total / 10:
+            silent = False
+            tqdm.write(
+                f"iteration {now}: the teacher is not being learnt, {explained:.1%} of its "
+                "features' variance on held-out images is explained; try distill.weight=auto, "
+                "distill.student.scaling=batch or fewer distill.whitening.directions"
+            )
+        return {"explained_share": explained}
+
+    return measure
 
 
 def _sample(loop: Loop, gan: GAN, shares: list[float], now: int) -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_vkd.balance import Balance
+from gan_vkd.balance import balance
 from gan_vkd.config import DistillSettings, NetworkSettings, PairSettings
 from gan_vkd.errors import SettingsError
 from tests.conftest import MakeSettings
@@ -31,7 +31,7 @@ def gradient(loss: Tensor, z: Tensor) -> Tensor:
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 3.0])
 def test_the_automatic_weight_keeps_the_ratio_of_gradients(ratio: float) -> None:
     z, game, distillation = meeting()
-    weight, told = Balance(settings(weight="auto", gradient_ratio=ratio))([z], game, distillation)
+    weight, told = balance(settings(weight="auto", gradient_ratio=ratio), [z], game, distillation)
     assert not weight.requires_grad
     measured = gradient(weight * distillation, z).norm() / gradient(game, z).norm()
     torch.testing.assert_close(measured, torch.tensor(ratio))
@@ -41,7 +41,7 @@ def test_the_automatic_weight_keeps_the_ratio_of_gradients(ratio: float) -> None
 
 def test_a_given_weight_is_left_and_its_ratio_told() -> None:
     z, game, distillation = meeting()
-    weight, told = Balance(settings(weight=2.0))([z], game, distillation)
+    weight, told = balance(settings(weight=2.0), [z], game, distillation)
     assert weight == 2.0
     ours, theirs = gradient(2 * distillation, z), gradient(game, z)
     torch.testing.assert_close(told["gradient_ratio"], ours.norm() / theirs.norm())
@@ -51,7 +51,7 @@ def test_a_given_weight_is_left_and_its_ratio_told() -> None:
 
 def test_what_is_told_of_the_features_is_their_spread() -> None:
     z, game, distillation = meeting()
-    told = Balance(settings())([z], game, distillation)[1]
+    told = balance(settings(), [z], game, distillation)[1]
     spread = z.detach() - z.detach().mean(0)
     values = torch.linalg.eigvalsh(spread.double().T @ spread.double())
     rank = values.sum() ** 2 / values.square().sum()
@@ -65,14 +65,14 @@ def test_a_game_or_a_distillation_without_a_gradient_is_finite() -> None:
     """Hinge losses have none once every score is beyond its margin."""
     z, game, distillation = meeting()
     for losses in ((0 * game, distillation), (game, 0 * distillation)):
-        weight, told = Balance(settings(weight="auto"))([z], *losses)
+        weight, told = balance(settings(weight="auto"), [z], *losses)
         assert weight == 0
         assert all(value.isfinite() for value in told.values())
 
 
 def test_the_weight_is_bounded() -> None:
     z, game, distillation = meeting()
-    weight, _ = Balance(settings(weight="auto"))([z], 1e9 * game, distillation)
+    weight, _ = balance(settings(weight="auto"), [z], 1e9 * game, distillation)
     assert weight == 1e4
 
 
@@ -80,8 +80,8 @@ def test_another_layer_alone_has_no_automatic_weight() -> None:
     pairs = [PairSettings.model_validate({"student": {"layer": "blocks.1"}})]
     with pytest.raises(ValueError, match="where its score is taken"):
         settings(weight="auto", pairs=pairs)
-    weight, told = Balance(settings(weight=3.0, pairs=pairs))(
-        [torch.ones(2, 2)], torch.ones(()), torch.ones(())
+    weight, told = balance(
+        settings(weight=3.0, pairs=pairs), [torch.ones(2, 2)], torch.ones(()), torch.ones(())
     )
     assert weight == 3
     assert told == {}

@@ -11,12 +11,11 @@ from gan_vkd.config import (
     DistillSettings,
     NetworkSettings,
     Settings,
-    differences,
-    load_as,
     load_settings,
 )
 from gan_vkd.distill import METHODS
 from gan_vkd.errors import SettingsError
+from gan_vkd.settings_file import differences, load_as
 from gan_vkd.teach import TeachSettings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -393,6 +392,10 @@ def test_unknown_key_is_named_with_what_was_meant(item, meant, tmp_path):
         "arm=null",
         "distill.teacher.name=null",
         "distill.weight=0",
+        "distill.weight=.inf",
+        "distill.weight=much",
+        "distill.whitening.shrinkage=2",
+        "distill.whitening.shrinkage=much",
         "distill.images=none",
         "distill.pairs=[]",
         "distill.pairs=[{weight: 0}]",
