@@ -4,8 +4,10 @@
 
 Every cell of the search begins as a run of its own at one seed, which no table uses. All are
 trained to the first length and judged; the better half goes on to the next length, and so on
-(Jamieson and Talwalkar, AISTATS 2016). Better is a smaller mean rank over the judges. It can be
-stopped and called again at any time: finished runs are skipped, stopped ones continued.
+(Jamieson and Talwalkar, AISTATS 2016). Better is a smaller mean rank over the judges. One run says
+little of a cell, so the mean rank of each level of each factor, over all cells that have it, is
+told beside the cells. It can be stopped and called again at any time: finished runs are skipped,
+stopped ones continued.
 """
 
 import argparse
@@ -52,8 +54,16 @@ def cells() -> dict[str, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 200, 400])
-    parser.add_argument("--cells", nargs="+", default=list(cells()), help="names; all by default")
+    parser.add_argument(
+        "--lengths",
+        type=_numbers,
+        default=[50, 100, 200, 400],
+        metavar="N,...",
+        help="iterations",
+    )
+    parser.add_argument(
+        "--cells", type=_names, default=list(cells()), metavar="NAME,...", help="all by default"
+    )
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("settings", nargs="*", metavar="key.sub=value")
@@ -74,11 +84,36 @@ def main() -> None:
             | {judge: f"{value:.2f}" for judge, value in distances[alive[i]].items()}
             for i in order
         ]
-        told.append(markdown(rows))
+        tables = [markdown(rows)]
+        if length == asked.lengths[0]:
+            tables.append(markdown(_levels(dict(zip(alive, ranks, strict=True)))))
+        told += tables
         (asked.out / "search.md").write_text("\n\n".join(told) + "\n")
-        print(told[-1], flush=True)
+        print("\n\n".join(tables), flush=True)
         kept = order[: max(2, len(order) // 2)]
         alive = ["none"] + [alive[i] for i in kept if alive[i] != "none"]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _levels(ranks: dict[str, float]) -> list[dict[str, str]]:
+    """The mean rank of every level of every factor over the cells that have it."""
+    factors = {"target": TARGETS, "student": STUDENTS, "ratio": RATIOS, "projection": PROJECTIONS}
+    rows = []
+    for place, (factor, levels) in enumerate(factors.items()):
+        for level in levels:
+            own = [r for n, r in ranks.items() if n != "none" and n.rsplit("_", 3)[place] == level]
+            if own:
+                mean = sum(own) / len(own)
+                row = {"factor": factor, "level": level, "cells": str(len(own))}
+                rows.append(row | {"mean rank": f"{mean:.1f}"})
+    return rows
 
 
 def _write(folder: Path, names: list[str]) -> dict[str, Path]:

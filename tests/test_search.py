@@ -37,8 +37,8 @@ def test_the_better_half_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(search, "_train", train)
     monkeypatch.setattr(search, "_distances", distances)
     quality["none"] = 99.0  # the worst, and kept to compare with
-    arguments = ["--out", str(tmp_path), "--lengths", "10", "20", "40", "--cells", *NAMES]
-    monkeypatch.setattr(sys, "argv", ["search.py", *arguments])
+    arguments = ["--out", str(tmp_path), "--lengths", "10,20,40", "--cells", ",".join(NAMES)]
+    monkeypatch.setattr(sys, "argv", ["search.py", *arguments, "train.batch_size=10"])
     search.main()
     assert trained == [
         (10, ["none", *NAMES]),
@@ -46,6 +46,17 @@ def test_the_better_half_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (40, ["none", *NAMES[:2]]),
     ]
     assert (tmp_path / "search.md").read_text().count("| iterations") == 3
+
+
+def test_the_mean_rank_of_a_level_is_over_the_cells_that_have_it() -> None:
+    ranks = {"none": 1.0, "phi_s_head_one_fixed": 2.0, "whitening16_head_third_fixed": 4.0}
+    told = {(row["factor"], row["level"]): row for row in search._levels(ranks)}
+    assert told["target", "phi_s"]["mean rank"] == "2.0"
+    assert told["student", "head"] == {
+        "factor": "student", "level": "head", "cells": "2", "mean rank": "3.0"
+    }  # fmt: skip
+    assert told["ratio", "third"]["mean rank"] == "4.0"
+    assert len(told) == 6  # levels that no cell has are left out
 
 
 def test_an_unknown_cell_is_refused(
