@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from step import CONFIGS, DT, KnownTeacher
 
-from gan_vkd.config import load_settings
-from gan_vkd.data import Batch
-from gan_vkd.gan import GAN
+from gan_vkd.data.sets import Batch
+from gan_vkd.game.gan import GAN
+from gan_vkd.game.settings import load_settings
 
 # name, bytes a second of a rank's slowest link, seconds of latency of a hop
 LINKS = [

@@ -13,7 +13,7 @@ squared error. A normalisation is a name, or whitening+N or whitening+agreement 
 that are kept. Stopped, it goes on with the cells that are not in FOLDER/cells.jsonl.
 
 The columns, all but the last of held-out images:
-- share: the explained share of the target (gan_vkd/explained.py), for the images as they are.
+- share: the explained share of the target (gan_vkd/game/explained.py), for the images as they are.
 - views: the same for one DiffAugmented view of each.
 - R^2: of the projected features as they are, without the best centre and factor of the share.
 - ridge: R^2 of a ridge regression on the trained discriminator's pooled features of the images as
@@ -36,19 +36,20 @@ import yaml
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
-from gan_vkd.augment import augment
-from gan_vkd.config import DataSettings, NetworkSettings
-from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set, to_network
-from gan_vkd.devices import autocast
+from gan_vkd.data.augment import augment
+from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set, to_network
+from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import METHODS, Normalization, StudentFeature, make_normalization
 from gan_vkd.distill.losses import FitNets
 from gan_vkd.distill.normalization import RunningStatistics
-from gan_vkd.explained import explained_share
-from gan_vkd.features import FeatureBank, load_bank, load_views
-from gan_vkd.models.biggan import Discriminator
-from gan_vkd.settings_file import Section
-from gan_vkd.tables import markdown
-from gan_vkd.teachers import load_teacher
+from gan_vkd.game.explained import explained_share
+from gan_vkd.networks.biggan import Discriminator
+from gan_vkd.report.tables import markdown
+from gan_vkd.runtime.devices import autocast
+from gan_vkd.runtime.settings_file import Section
+from gan_vkd.teachers.features import FeatureBank, load_bank, load_views
+from gan_vkd.teachers.frozen import load_teacher
+from gan_vkd.teachers.settings import NetworkSettings
 
 POLICY = ["translation", "cutout"]
 BATCH, LR, BETAS = 50, 4e-4, (0.0, 0.999)
@@ -112,7 +113,7 @@ class Lesson(NamedTuple):
 def fit_normalization(
     name: str, bank: FeatureBank, load_views: Callable[[], tuple[Tensor, Tensor]]
 ) -> Normalization:
-    """By the statistics of the training set, taken as in gan_vkd/distillation.py.
+    """By the statistics of the training set, taken as in gan_vkd/game/distillation.py.
 
     Args:
         name: a name, or whitening+N or whitening+agreement.

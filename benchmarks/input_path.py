@@ -23,7 +23,7 @@ from timing import machine
 
 from classification.config import ClassifierSettings, load_settings
 from classification.data import Feed, load_training_images, training_transform
-from gan_vkd.images import open_rgb
+from gan_vkd.data.images import open_rgb
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BATCH, CLASSES, ROUNDS = 32, 8, 3

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 from scipy.stats import rankdata
 
+from gan_vkd.report.tables import markdown
 from gan_vkd.run import Run
-from gan_vkd.tables import markdown
 
 BASE = Path(__file__).resolve().parents[1] / "configs" / "recipe"
 WHITENING = {"normalization": "whitening", "statistics": "training_set"}

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from timing import machine, side_by_side
 
-from gan_vkd.config import load_settings
-from gan_vkd.data import Batch
-from gan_vkd.features import FeatureBank
-from gan_vkd.gan import GAN
+from gan_vkd.data.sets import Batch
+from gan_vkd.game.gan import GAN
+from gan_vkd.game.settings import load_settings
+from gan_vkd.teachers.features import FeatureBank
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DT, IMAGES, ROUNDS = 512, 5000, 15

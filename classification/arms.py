@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from classification.config import EpochRunSettings
-from gan_vkd.checkpoint import write_atomically
-from gan_vkd.errors import VkdError
-from gan_vkd.folder import RunFolder
-from gan_vkd.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
+from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
+from gan_vkd.runtime.checkpoint import write_atomically
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.folder import RunFolder
 
 
 class Measured(ABC):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.cli import (
+from gan_vkd.runtime.command_line import (
     Config,
     ConfigsAndOverrides,
     Jobs,
@@ -62,11 +62,12 @@ def sweep(
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
     from classification.config import load_settings
-    from gan_vkd.sweep import Program, sweep_and_compare
+    from gan_vkd.sweep.command import sweep_and_compare
+    from gan_vkd.sweep.plan import Program
 
     program = Program([sys.executable, "-m", "classification"], load_settings)
     table = partial(compare, out=out)
-    sweep_and_compare(arguments, seeds, jobs, out, slurm, table, program)
+    sweep_and_compare(program, arguments, seeds, jobs, out, slurm, table)
 
 
 @app.command()

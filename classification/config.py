@@ -1,27 +1,24 @@
-"""The settings of a classification run, read and checked as those of a GAN's (gan_vkd.config)."""
+"""The settings of a classification run, read and checked as those of a GAN's."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from gan_vkd.config import (
-    WITH_TEST_SPLIT,
+from gan_vkd.data.settings import WITH_TEST_SPLIT, DataSettings
+from gan_vkd.distill.settings import Distance, MethodSettings
+from gan_vkd.runtime.settings import (
     Above0,
     Beta,
-    DataSettings,
-    Distance,
     Fraction,
-    LayerSettings,
     LoopSettings,
-    MethodSettings,
-    NetworkSettings,
     Positive,
     RunSettings,
     Seed,
     Weight,
 )
-from gan_vkd.settings_file import Section, load_as
+from gan_vkd.runtime.settings_file import Section, load_as
+from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
 
 Triple = tuple[float, float, float]
 

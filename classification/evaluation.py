@@ -9,10 +9,10 @@ from classification.config import ClassifierSettings
 from classification.data import Images, heldout_batches, load_heldout_images
 from classification.run import read_student
 from classification.students import Student
-from gan_vkd import ranks
-from gan_vkd.devices import pick_device
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.folder import RunFolder
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.folder import RunFolder
 
 
 def evaluate_run(folder: Path, settings: ClassifierSettings) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from classification.run import read_student
 from classification.students import Student
-from gan_vkd.checkpoint import save_weights, write_atomically
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.weights import save_pth
+from gan_vkd.networks.weights import save_pth
+from gan_vkd.runtime.checkpoint import save_weights, write_atomically
+from gan_vkd.runtime.errors import SettingsError, VkdError
 
 
 def export_student(run: Path, out: Path) -> str:

@@ -16,13 +16,13 @@ from classification.config import ClassifierSettings
 from classification.data import Images, load_heldout_images, test_transform
 from classification.run import Run, read_student
 from classification.students import Student
-from gan_vkd.checkpoint import write_atomically
-from gan_vkd.data import draw_subset
-from gan_vkd.devices import pick_device
+from gan_vkd.data.images import BadImage
+from gan_vkd.data.sets import draw_subset
 from gan_vkd.distill import Teacher
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.images import BadImage
-from gan_vkd.teachers import load_recogniser
+from gan_vkd.runtime.checkpoint import write_atomically
+from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.teachers.frozen import load_recogniser
 
 FITTED_ON = 1000  # images
 SHARED = {"source", "kind", "heldout", "resolution", "mean", "std"}  # by runs shown side by side

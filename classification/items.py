@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gan_vkd.errors import VkdError
+from gan_vkd.runtime.errors import VkdError
 
 
 def number_of(*key: Any) -> int:

@@ -14,9 +14,9 @@ from classification.data import Batch
 from classification.objectives import Objective, Verdict
 from classification.students import Student
 from classification.update import Updates
-from gan_vkd import ranks
-from gan_vkd.devices import autocast
 from gan_vkd.distill import Teacher
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.devices import autocast
 
 
 class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
@@ -118,7 +118,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         """What is measured and exported: the average of the weights, where one is kept."""
         return self.student if self.average is None else Student(self.average.module)
 
-    # what a run's loop needs (gan_vkd.progress.Trained)
+    # what a run's loop needs (gan_vkd.runtime.progress.Trained)
 
     def shared(self) -> dict[str, Tensor]:
         return dict(self.student.network.state_dict())

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from classification.config import ObjectiveSettings, TokenSettings
 from classification.students import Outputs
-from gan_vkd import ranks
 from gan_vkd.distill import METHODS
+from gan_vkd.runtime import ranks
 
 
 class Verdict(NamedTuple):

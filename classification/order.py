@@ -8,8 +8,8 @@ from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import DistributedSampler
 
 from classification.config import EpochSettings
-from gan_vkd import ranks
-from gan_vkd.errors import SettingsError
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import SettingsError
 
 
 class Order:

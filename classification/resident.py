@@ -7,7 +7,7 @@ from torch import Tensor
 from classification.config import AugmentSettings, ClassifierSettings
 from classification.items import number_of
 from classification.order import Order
-from gan_vkd import ranks
+from gan_vkd.runtime import ranks
 
 PADDING = 4  # pixels around, as for CIFAR since He et al. (2016)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from classification.config import ClassifierSettings, StudentSettings, load_settings
 from classification.students import Student, build_student
-from gan_vkd.checkpoint import load_weights, save_weights
-from gan_vkd.errors import VkdError, one_line
-from gan_vkd.folder import RunFolder
+from gan_vkd.runtime.checkpoint import load_weights, save_weights
+from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.folder import RunFolder
 
 
 class Run(RunFolder):

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from classification.items import Item, sow
-from gan_vkd import ranks
-from gan_vkd.errors import VkdError, one_line
-from gan_vkd.images import BadImage, open_rgb
+from gan_vkd.data.images import BadImage, open_rgb
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import VkdError, one_line
 
 BUFFER = 1000  # samples that a worker shuffles among
 SUFFIXES = ("jpg", "jpeg", "png", "webp")

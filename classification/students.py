@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from classification.config import StudentSettings
 from classification.stem import ConvStem, MeanToTokens
 from gan_vkd.distill import Layer, Reader
-from gan_vkd.errors import SettingsError, VkdError, one_line
-from gan_vkd.weights import fill, load_foreign, unwrapped
+from gan_vkd.networks.weights import fill, load_foreign, unwrapped
+from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 
 
 class Outputs(NamedTuple):

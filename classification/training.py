@@ -12,15 +12,15 @@ from classification.evaluation import measure
 from classification.learner import Learner
 from classification.run import Run
 from classification.students import build_student
-from gan_vkd import ranks
-from gan_vkd.devices import pick_device
 from gan_vkd.distill import Teacher
-from gan_vkd.errors import SettingsError
-from gan_vkd.loop import Loop
-from gan_vkd.progress import begin
-from gan_vkd.session import hold
-from gan_vkd.stopping import Stop
-from gan_vkd.teachers import load_recogniser
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.loop import Loop
+from gan_vkd.runtime.progress import begin
+from gan_vkd.runtime.session import hold
+from gan_vkd.runtime.stopping import Stop
+from gan_vkd.teachers.frozen import load_recogniser
 
 
 def train(

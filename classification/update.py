@@ -9,7 +9,7 @@ from torch import Tensor
 from classification.config import EpochRunSettings
 from classification.items import sow
 from classification.schedule import Rate
-from gan_vkd import ranks
+from gan_vkd.runtime import ranks
 
 Given = TypeVar("Given")  # a batch as it is read
 Part = TypeVar("Part")  # what is computed of it at a time

@@ -1,20 +1,27 @@
 """vkd train | sweep | evaluate | sample | compare | export | import | teach"""
 
 import sys
-import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from gan_vkd.errors import VkdError, one_line_without_memory
-
-if TYPE_CHECKING:
-    from gan_vkd.config import RunSettings
-
-AnySettings = TypeVar("AnySettings", bound="RunSettings")
+from gan_vkd.runtime.command_line import (
+    Config,
+    ConfigsAndOverrides,
+    Jobs,
+    MaxTime,
+    OutOrDefault,
+    Overrides,
+    Resume,
+    RunFolder,
+    Seeds,
+    Slurm,
+    SweepFolder,
+    run_app,
+    what_to_train,
+)
 
 app = typer.Typer(
     help="Data-limited GANs with knowledge distilled into the discriminator.",
@@ -23,67 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value", show_default=False)]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
-Config = Annotated[Path, typer.Argument(help="A settings file, or a run folder to go on with.")]
-OutOrDefault = Annotated[Path | None, typer.Option(help="The run folder.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue, or start.")]
-MaxTime = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
-]
-ConfigsAndOverrides = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="CONFIG... [KEY.SUB=VALUE]...",
-        help="Settings files, one an arm; key.sub=value for all arms that have it.",
-        show_default=False,
-    ),
-]
-Seeds = Annotated[
-    list[str] | None,
-    typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
-]
-Jobs = Annotated[int, typer.Option(min=1, help="Runs at once.")]
-SweepFolder = Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")]
-Slurm = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY=VALUE,...",
-        help="A SLURM job a run: timeout_min=240,partition=gpu,gpus_per_node=1",
-    ),
-]
-
 
 def main() -> None:
     run_app(app)
-
-
-def run_app(app: typer.Typer) -> None:
-    """A console command: every expected failure is a line a fault and an exit code."""
-    threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
-    try:
-        with one_line_without_memory("set device=cpu, or a smaller batch"):
-            app()
-    except VkdError as error:
-        for line in str(error).splitlines():
-            print(f"vkd: {line}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
-def what_to_train(
-    load: Callable[[Path, list[str] | None], AnySettings],
-    config: Path,
-    overrides: list[str] | None,
-    out: Path | None,
-    max_time: str | None,
-) -> tuple[AnySettings, Path, float | None]:
-    """The settings, the run folder and the seconds that a `train` command line asks for."""
-    from gan_vkd.stopping import seconds
-
-    budget = None if max_time is None else seconds(max_time)
-    settings = load(config, overrides)
-    usual = config if config.is_dir() else Path("runs", config.stem, f"seed{settings.seed}")
-    return settings, out or usual, budget
 
 
 @app.command()
@@ -100,7 +49,7 @@ def train(
     --resume: 124 at --max-time, 128 + the signal's number (130 SIGINT, 143 SIGTERM, 138 SIGUSR1,
     129 SIGHUP); under torchrun 0, since it starts anew what fails.
     """
-    from gan_vkd.config import load_settings
+    from gan_vkd.game.settings import load_settings
 
     settings, folder, budget = what_to_train(load_settings, config, overrides, out, max_time)
     from gan_vkd.training import train as run_training
@@ -117,10 +66,13 @@ def sweep(
     slurm: Slurm = None,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
-    from gan_vkd.sweep import sweep_and_compare
+    from gan_vkd.game.settings import load_settings
+    from gan_vkd.sweep.command import sweep_and_compare
+    from gan_vkd.sweep.plan import Program
 
+    program = Program([sys.executable, "-m", "gan_vkd"], load_settings)
     table = partial(compare, out=out)
-    sweep_and_compare(arguments, seeds, jobs, out, slurm, table)
+    sweep_and_compare(program, arguments, seeds, jobs, out, slurm, table)
 
 
 @app.command()
@@ -136,7 +88,8 @@ def evaluate(
     The run may be a stranger's: nothing is downloaded or kept where its settings say, only where
     yours do (data.download=true, cache=FOLDER).
     """
-    from gan_vkd.config import INCEPTION, load_settings
+    from gan_vkd.evaluation.settings import INCEPTION
+    from gan_vkd.game.settings import load_settings
 
     own = overrides or []
     if inception is not None:
@@ -144,14 +97,14 @@ def evaluate(
         name = name if name in INCEPTION else "inception"
         own = [*own, f"evaluate.features={{name: {name}, weights: {str(inception)!r}}}"]
     settings = load_settings(run, ["cache=null", "data.download=false", *own])
-    from gan_vkd.devices import pick_device
-    from gan_vkd.evaluation import Evaluator
+    from gan_vkd.evaluation.evaluator import Evaluator
+    from gan_vkd.networks.standing import as_sampled
     from gan_vkd.run import Run
-    from gan_vkd.standing import as_sampled
+    from gan_vkd.runtime.devices import pick_device
 
     device = pick_device(settings.device)
     generator, facts = Run(run).load_generator(device)
-    evaluator = Evaluator(settings, device)
+    evaluator = Evaluator(settings.evaluate, settings.data, device, cache=settings.cache_folder)
     generator = as_sampled(generator, facts["shares"], settings.evaluate)
     result = evaluator(generator, facts["shares"])
     record = {"iteration": facts["iteration"]} | result
@@ -169,10 +122,10 @@ def sample(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Draw images from a run's best generator."""
-    from gan_vkd.devices import pick_device
-    from gan_vkd.pictures import class_grid, save_png
+    from gan_vkd.networks.sampling import draw_samples
+    from gan_vkd.report.pictures import class_grid, save_png
     from gan_vkd.run import Run
-    from gan_vkd.sampling import draw_samples
+    from gan_vkd.runtime.devices import pick_device
 
     generator, facts = Run(run).load_generator(pick_device(device))
     if out.suffix == ".png":
@@ -191,7 +144,7 @@ def compare(
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "none",
 ) -> None:
     """Put runs side by side: tables over runs and over seeds, one picture."""
-    from gan_vkd.compare import compare as compare_runs
+    from gan_vkd.report.compare import compare as compare_runs
 
     print(compare_runs(runs, out, baseline))
     print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / 'samples.png'}")
@@ -218,7 +171,7 @@ def import_generator(
     out: Annotated[Path, typer.Option(help="The run folder to make.")] = Path("runs/imported"),
 ) -> None:
     """Make a run folder of published weights, to be sampled, evaluated and compared."""
-    from gan_vkd.config import load_settings
+    from gan_vkd.game.settings import load_settings
 
     settings = load_settings(config, overrides)
     from gan_vkd.exchange import import_generator as import_weights
@@ -236,9 +189,9 @@ def teach(
     ),
 ) -> None:
     """Train a small classifier on the spot, as a teacher or as a judge."""
-    from gan_vkd.settings_file import load_as
-    from gan_vkd.teach import TeachSettings
-    from gan_vkd.teach import teach as train_classifier
+    from gan_vkd.runtime.settings_file import load_as
+    from gan_vkd.teachers.teach import TeachSettings
+    from gan_vkd.teachers.teach import teach as train_classifier
 
     settings = load_as(TeachSettings, config, overrides)
     accuracy = train_classifier(settings, out)

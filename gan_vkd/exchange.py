@@ -5,12 +5,12 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gan_vkd.checkpoint import write_atomically
-from gan_vkd.config import Settings
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.models.biggan import Generator
+from gan_vkd.game.settings import Settings
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.weights import fill, load_foreign, save_pth
 from gan_vkd.run import Run
-from gan_vkd.weights import fill, load_foreign, save_pth
+from gan_vkd.runtime.checkpoint import write_atomically
+from gan_vkd.runtime.errors import SettingsError, VkdError
 
 
 def import_generator(weights: Path, settings: Settings, folder: Path) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from gan_vkd.checkpoint import load_weights, save_weights
-from gan_vkd.config import Settings, load_settings
-from gan_vkd.errors import VkdError, one_line
-from gan_vkd.folder import RunFolder
-from gan_vkd.models.biggan import Generator
-from gan_vkd.standing import normalize_by_batch
+from gan_vkd.game.settings import Settings, load_settings
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.standing import normalize_by_batch
+from gan_vkd.runtime.checkpoint import load_weights, save_weights
+from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.folder import RunFolder
 
 
 class Run(RunFolder):

@@ -7,25 +7,25 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from gan_vkd import ranks
-from gan_vkd.config import Settings
-from gan_vkd.data import Batches, ImageSet, load_heldout_set, load_training_set
-from gan_vkd.devices import pick_device
-from gan_vkd.errors import SettingsError
-from gan_vkd.evaluation import Evaluator
-from gan_vkd.explained import LEAST, ExplainedShare
-from gan_vkd.features import load_bank, load_views
-from gan_vkd.gan import GAN, remedy
-from gan_vkd.loop import Loop
-from gan_vkd.pictures import class_grid, grid, save_png
-from gan_vkd.progress import begin
+from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set
+from gan_vkd.evaluation.evaluator import Evaluator
+from gan_vkd.game.explained import LEAST, ExplainedShare
+from gan_vkd.game.gan import GAN, remedy
+from gan_vkd.game.scores import Scores, save_histogram, summary
+from gan_vkd.game.settings import Settings
+from gan_vkd.networks.standing import as_sampled
+from gan_vkd.report.pictures import class_grid, grid, save_png
 from gan_vkd.run import Run
-from gan_vkd.scores import Scores, save_histogram, summary
-from gan_vkd.session import hold
-from gan_vkd.standing import as_sampled
-from gan_vkd.stopping import Stop
-from gan_vkd.teachers import load_teacher
-from gan_vkd.text import class_embeddings
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.loop import Loop
+from gan_vkd.runtime.progress import begin
+from gan_vkd.runtime.session import hold
+from gan_vkd.runtime.stopping import Stop
+from gan_vkd.teachers.features import load_bank, load_views
+from gan_vkd.teachers.frozen import load_teacher
+from gan_vkd.teachers.text import class_embeddings
 
 
 def train(
@@ -78,7 +78,9 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
         raise SettingsError(f"distill: {error}") from None
     at_hand = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
     with ranks.one_first_on_each_machine():
-        evaluator = Evaluator(settings, device, reference=at_hand, training=data)
+        evaluator = Evaluator(
+            settings.evaluate, settings.data, device, at_hand, data, settings.cache_folder
+        )
     probe = Scores(labelled, heldout, settings.evaluate.seed)
     batches = Batches(
         labelled,

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from gan_vkd.config import load_settings
+from gan_vkd.game.settings import load_settings
 
 RESERVE = 0.05  # of the share: for records, sample grids and checkpoints
 

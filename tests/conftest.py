@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from gan_vkd import judge, sweep
-from gan_vkd.config import DataSettings, Settings, load_settings
-from gan_vkd.models.biggan import Generator
-from gan_vkd.pictures import save_png
-from gan_vkd.teach import TeachSettings, teach
+from gan_vkd.data.sets import ImageSet
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.evaluation import judge
+from gan_vkd.evaluation.evaluator import Evaluator
+from gan_vkd.game.settings import Settings, load_settings
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.report.pictures import save_png
+from gan_vkd.sweep.plan import Program
+from gan_vkd.teachers.teach import TeachSettings, teach
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -75,19 +79,22 @@ def small(classifier: Path) -> MakeSettings:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The program that sweeps start, in the place of `python -m gan_vkd`."""
-    file = Path(__file__).with_name("fake_run.py")
+def program(monkeypatch: pytest.MonkeyPatch) -> Program:
+    """What sweeps start in the place of `python -m gan_vkd`: it only pretends to train."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    command = [sys.executable, "-S", str(file)]
-    monkeypatch.setattr(sweep, "GANS", sweep.GANS._replace(command=command))
-    return file
+    command = [sys.executable, "-S", str(Path(__file__).with_name("fake_run.py"))]
+    return Program(command, load_settings)
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
+
+
+def evaluator_of(settings: Settings, **given: ImageSet) -> Evaluator:
+    """The evaluator of a run on the CPU; given: its reference or training set."""
+    return Evaluator(settings.evaluate, settings.data, "cpu", **given)
 
 
 @contextmanager

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd.config import DataSettings, NetworkSettings
-from gan_vkd.data import load_heldout_set, load_training_set, to_network
-from gan_vkd.teachers import load_teacher
+from gan_vkd.data.sets import load_heldout_set, load_training_set, to_network
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.teachers.frozen import load_teacher
+from gan_vkd.teachers.settings import NetworkSettings
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 needs_shared = pytest.mark.skipif(

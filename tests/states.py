@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from gan_vkd.checkpoint import load_state
-from gan_vkd.folder import RunFolder
+from gan_vkd.runtime.checkpoint import load_state
+from gan_vkd.runtime.folder import RunFolder
 
 TIMED = ("seconds", "images_per_second", "hours_left")
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel
 
-from gan_vkd.config import Settings, load_settings
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.images import read_images
+from gan_vkd.data.images import read_images
+from gan_vkd.game.settings import Settings, load_settings
+from gan_vkd.runtime.errors import SettingsError, VkdError
 
 examples = lambda count: settings(  # noqa: E731
     max_examples=count, deadline=None, derandomize=True,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gan_vkd.augment import AUGMENTATIONS, augment, color, cutout, translation
+from gan_vkd.data.augment import AUGMENTATIONS, augment, color, cutout, translation
 
 IMAGES = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.1
 

@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_vkd.balance import balance
-from gan_vkd.config import DistillSettings, NetworkSettings, PairSettings
-from gan_vkd.errors import SettingsError
+from gan_vkd.game.balance import balance
+from gan_vkd.game.settings import DistillSettings, PairSettings
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.teachers.settings import NetworkSettings
 from tests.conftest import MakeSettings
 from tests.test_gan import batch, build
 
@@ -101,7 +102,7 @@ def test_the_step_takes_the_automatic_weight(small: MakeSettings) -> None:
     told = gan.discriminator_step(batch(), labels, 0)
     torch.testing.assert_close(told["gradient_ratio"], torch.tensor(0.5))
 
-    from gan_vkd.augment import augment
+    from gan_vkd.data.augment import augment
 
     torch.manual_seed(5)
     with torch.no_grad():

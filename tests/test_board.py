@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_vkd.board import Board
+from gan_vkd.runtime.board import Board
 from tests.conftest import small_disk
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gan_vkd.checkpoint import load_state, save_state, write_atomically
-from gan_vkd.errors import VkdError
+from gan_vkd.runtime.checkpoint import load_state, save_state, write_atomically
+from gan_vkd.runtime.errors import VkdError
 from tests.conftest import small_disk
 
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from gan_vkd.cli import main
-from gan_vkd.config import load_settings
-from gan_vkd.evaluation import Evaluator
-from gan_vkd.models.biggan import Generator
+from gan_vkd.game.settings import load_settings
+from gan_vkd.networks.biggan import Generator
 from gan_vkd.run import Run
+from tests.conftest import evaluator_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "arm: none\ndevice: cpu\ndata: {source: digits}\nmodel: {ch: 2, z_dim: 8}\n"
@@ -255,7 +255,7 @@ def test_evaluate_takes_the_stored_statistics_where_asked(vkd, run, classifier):
     assert (stored["batch_norm"], anew["batch_norm"]) == ("running", "standing")
     settings = load_settings(run, [*chosen, "evaluate.batch_norm=running"])
     generator, facts = Run(run).load_generator("cpu")
-    expected = Evaluator(settings, "cpu")(generator, facts["shares"])
+    expected = evaluator_of(settings)(generator, facts["shares"])
     assert stored["FD(classifier)"] == expected["FD(classifier)"]
     assert anew["FD(classifier)"] != expected["FD(classifier)"]
 
@@ -303,11 +303,11 @@ def test_evaluate_takes_inceptions_file_in_the_mode_of_the_run(
 ):
     asked = []
 
-    def evaluator(settings, device):
-        asked.append(settings.evaluate.features)
+    def evaluator(settings, data, device, cache):
+        asked.append(settings.features)
         return lambda generator, shares: {"FID": 1.0}
 
-    monkeypatch.setattr("gan_vkd.evaluation.Evaluator", evaluator)
+    monkeypatch.setattr("gan_vkd.evaluation.evaluator.Evaluator", evaluator)
     file = run / "settings.yaml"
     overrides = [f"evaluate.features={{name: {of_the_run}}}"]
     file.write_text(load_settings(file, overrides).dump())

@@ -6,15 +6,14 @@ import pytest
 from PIL import Image
 from scipy.stats import kendalltau, ttest_rel
 
-from gan_vkd import compare as compare_module
-from gan_vkd.compare import compare
-from gan_vkd.config import load_settings
-from gan_vkd.errors import VkdError
-from gan_vkd.evaluation import Evaluator
 from gan_vkd.exchange import export_generator, import_generator
+from gan_vkd.game.settings import load_settings
+from gan_vkd.report import compare as compare_module
+from gan_vkd.report.compare import compare
 from gan_vkd.run import Run
+from gan_vkd.runtime.errors import VkdError
 from gan_vkd.training import train
-from tests.conftest import CONFIGS, MakeSettings
+from tests.conftest import CONFIGS, MakeSettings, evaluator_of
 
 
 def test_the_table_repeats_what_the_runs_recorded(small: MakeSettings, tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_a_generator_that_was_not_trained_here_is_compared_by_its_evaluation(
         compare([tmp_path / "imported"], tmp_path / "out")
     run = Run(tmp_path / "imported")
     generator, facts = run.load_generator("cpu")
-    found = Evaluator(settings, "cpu")(generator, facts["shares"])
+    found = evaluator_of(settings)(generator, facts["shares"])
     other = found | {"features": "cifar_resnet20", "FD(cifar_resnet20)": 1.0}
     run.append("evaluations", {k: v for k, v in other.items() if k != "FD(classifier)"})
     run.append("evaluations", {"iteration": 0} | found)

@@ -7,16 +7,12 @@ import pytest
 import torch
 import yaml
 
-from gan_vkd.config import (
-    DistillSettings,
-    NetworkSettings,
-    Settings,
-    load_settings,
-)
 from gan_vkd.distill import METHODS
-from gan_vkd.errors import SettingsError
-from gan_vkd.settings_file import differences, load_as
-from gan_vkd.teach import TeachSettings
+from gan_vkd.game.settings import DistillSettings, Settings, load_settings
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.settings_file import differences, load_as
+from gan_vkd.teachers.settings import NetworkSettings
+from gan_vkd.teachers.teach import TeachSettings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TAUGHT = {"quickstart_teacher.yaml", "quickstart_judge.yaml"}

@@ -15,8 +15,7 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from gan_vkd.config import DataSettings
-from gan_vkd.data import (
+from gan_vkd.data.sets import (
     Batches,
     ImageSet,
     draw_subset,
@@ -25,7 +24,8 @@ from gan_vkd.data import (
     to_network,
     to_uint8,
 )
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.real_data import SHARED, needs_shared
 
 # subsets

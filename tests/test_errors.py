@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gan_vkd.errors import VkdError, one_line_without_memory
+from gan_vkd.runtime.errors import VkdError, one_line_without_memory
 
 LOST = "DataLoader worker (pid 71) is killed by signal: Killed."
 BUS = "DataLoader worker (pid(s) 7) exited unexpectedly. It might be out of shared memory"

@@ -7,19 +7,23 @@ from cleanfid import fid as cleanfid
 from cleanfid.resize import build_resizer
 from scipy import linalg
 
-from gan_vkd.data import ImageSet, to_network
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.evaluation import Evaluator, frechet_distance, isolated_randomness, load_reference
-from gan_vkd.judge import Extractor
-from gan_vkd.measures import (
+from gan_vkd.data.sets import ImageSet, to_network
+from gan_vkd.evaluation.evaluator import (
+    frechet_distance,
+    isolated_randomness,
+    load_reference,
+)
+from gan_vkd.evaluation.judge import Extractor
+from gan_vkd.evaluation.measures import (
     density_coverage,
     inception_score,
     memorisation_rate,
     precision_recall,
 )
-from gan_vkd.models.biggan import Generator
-from gan_vkd.sampling import draw_samples
-from tests.conftest import CPU, SHARES, MakeSettings, write_pngs
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.sampling import draw_samples
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from tests.conftest import CPU, SHARES, MakeSettings, evaluator_of, write_pngs
 
 
 def test_the_distance_is_the_closed_form() -> None:
@@ -38,7 +42,7 @@ def test_equal_to_clean_fid_on_the_same_files(
 ) -> None:
     """Distances from memory equal clean-fid's own from PNG files, on a custom extractor."""
     settings = small("evaluate.num_samples=150", arm="none")
-    evaluator = Evaluator(settings, "cpu")
+    evaluator = evaluator_of(settings)
     found = evaluator(generator, SHARES)
     reference = load_reference("heldout", settings.data)
     fdir2 = write_pngs(reference.images, tmp_path / "reference")
@@ -61,7 +65,7 @@ def test_equal_to_clean_fid_on_the_same_files(
 
 
 def test_only_inception_features_are_called_fid(small: MakeSettings, generator: Generator) -> None:
-    found = Evaluator(small(arm="none"), "cpu")(generator, SHARES)
+    found = evaluator_of(small(arm="none"))(generator, SHARES)
     assert not {"FID", "KID"} & set(found)
     assert {"FD(classifier)", "KD(classifier)", "features", "num_samples"} <= set(found)
 
@@ -69,7 +73,7 @@ def test_only_inception_features_are_called_fid(small: MakeSettings, generator: 
 def test_evaluation_leaves_no_trace_in_the_random_state(
     small: MakeSettings, generator: Generator
 ) -> None:
-    evaluator = Evaluator(small(arm="none"), "cpu")
+    evaluator = evaluator_of(small(arm="none"))
     torch.manual_seed(5)
     np.random.seed(5)
     before = torch.rand(3), np.random.rand(3)
@@ -91,9 +95,9 @@ def further(classifier: Path, size: int = 16) -> str:
 def test_a_further_judge_says_what_it_says_as_the_first_and_changes_nothing_else(
     small: MakeSettings, classifier: Path, generator: Generator
 ) -> None:
-    both = Evaluator(small(further(classifier), arm="none"), "cpu")(generator, SHARES)
-    first = Evaluator(small(arm="none"), "cpu")(generator, SHARES)
-    other = Evaluator(small("evaluate.features.size=16", arm="none"), "cpu")(generator, SHARES)
+    both = evaluator_of(small(further(classifier), arm="none"))(generator, SHARES)
+    first = evaluator_of(small(arm="none"))(generator, SHARES)
+    other = evaluator_of(small("evaluate.features.size=16", arm="none"))(generator, SHARES)
     names = ("FD(classifier@16)", "KD(classifier@16)")
     assert {name: both[name] for name in names} == {name: other[name] for name in names}
     assert both["judges"] == first["judges"] + other["judges"]
@@ -105,7 +109,7 @@ def test_a_further_judge_says_what_it_says_as_the_first_and_changes_nothing_else
 def test_two_judges_of_one_name_are_refused(small: MakeSettings, classifier: Path) -> None:
     also = f"evaluate.also=[{{name: classifier, weights: {classifier}, layer: layer2}}]"
     with pytest.raises(SettingsError, match=r"two judges give FD\(classifier\); leave one out"):
-        Evaluator(small(also, arm="none"), "cpu")
+        evaluator_of(small(also, arm="none"))
 
 
 def test_references(small: MakeSettings, tmp_path: Path) -> None:
@@ -127,7 +131,7 @@ def test_fidelity_diversity_and_copying_beside_the_distance(
     small: MakeSettings, generator: Generator
 ) -> None:
     settings = small("evaluate.num_samples=60", arm="none")
-    evaluator = Evaluator(settings, "cpu")
+    evaluator = evaluator_of(settings)
     found = evaluator(generator, SHARES)
     images = draw_samples(generator, SHARES, 60, 100, 0)
     samples, training, heldout = (
@@ -143,14 +147,14 @@ def test_fidelity_diversity_and_copying_beside_the_distance(
     assert found["memorised"] == memorisation_rate(samples, training)
     assert found["memorised_by_chance"] == memorisation_rate(heldout, training)
     assert "IS" not in found
-    against = Evaluator(small("evaluate.reference=train", arm="none"), "cpu")(generator, SHARES)
+    against = evaluator_of(small("evaluate.reference=train", arm="none"))(generator, SHARES)
     assert "memorised_by_chance" not in against
 
 
 def test_copies_are_found_and_shown(small: MakeSettings) -> None:
     """A generator that has learnt its training images by heart."""
     settings = small(arm="none")
-    evaluator = Evaluator(settings, "cpu")
+    evaluator = evaluator_of(settings)
     data = load_reference("train", settings.data)
 
     class ByHeart(Generator):
@@ -170,7 +174,7 @@ def test_inception_score_by_inceptions_own_classifier(
     inception: Path, generator: Generator, small: MakeSettings
 ) -> None:
     settings = small(f"evaluate.features={{name: inception, weights: {inception}}}", arm="none")
-    evaluator = Evaluator(settings, "cpu", training=load_reference("train", settings.data))
+    evaluator = evaluator_of(settings, training=load_reference("train", settings.data))
     found = evaluator(generator, SHARES)
     assert found["features"] == "inception"
     network, resize = torch.jit.load(str(inception)), build_resizer("clean")
@@ -190,7 +194,7 @@ def test_a_run_without_its_training_set_is_measured_all_the_same(
     missing = f"data.source={tmp_path / 'missing'}"
     settings = small(missing, "data.num_images=null", f"evaluate.reference={own}", arm="none")
     reference = load_reference(own, settings.data)
-    evaluator = Evaluator(settings, "cpu", reference)
+    evaluator = evaluator_of(settings, reference=reference)
     assert "no memorisation rate, since the training set is missing" in capsys.readouterr().out
     found = evaluator(generator, SHARES)
     assert "precision" in found
@@ -203,7 +207,7 @@ def test_features_of_the_sets_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = small(f"cache={tmp_path / 'cache'}", further(classifier), arm="none")
-    first = Evaluator(settings, "cpu")(generator, SHARES)
+    first = evaluator_of(settings)(generator, SHARES)
     assert len(list((tmp_path / "cache").iterdir())) == 3, "two sets, and one by the further judge"
     shown: list[int] = []
     features = Extractor.features
@@ -213,6 +217,6 @@ def test_features_of_the_sets_are_kept(
         return features(self, images, batch_size)
 
     monkeypatch.setattr(Extractor, "features", counting)
-    again = Evaluator(settings, "cpu")
+    again = evaluator_of(settings)
     assert shown == [8, 8, 8]
     assert again(generator, SHARES) == first

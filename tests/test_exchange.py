@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from gan_vkd.config import Settings, load_settings
-from gan_vkd.errors import SettingsError, VkdError
 from gan_vkd.exchange import export_generator, import_generator
-from gan_vkd.models.biggan import Generator
-from gan_vkd.pictures import save_png
+from gan_vkd.game.settings import Settings, load_settings
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.sampling import draw_samples
+from gan_vkd.report.pictures import save_png
 from gan_vkd.run import Run
-from gan_vkd.sampling import draw_samples
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.conftest import small_disk
 from tests.real_data import SHARED, needs_shared
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan_vkd.data import load_heldout_set, to_network
-from gan_vkd.explained import ExplainedShare, explained_share
-from gan_vkd.gan import GAN
+from gan_vkd.data.sets import load_heldout_set, to_network
+from gan_vkd.game.explained import ExplainedShare, explained_share
+from gan_vkd.game.gan import GAN
 from gan_vkd.run import Run
-from gan_vkd.teachers import load_teacher
+from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
 from tests.test_gan import batch, build, copy

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gan_vkd.finite import Watch
-from gan_vkd.gan import remedy
+from gan_vkd.game.gan import remedy
+from gan_vkd.runtime.finite import Watch
 
 NAN, INF = float("nan"), float("inf")
 

@@ -2,14 +2,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan_vkd.augment import augment
-from gan_vkd.data import Batch, load_training_set, to_network
+from gan_vkd.data.augment import augment
+from gan_vkd.data.sets import Batch, load_training_set, to_network
 from gan_vkd.distill import METHODS
-from gan_vkd.features import FeatureBank, load_bank, load_views
-from gan_vkd.gan import GAN
-from gan_vkd.regularization import flip_and_shift
-from gan_vkd.teachers import load_teacher
-from gan_vkd.text import class_embeddings
+from gan_vkd.game.gan import GAN
+from gan_vkd.game.regularization import flip_and_shift
+from gan_vkd.teachers.features import FeatureBank, load_bank, load_views
+from gan_vkd.teachers.frozen import load_teacher
+from gan_vkd.teachers.text import class_embeddings
 from tests.conftest import MakeSettings
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_vkd import images as module
-from gan_vkd.errors import VkdError
-from gan_vkd.images import read_images
+from gan_vkd.data import images as module
+from gan_vkd.data.images import read_images
+from gan_vkd.runtime.errors import VkdError
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:

@@ -10,14 +10,14 @@ from cleanfid import features as cleanfid_features
 from cleanfid import fid as cleanfid
 from cleanfid.inception_torchscript import InceptionV3W
 
-from gan_vkd import judge
-from gan_vkd.config import NetworkSettings
-from gan_vkd.data import load_heldout_set
-from gan_vkd.errors import VkdError
-from gan_vkd.evaluation import frechet_distance, load_reference
-from gan_vkd.judge import INCEPTION_FILE, make_extractor
-from gan_vkd.models.biggan import Generator
-from gan_vkd.sampling import draw_samples
+from gan_vkd.data.sets import load_heldout_set
+from gan_vkd.evaluation import judge
+from gan_vkd.evaluation.evaluator import frechet_distance, load_reference
+from gan_vkd.evaluation.judge import INCEPTION_FILE, make_extractor
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.sampling import draw_samples
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.teachers.settings import NetworkSettings
 from tests.conftest import CPU, SHARES, write_pngs
 from tests.real_data import SHARED, needs_shared
 
@@ -145,7 +145,7 @@ def test_the_size_that_a_network_has_anyway_is_not(size: int | None, name: str) 
 
 @needs_shared
 def test_equal_to_clean_fid_on_real_images_and_a_published_network(tmp_path: Path) -> None:
-    from gan_vkd.config import DataSettings
+    from gan_vkd.data.settings import DataSettings
 
     data = SHARED / "data" / "cifar10-subset"
     train = load_reference(str(data / "train.zip"), DataSettings(source="x", num_images=3))

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from gan_vkd.errors import VkdError
-from gan_vkd.lock import locked
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.lock import locked
 
 HOLD = (
-    "import sys, time\nfrom pathlib import Path\nfrom gan_vkd.lock import locked\n"
+    "import sys, time\nfrom pathlib import Path\nfrom gan_vkd.runtime.lock import locked\n"
     "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
 )
 

@@ -3,8 +3,8 @@ import pytest
 from scipy.stats import special_ortho_group
 from sklearn.neighbors import NearestNeighbors
 
-from gan_vkd import measures
-from gan_vkd.measures import (
+from gan_vkd.evaluation import measures
+from gan_vkd.evaluation.measures import (
     density_coverage,
     inception_score,
     memorisation_rate,

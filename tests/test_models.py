@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan_vkd.models.biggan import (
+from gan_vkd.networks.biggan import (
     Discriminator,
     DiscriminatorBlock,
     Generator,
@@ -18,7 +18,7 @@ from gan_vkd.models.biggan import (
     SNLinear,
     SpectralNorm,
 )
-from gan_vkd.models.cifar_resnet import CifarResNet
+from gan_vkd.networks.cifar_resnet import CifarResNet
 from tests.real_data import SHARED, needs_shared
 
 

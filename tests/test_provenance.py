@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gan_vkd.checkpoint import load_state, save_state
-from gan_vkd.compare import compare
-from gan_vkd.config import NetworkSettings
-from gan_vkd.provenance import relation, trained_on
+from gan_vkd.report.compare import compare
+from gan_vkd.report.provenance import relation, trained_on
+from gan_vkd.runtime.checkpoint import load_state, save_state
+from gan_vkd.teachers.settings import NetworkSettings
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
 from tests.real_data import SHARED, needs_shared

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_vkd.config import load_settings
-from gan_vkd.published import (
+from gan_vkd.game.settings import load_settings
+from gan_vkd.report.published import (
     ARMS,
     DEVIATIONS,
     PUBLISHED_FID,
@@ -122,5 +122,5 @@ def test_a_setting_that_gives_theirs_is_one_and_differs_from_ours(setting: str) 
 
 def test_the_documentation_has_the_list() -> None:
     assert deviations_table() in (ROOT / "docs" / "deviations.md").read_text(), (
-        "docs/deviations.md differs from gan_vkd.published.deviations_table()"
+        "docs/deviations.md differs from gan_vkd.report.published.deviations_table()"
     )

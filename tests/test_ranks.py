@@ -13,18 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd import ranks
-from gan_vkd.config import Settings
-from gan_vkd.data import Batches, load_training_set
-from gan_vkd.errors import VkdError
-from gan_vkd.evaluation import Evaluator
-from gan_vkd.features import load_bank
-from gan_vkd.gan import GAN
-from gan_vkd.models.biggan import Generator
+from gan_vkd.data.sets import Batches, load_training_set
+from gan_vkd.game.gan import GAN
+from gan_vkd.game.settings import Settings
+from gan_vkd.networks.biggan import Generator
 from gan_vkd.run import Run
-from gan_vkd.teachers import load_teacher
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.teachers.features import load_bank
+from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.training import train
-from tests.conftest import MakeSettings, until
+from tests.conftest import MakeSettings, evaluator_of, until
 from tests.processes import on_ranks
 from tests.states import assert_identical
 
@@ -196,7 +195,7 @@ def _measure(rank: int, world: int, file: str, settings: Settings, queue: Any) -
         torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
     torch.manual_seed(0)
     generator = Generator(32, 2, 8, 10).eval()
-    queue.put((rank, Evaluator(settings, "cpu")(generator, [0.1] * 10)))
+    queue.put((rank, evaluator_of(settings)(generator, [0.1] * 10)))
     if world > 1:
         torch.distributed.destroy_process_group()
 

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gan_vkd.adversarial import hinge_discriminator
-from gan_vkd.augment import augment
-from gan_vkd.models.biggan import Discriminator, SNConv2d, SNLinear
-from gan_vkd.regularization import LeCam, consistency, flip_and_shift, r1_penalty
+from gan_vkd.data.augment import augment
+from gan_vkd.game.adversarial import hinge_discriminator
+from gan_vkd.game.regularization import LeCam, consistency, flip_and_shift, r1_penalty
+from gan_vkd.networks.biggan import Discriminator, SNConv2d, SNLinear
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_vkd.config import Settings, load_settings
-from gan_vkd.data import Batch
+from gan_vkd.data.sets import Batch
 from gan_vkd.distill import Teacher
-from gan_vkd.gan import GAN
+from gan_vkd.game.gan import GAN
+from gan_vkd.game.settings import Settings, load_settings
 from scripts.iterations_that_fit import iterations_that_fit
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

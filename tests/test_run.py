@@ -9,13 +9,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from gan_vkd import devices
-from gan_vkd.checkpoint import digest
-from gan_vkd.config import load_settings
-from gan_vkd.devices import autocast, pick_device
-from gan_vkd.errors import VkdError
-from gan_vkd.models.biggan import Generator
+from gan_vkd.game.settings import load_settings
+from gan_vkd.networks.biggan import Generator
 from gan_vkd.run import Run
+from gan_vkd.runtime import devices
+from gan_vkd.runtime.checkpoint import digest
+from gan_vkd.runtime.devices import autocast, pick_device
+from gan_vkd.runtime.errors import VkdError
 
 
 @pytest.fixture

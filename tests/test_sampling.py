@@ -2,10 +2,10 @@
 
 import torch
 
-from gan_vkd.data import to_uint8
-from gan_vkd.models.biggan import Generator
-from gan_vkd.pictures import class_grid
-from gan_vkd.sampling import draw_samples
+from gan_vkd.data.sets import to_uint8
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.sampling import draw_samples
+from gan_vkd.report.pictures import class_grid
 from tests.conftest import SHARES
 
 

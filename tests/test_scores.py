@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_vkd.data import ImageSet, load_heldout_set, load_training_set, to_network
-from gan_vkd.gan import GAN
+from gan_vkd.data.sets import ImageSet, load_heldout_set, load_training_set, to_network
+from gan_vkd.game.gan import GAN
+from gan_vkd.game.scores import Scores, save_histogram, summary
 from gan_vkd.run import Run
-from gan_vkd.scores import Scores, save_histogram, summary
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
 

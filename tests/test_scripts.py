@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_vkd.pictures import save_png
+from gan_vkd.report.pictures import save_png
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [

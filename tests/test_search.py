@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import search
-from gan_vkd.config import load_settings
+from gan_vkd.game.settings import load_settings
 
 NAMES = list(search.cells())[:6]
 

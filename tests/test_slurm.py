@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.slurm import run_job, submit
-from gan_vkd.sweep import Job, plan
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.sweep.plan import Job, plan
+from gan_vkd.sweep.slurm import run_job, submit
 from tests.conftest import CONFIGS, until
 from tests.conftest import QUICKSTART as ARMS
 from tests.fake_run import events
@@ -35,7 +35,7 @@ class Recorder:
         return self
 
 
-def test_submitting_hands_over_every_run_and_starts_none(fake, out, capsys):
+def test_submitting_hands_over_every_run_and_starts_none(program, out, capsys):
     recorders: list[Recorder] = []
 
     def make(folder: Path) -> Recorder:
@@ -43,11 +43,11 @@ def test_submitting_hands_over_every_run_and_starts_none(fake, out, capsys):
         return recorders[-1]
 
     text = "timeout_min=240,slurm_partition=gpu, gpus_per_node=1,time=24:00:00,nodelist=a[1,2]"
-    assert submit(ARMS, [0, 1], out, ["distill.weight=2"], text, make) == ["17"] * 6
+    assert submit(program, ARMS, [0, 1], out, ["distill.weight=2"], text, make) == ["17"] * 6
     lines = capsys.readouterr().out.splitlines()
     (recorder,) = recorders
     assert recorder.folder == out / "slurm"
-    assert recorder.jobs == plan(ARMS, [0, 1], out, ["distill.weight=2"])
+    assert recorder.jobs == plan(program, ARMS, [0, 1], out, ["distill.weight=2"])
     assert recorder.parameters[1] == {
         "name": "quickstart_layernorm_seed0", "timeout_min": 240, "slurm_partition": "gpu",
         "gpus_per_node": 1, "slurm_time": "24:00:00", "slurm_nodelist": "a[1,2]",
@@ -58,23 +58,23 @@ def test_submitting_hands_over_every_run_and_starts_none(fake, out, capsys):
 
 
 @pytest.mark.parametrize("text", ["", "gpu", "=1", "a b=1", "timeout_min=", "timeout_min=1,,x=2"])
-def test_parameters_that_are_none(fake, out, text):
+def test_parameters_that_are_none(program, out, text):
     with pytest.raises(SettingsError, match=r"--slurm .*: expected key=value"):
-        submit(ARMS, [0], out, [], text, Recorder)
+        submit(program, ARMS, [0], out, [], text, Recorder)
 
 
-def test_without_submitit_or_slurm(fake, out, monkeypatch):
+def test_without_submitit_or_slurm(program, out, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(VkdError, match="pip install submitit"):
-        submit(ARMS, [0], out, [], "timeout_min=5")
+        submit(program, ARMS, [0], out, [], "timeout_min=5")
     monkeypatch.undo()
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(out))  # without srun
     with pytest.raises(VkdError, match='"srun"'):
-        submit(ARMS, [0], out, [], "timeout_min=5")
+        submit(program, ARMS, [0], out, [], "timeout_min=5")
 
 
-def test_slurm_is_asked_in_its_own_words(fake, out, monkeypatch):
+def test_slurm_is_asked_in_its_own_words(program, out, monkeypatch):
     """With stand-ins for SLURM's commands; submitit itself is real."""
     pytest.importorskip("submitit")
     commands = out.parent / "bin"
@@ -83,24 +83,24 @@ def test_slurm_is_asked_in_its_own_words(fake, out, monkeypatch):
         (commands / name).write_text('#!/bin/sh\necho "Submitted batch job 4$(date +%N)"\n')
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    ids = submit(ARMS[:2], [0], out, [], "timeout_min=240,partition=gpu,gpus_per_node=1")
+    ids = submit(program, ARMS[:2], [0], out, [], "timeout_min=240,partition=gpu,gpus_per_node=1")
     text = (out / "slurm" / f"{ids[1]}_submission.sh").read_text()
     for line in ("partition=gpu", "time=240", "gpus-per-node=1",
                  "job-name=quickstart_layernorm_seed0"):  # fmt: skip
         assert f"#SBATCH --{line}\n" in text
     with pytest.raises(SettingsError, match="--slurm: Unknown argument 'partitoin'"):
-        submit(ARMS[:1], [0], out, [], "partitoin=gpu")
+        submit(program, ARMS[:1], [0], out, [], "partitoin=gpu")
     with pytest.raises(SettingsError, match='--slurm: Parameter "timeout_min" expected'):
-        submit(ARMS[:1], [0], out, [], "timeout_min=4h")
+        submit(program, ARMS[:1], [0], out, [], "timeout_min=4h")
     (commands / "sbatch").write_text("#!/bin/sh\necho no such partition >&2\nexit 1\n")
     with pytest.raises(
         VkdError, match=r"quickstart seed 0: not submitted .*no such partition"
     ) as e:
-        submit(ARMS[:1], [0], out, [], "partition=gpu")
+        submit(program, ARMS[:1], [0], out, [], "partition=gpu")
     assert len(str(e.value).splitlines()) == 1
 
 
-def test_jobs_of_submitit_run_fail_and_continue_after_a_time_limit(fake, out):
+def test_jobs_of_submitit_run_fail_and_continue_after_a_time_limit(program, out):
     """On submitit's own local executor, which takes the signals that SLURM sends."""
     submitit = pytest.importorskip("submitit")
     (out / "quickstart_seed0.does").write_text("fail")
@@ -115,7 +115,7 @@ def test_jobs_of_submitit_run_fail_and_continue_after_a_time_limit(fake, out):
     environment = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = f"{ROOT}:{environment}"
     try:
-        ids = submit(ARMS, [0], out, [], "timeout_min=5", Local)
+        ids = submit(program, ARMS, [0], out, [], "timeout_min=5", Local)
     finally:
         os.environ["PYTHONPATH"] = environment
     assert ids == [job.job_id for job in jobs]

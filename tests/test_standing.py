@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd import ranks
-from gan_vkd.config import EvaluateSettings, Settings
-from gan_vkd.data import Batches, load_training_set
-from gan_vkd.errors import SettingsError
-from gan_vkd.evaluation import Evaluator, frechet_distance, load_reference
-from gan_vkd.gan import GAN
-from gan_vkd.judge import make_extractor
-from gan_vkd.models.biggan import Generator
+from gan_vkd.data.sets import Batches, load_training_set
+from gan_vkd.evaluation.evaluator import frechet_distance, load_reference
+from gan_vkd.evaluation.judge import make_extractor
+from gan_vkd.evaluation.settings import EvaluateSettings
+from gan_vkd.game.gan import GAN
+from gan_vkd.game.settings import Settings
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.sampling import draw_inputs, draw_samples
+from gan_vkd.networks.standing import as_sampled
 from gan_vkd.run import Run
-from gan_vkd.sampling import draw_inputs, draw_samples
-from gan_vkd.standing import as_sampled
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.training import train
-from tests.conftest import SHARES, MakeSettings
+from tests.conftest import SHARES, MakeSettings, evaluator_of
 from tests.processes import on_ranks
 from tests.states import differences
 
@@ -135,7 +136,7 @@ def _measure(rank: int, world: int, file: str, settings: list[Settings], queue: 
     for chosen in settings:
         sampled = as_sampled(generator, SHARES, chosen.evaluate)
         means = [norm.stored_mean.tolist() for norm in sampled.batch_norms()]
-        found.append((Evaluator(chosen, "cpu")(sampled, SHARES), means))
+        found.append((evaluator_of(chosen)(sampled, SHARES), means))
     assert ranks.world() == world
     queue.put((rank, found))
     if world > 1:
@@ -170,7 +171,7 @@ def test_the_exported_generator_is_the_one_that_was_measured(
         if "features" in record and record["iteration"] == facts["iteration"]
     ]
     generator.to(memory_format=torch.channels_last)  # as in training
-    again = Evaluator(settings, "cpu")(generator, facts["shares"])
+    again = evaluator_of(settings)(generator, facts["shares"])
     assert measured["batch_norm"] == mode
     for name, value in again.items():  # to rounding, which differs with the place in memory
         close = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value

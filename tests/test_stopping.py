@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from gan_vkd import stopping
-from gan_vkd.errors import SettingsError
-from gan_vkd.stopping import OUT_OF_TIME, Stop, handled, seconds
+from gan_vkd.runtime import stopping
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.stopping import OUT_OF_TIME, Stop, handled, seconds
 
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
@@ -66,7 +66,7 @@ def test_a_closed_terminal_is_survived():
     code = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-        "from gan_vkd.stopping import Stop\n"
+        "from gan_vkd.runtime.stopping import Stop\n"
         "with Stop().listening() as stop:\n"
         "    os.write(3, b'ready')\n"
         "    while not stop.exit_code:\n"
@@ -122,7 +122,7 @@ def test_what_is_no_time(text):
 
 def test_a_loaders_worker_outlives_what_asks_the_run_to_stop():
     program = (
-        "import os, signal; from gan_vkd.stopping import outlive; outlive(0)\n"
+        "import os, signal; from gan_vkd.runtime.stopping import outlive; outlive(0)\n"
         "for number in (2, 1, 10, 15): os.kill(os.getpid(), number)\n"
         "print(signal.alarm(0))"
     )

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from gan_vkd import sweep as module
-from gan_vkd.config import load_settings
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd import cli
+from gan_vkd.game.settings import load_settings
 from gan_vkd.run import Run
-from gan_vkd.stopping import Stopped
-from gan_vkd.sweep import plan, read_arguments, sweep
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.stopping import Stopped
+from gan_vkd.sweep import command, local
+from gan_vkd.sweep.local import sweep
+from gan_vkd.sweep.plan import Program, plan, read_arguments
 from tests.conftest import CONFIGS, until
 from tests.conftest import QUICKSTART as ARMS
 from tests.fake_run import events
@@ -55,11 +57,11 @@ def test_what_is_no_seed(arguments, option, fault):
 # the plan
 
 
-def test_what_is_left_out_is_told_once(fake, out, capsys):
-    plan(ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4"])
+def test_what_is_left_out_is_told_once(program, out, capsys):
+    plan(program, ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4"])
     told = "quickstart: distill.weight=2 is left out, it has no use for it\n"
     assert capsys.readouterr().out == told
-    jobs = plan(ARMS, [0], out, ["distill.whitening.eps=0.1"])
+    jobs = plan(program, ARMS, [0], out, ["distill.whitening.eps=0.1"])
     chosen = ["distill.whitening.eps=0.1" in job.command for job in jobs]
     assert chosen == [False, False, True]
     assert "quickstart_layernorm: distill.whitening.eps=0.1 is left out" in capsys.readouterr().out
@@ -67,11 +69,13 @@ def test_what_is_left_out_is_told_once(fake, out, capsys):
 
 def test_a_long_override_is_no_file():
     names = f"distill.text.names=[{'a name, ' * 100}]"
-    assert module.read_arguments([names], None) == ([], [0], [names])
+    assert read_arguments([names], None) == ([], [0], [names])
 
 
-def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(fake, out):
-    jobs = plan(ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4", "distill.view=clean"])
+def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(program, out):
+    jobs = plan(
+        program, ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4", "distill.view=clean"]
+    )
     arms = ["quickstart", "quickstart_layernorm", "quickstart_whitening"]
     assert [job.folder for job in jobs] == [
         out / f"{arm}_seed{seed}" for seed in (3, 1) for arm in arms
@@ -80,14 +84,18 @@ def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(fake, out)
     for job, config, own in zip(jobs, ARMS * 2, [["model.ch=4"], both, both] * 2, strict=True):
         seed = job.folder.name[-1]
         assert job.command == [
-            *module.GANS.command, "train", str(config), *own, f"seed={seed}",
+            *program.command, "train", str(config), *own, f"seed={seed}",
             "--out", str(job.folder), "--resume",
         ]  # fmt: skip
     assert not any(job.finished for job in jobs)
 
 
-def test_the_program_is_this_package():
-    assert [sys.executable, "-m", "gan_vkd"] == module.GANS.command
+def test_the_program_is_this_package(monkeypatch):
+    started = []
+    monkeypatch.setattr(command, "sweep", lambda *arguments: started.append(arguments[0]) or [])
+    with pytest.raises(VkdError, match="1 runs failed"):
+        cli.sweep([str(ARMS[0])])
+    assert started == [Program([sys.executable, "-m", "gan_vkd"], load_settings)]
 
 
 @pytest.mark.parametrize(
@@ -105,34 +113,34 @@ def test_the_program_is_this_package():
     ],
 )
 def test_a_mistake_anywhere_is_told_before_the_first_run(
-    fake, out, configs, seeds, overrides, fault
+    program, out, configs, seeds, overrides, fault
 ):
     with pytest.raises(SettingsError, match=fault) as caught:
-        sweep(configs, seeds, out, overrides)
+        sweep(program, configs, seeds, out, overrides)
     assert len(str(caught.value).splitlines()) == 1
     assert list(out.iterdir()) == []
 
 
-def test_other_things_that_are_told_first(fake, out, tmp_path):
+def test_other_things_that_are_told_first(program, out, tmp_path):
     with pytest.raises(SettingsError, match="jobs = 0"):
-        sweep(ARMS, [0], out, [], jobs=0)
+        sweep(program, ARMS, [0], out, [], jobs=0)
     Run(out / "quickstart_whitening_seed0").write_settings(
         load_settings(ARMS[0], ["model.ch=4"]).dump()
     )
     with pytest.raises(SettingsError, match="is a run with other settings"):
-        sweep(ARMS, [0], out, [])
+        sweep(program, ARMS, [0], out, [])
     with pytest.raises(VkdError, match="cannot be written"):
-        sweep(ARMS, [0], fake / "out", [])
+        sweep(program, ARMS, [0], Path(__file__) / "out", [])
     assert events(out) == []
 
 
 # runs
 
 
-def test_order_logs_terminal_and_threads(fake, out, capsys, monkeypatch):
+def test_order_logs_terminal_and_threads(program, out, capsys, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
-    folders = sweep(ARMS[:2], [0, 1], out, ["model.ch=4"])
+    folders = sweep(program, ARMS[:2], [0, 1], out, ["model.ch=4"])
     names = [f"quickstart{arm}_seed{seed}" for seed in (0, 1) for arm in ("", "_layernorm")]
     assert folders == [out / name for name in names]
     expected = [[name, what] for name in names for what in ("start", "end")]
@@ -153,23 +161,23 @@ def test_order_logs_terminal_and_threads(fake, out, capsys, monkeypatch):
     assert len(lines) == 4 + 4 + 4
 
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    sweep(ARMS[:2], [0, 1], out, ["model.ch=4"], jobs=4)
+    sweep(program, ARMS[:2], [0, 1], out, ["model.ch=4"], jobs=4)
     log = (out / f"{names[1]}.log").read_text()
     assert log.count("done well") == 2, "appended to"
     assert "threads 5\n" in log, "the user's own number"
 
 
-def test_what_the_runs_say_is_repeated_while_they_go_on(fake, out, capsys, monkeypatch):
-    monkeypatch.setattr(module, "REPORT_EVERY", 0)
-    sweep(ARMS[:1], [0], out, [])
+def test_what_the_runs_say_is_repeated_while_they_go_on(program, out, capsys, monkeypatch):
+    monkeypatch.setattr(local, "REPORT_EVERY", 0)
+    sweep(program, ARMS[:1], [0], out, [])
     assert "quickstart seed 0: half way\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("jobs", [2, 3])
-def test_as_many_at_once_as_asked_and_never_more(fake, out, jobs):
+def test_as_many_at_once_as_asked_and_never_more(program, out, jobs):
     for arm in ARMS:
         (out / f"{arm.stem}_seed0.does").write_text(f"meet {jobs}")
-    sweep(ARMS, [0, 1], out, [], jobs=jobs)
+    sweep(program, ARMS, [0, 1], out, [], jobs=jobs)
     at_once = [0]
     for _, what, _ in events(out):
         at_once.append(at_once[-1] + (1 if what == "start" else -1))
@@ -178,7 +186,7 @@ def test_as_many_at_once_as_asked_and_never_more(fake, out, jobs):
 
 
 def test_a_failing_and_a_killed_run_stop_no_other_and_are_finished_by_the_next_call(
-    fake, out, capfd
+    program, out, capfd
 ):
     (out / "quickstart_seed0.does").write_text("fail")
     (out / "quickstart_layernorm_seed0.does").write_text("wait")
@@ -192,7 +200,7 @@ def test_a_failing_and_a_killed_run_stop_no_other_and_are_finished_by_the_next_c
         "            sys.exit(os.kill(int(pid), signal.SIGKILL))\n"
     )
     with subprocess.Popen([sys.executable, "-S", "-c", killer, str(out / "events")]):
-        folders = sweep(ARMS, [0, 1], out, [], jobs=2)
+        folders = sweep(program, ARMS, [0, 1], out, [], jobs=2)
     assert [folder.name for folder in folders] == [
         "quickstart_whitening_seed0",
         *(f"quickstart{arm}_seed1" for arm in ("", "_layernorm", "_whitening")),
@@ -207,31 +215,31 @@ def test_a_failing_and_a_killed_run_stop_no_other_and_are_finished_by_the_next_c
 
     for file in out.glob("*.does"):
         file.unlink()
-    assert len(sweep(ARMS, [0, 1], out, [], jobs=3)) == 6
+    assert len(sweep(program, ARMS, [0, 1], out, [], jobs=3)) == 6
 
 
-def test_a_program_that_cannot_be_started_leaves_no_process_behind(fake, out, monkeypatch):
+def test_a_program_that_cannot_be_started_leaves_no_process_behind(program, out, monkeypatch):
     (out / "quickstart_seed0.does").write_text("wait")
     (out / "quickstart_layernorm_seed0.log").mkdir()
     with pytest.raises(VkdError, match=r"layernorm_seed0\.log: the run cannot be started"):
-        sweep(ARMS, [0], out, [], jobs=2)
+        sweep(program, ARMS, [0], out, [], jobs=2)
     for _, what, pid in events(out):
         assert what in ("start", "SIGTERM", "end")
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
 
 
-def test_the_time_left_is_that_of_the_runs_to_come(fake, out, capsys, monkeypatch):
+def test_the_time_left_is_that_of_the_runs_to_come(program, out, capsys, monkeypatch):
     def ended(waiting, jobs, *_):
         while waiting:
             yield waiting.pop(0), 0, 3600.0
 
-    monkeypatch.setattr(module, "_ended", ended)
-    sweep(ARMS[:1], list(range(4)), out, [])
+    monkeypatch.setattr(local, "_ended", ended)
+    sweep(program, ARMS[:1], list(range(4)), out, [])
     lines = capsys.readouterr().out.splitlines()
     lefts = [line.partition("; about ")[2] for line in lines[:4]]
     assert lefts == ["3h00m left", "2h00m left", "1h00m left", ""]
-    sweep(ARMS[:1], list(range(4)), out, [], jobs=2)
+    sweep(program, ARMS[:1], list(range(4)), out, [], jobs=2)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1/4 quickstart seed 0 finished in 1h00m; about 1h15m left"
 
@@ -239,21 +247,23 @@ def test_the_time_left_is_that_of_the_runs_to_come(fake, out, capsys, monkeypatc
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "7s"), (59.6, "1m00s"), (200, "3m20s"),
                                                (3599.9, "1h00m"), (3725, "1h02m")])  # fmt: skip
 def test_durations(seconds, text):
-    assert module._duration(seconds) == text
+    assert local._duration(seconds) == text
 
 
 # signals
 
 
 @pytest.fixture
-def started(fake, out):
+def started(program, out):
     """A sweep in a process group of its own, as a terminal starts it; killed after the test."""
     code = (
-        "import signal\nfrom pathlib import Path\nfrom gan_vkd import cli, sweep\n"
+        "import signal\nfrom pathlib import Path\nfrom gan_vkd import cli\n"
+        "from gan_vkd.game.settings import load_settings\n"
+        "from gan_vkd.sweep.local import sweep\nfrom gan_vkd.sweep.plan import Program\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # whatever the tests run under
-        f"sweep.GANS = sweep.GANS._replace(command={module.GANS.command})\n"
-        f"cli.app = lambda: sweep.sweep([Path(p) for p in {[str(a) for a in ARMS]}], [0, 1], "
-        f"Path({str(out)!r}), [], 2)\n"
+        f"program = Program({program.command}, load_settings)\n"
+        f"arms = [Path(arm) for arm in {[str(arm) for arm in ARMS]}]\n"
+        f"cli.app = lambda: sweep(program, arms, [0, 1], Path({str(out)!r}), [], 2)\n"
         "cli.main()\n"
     )
     process = subprocess.Popen(
@@ -279,7 +289,7 @@ def started(fake, out):
     [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGTERM")],
 )
 def test_a_signal_is_handed_on_once_and_nothing_more_is_started(
-    fake, out, request, number, forwarded
+    program, out, request, number, forwarded
 ):
     for arm in ("", "_layernorm"):
         (out / f"quickstart{arm}_seed0.does").write_text("wait")
@@ -297,7 +307,7 @@ def test_a_signal_is_handed_on_once_and_nothing_more_is_started(
     assert all(": not started; " in line for line in summary[2:])
 
 
-def test_the_second_sigint_kills(fake, out, request):
+def test_the_second_sigint_kills(program, out, request):
     for arm in ("", "_layernorm"):
         (out / f"quickstart{arm}_seed0.does").write_text("stubborn")
     process = request.getfixturevalue("started")
@@ -313,10 +323,10 @@ def test_the_second_sigint_kills(fake, out, request):
     assert "stopped (SIGKILL)" in printed
 
 
-def test_the_handlers_are_put_back(fake, out):
+def test_the_handlers_are_put_back(program, out):
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in handled]
-    sweep(ARMS[:1], [0], out, [])
+    sweep(program, ARMS[:1], [0], out, [])
     assert [signal.getsignal(number) for number in handled] == before
     assert issubclass(Stopped, VkdError)
 
@@ -331,8 +341,9 @@ def test_two_arms_are_trained_then_skipped(classifier, out, capsys):
         "train.d_steps=1", "train.iterations=2", "evaluate.every=2", "evaluate.num_samples=20",
         "device=cpu",
     ]  # fmt: skip
+    program = Program([sys.executable, "-m", "gan_vkd"], load_settings)
     arms = [ARMS[0], ARMS[2]]
-    folders = sweep(arms, [0], out, overrides, jobs=2)
+    folders = sweep(program, arms, [0], out, overrides, jobs=2)
     assert folders == [out / "quickstart_seed0", out / "quickstart_whitening_seed0"], (
         capsys.readouterr().out
     )
@@ -341,7 +352,9 @@ def test_two_arms_are_trained_then_skipped(classifier, out, capsys):
         assert records[-1]["iteration"] == 2
     assert capsys.readouterr().out.count("finished, ") == 2, "the last line of each"
     logs = [file.read_text() for file in sorted(out.glob("*.log"))]
-    assert sweep(arms, [0], out, overrides) == folders
+    assert sweep(program, arms, [0], out, overrides) == folders
     assert [file.read_text() for file in sorted(out.glob("*.log"))] == logs, "nothing was started"
     assert "\n2/2 finished already\n" in capsys.readouterr().out
-    assert not any(job.finished for job in plan(arms, [0], out, [*overrides, "train.iterations=3"]))
+    assert not any(
+        job.finished for job in plan(program, arms, [0], out, [*overrides, "train.iterations=3"])
+    )

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gan_vkd.checkpoint import load_state
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.teach import TeachSettings, teach
+from gan_vkd.runtime.checkpoint import load_state
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.teachers.teach import TeachSettings, teach
 
 TEACH = {"data": {"source": "digits", "flip": False}, "depth": 8, "iterations": 2}
 

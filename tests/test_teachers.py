@@ -12,16 +12,18 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from gan_vkd.checkpoint import save_state
-from gan_vkd.config import DataSettings, LayerSettings, NetworkSettings, load_settings
-from gan_vkd.data import load_heldout_set, load_training_set, to_network
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.gan import GAN
-from gan_vkd.models.cifar_resnet import CifarResNet
+from gan_vkd.data.sets import load_heldout_set, load_training_set, to_network
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.game.gan import GAN
+from gan_vkd.game.settings import load_settings
+from gan_vkd.networks.cifar_resnet import CifarResNet
+from gan_vkd.networks.weights import load_foreign
 from gan_vkd.run import Run
-from gan_vkd.teach import MEAN, STD, TeachSettings, measure_accuracy, teach
-from gan_vkd.teachers import load_recogniser, load_teacher
-from gan_vkd.weights import load_foreign
+from gan_vkd.runtime.checkpoint import save_state
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.teachers.frozen import load_recogniser, load_teacher
+from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
+from gan_vkd.teachers.teach import MEAN, STD, TeachSettings, measure_accuracy, teach
 from tests.real_data import SHARED, needs_shared
 
 RESNET = SHARED / "weights" / "cifar_resnet"

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan_vkd.config import TextSettings
 from gan_vkd.distill import Teacher
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.text import class_embeddings
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.teachers.settings import TextSettings
+from gan_vkd.teachers.text import class_embeddings
 
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
 

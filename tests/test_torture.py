@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_vkd.checkpoint import load_state
 from gan_vkd.run import Run
+from gan_vkd.runtime.checkpoint import load_state
 from tests.torture import torture, write_settings
 
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd import gan as gan_module
-from gan_vkd import stopping, training
-from gan_vkd.checkpoint import load_state, save_state
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.gan import GAN
-from gan_vkd.loop import Meter
+from gan_vkd import training
+from gan_vkd.game import gan as gan_module
+from gan_vkd.game.gan import GAN
 from gan_vkd.run import Run
-from gan_vkd.stopping import Stopped
+from gan_vkd.runtime import stopping
+from gan_vkd.runtime.checkpoint import load_state, save_state
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.loop import Meter
+from gan_vkd.runtime.stopping import Stopped
 from gan_vkd.training import train
 from tests.conftest import MakeSettings, small_disk
 from tests.states import assert_identical, flat
@@ -477,7 +478,7 @@ def test_a_layer_that_cannot_be_read_is_one_line_before_the_run_begins(
 def test_class_labels_are_asked_for_only_where_there_are_classes(
     small: MakeSettings, tmp_path: Path
 ) -> None:
-    from gan_vkd.pictures import save_png
+    from gan_vkd.report.pictures import save_png
 
     for i in range(20):
         save_png(torch.randint(256, (3, 32, 32), dtype=torch.uint8), tmp_path / "flat" / f"{i}.png")

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import torch
 
-from gan_vkd.checkpoint import load_state
-from gan_vkd.config import DataSettings, load_settings
-from gan_vkd.errors import VkdError
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.game.settings import load_settings
 from gan_vkd.run import Run
-from gan_vkd.teach import TeachSettings, teach
+from gan_vkd.runtime.checkpoint import load_state
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.teachers.teach import TeachSettings, teach
 from tests.states import differences
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart_whitening.yaml"

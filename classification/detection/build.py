@@ -10,8 +10,8 @@ from torch import Tensor
 from classification.detection.config import DetectorSettings
 from classification.detection.published import body_from_swin, from_published
 from classification.detection.vidt import ViDT
-from gan_vkd.errors import VkdError, one_line
-from gan_vkd.weights import fill, load_foreign, unwrapped
+from gan_vkd.networks.weights import fill, load_foreign, unwrapped
+from gan_vkd.runtime.errors import VkdError, one_line
 
 # timm's names of the bodies trained on ImageNet (base: on its 22,000 classes, as published)
 TIMM = {

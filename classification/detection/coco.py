@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from classification.detection.config import CocoSettings
-from gan_vkd.checkpoint import digest
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.images import BadImage, FolderSource, open_rgb
+from gan_vkd.data.images import BadImage, FolderSource, open_rgb
+from gan_vkd.runtime.checkpoint import digest
+from gan_vkd.runtime.errors import SettingsError, VkdError
 
 MOST_CATEGORIES = 10_000  # a detector has a class for each number up to the largest
 MOST_EXACT = 2**53  # whole numbers that float64 tells apart, in which pycocotools has them

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from classification.config import EpochRunSettings, EpochSettings, Triple
-from gan_vkd.config import Above0, Fraction, Positive, Seed, Weight
-from gan_vkd.settings_file import Section, load_as
+from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
+from gan_vkd.runtime.settings_file import Section, load_as
 
 SizeName = Literal["nano", "tiny", "small", "base"]
 

@@ -8,7 +8,7 @@ from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal
 from classification.detection.config import CriterionSettings
 from classification.detection.matching import Targets, match
 from classification.detection.vidt import Outputs
-from gan_vkd import ranks
+from gan_vkd.runtime import ranks
 
 
 def set_losses(said: Outputs, targets: Targets, settings: CriterionSettings) -> dict[str, Tensor]:

@@ -13,10 +13,10 @@ from classification.detection.matching import Targets
 from classification.detection.views import require_thickness, training_view, whole_view, with_boxes
 from classification.items import Faults, sow
 from classification.order import BatchesFrom, Order, share_of_a_rank
-from gan_vkd import ranks
-from gan_vkd.errors import VkdError
-from gan_vkd.images import BadImage
-from gan_vkd.stopping import outlive
+from gan_vkd.data.images import BadImage
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.stopping import outlive
 
 
 class Example(NamedTuple):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from classification.detection.config import DistillationSettings
 from classification.detection.vidt import Tokens
-from gan_vkd import ranks
 from gan_vkd.distill import make_projection
 from gan_vkd.distill.precision import at_least_float32
+from gan_vkd.runtime import ranks
 
 SCALES = 4
 

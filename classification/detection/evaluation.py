@@ -15,10 +15,10 @@ from classification.detection.config import DetectionSettings
 from classification.detection.data import heldout_batches
 from classification.detection.run import read_detector
 from classification.detection.vidt import Outputs, ViDT
-from gan_vkd import ranks
-from gan_vkd.devices import pick_device
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.folder import RunFolder
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.folder import RunFolder
 
 PER_IMAGE = 100  # detections, as COCO counts
 MEASURES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")

@@ -12,7 +12,7 @@ from classification.detection.data import Batch
 from classification.detection.distillation import DISTILLATIONS
 from classification.detection.vidt import ViDT
 from classification.update import Updates
-from gan_vkd.devices import autocast
+from gan_vkd.runtime.devices import autocast
 
 
 class Learner(Updates[Batch, Batch]):
@@ -79,7 +79,7 @@ class Learner(Updates[Batch, Batch]):
         terms = self.distill(said.tokens, taught.tokens)
         return losses | {name: settings.distill.weight * x for name, x in terms.items()}
 
-    # what a run's loop needs (gan_vkd.progress.Trained)
+    # what a run's loop needs (gan_vkd.runtime.progress.Trained)
 
     def shared(self) -> dict[str, Tensor]:
         return dict(self.detector.state_dict())

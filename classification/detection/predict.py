@@ -14,10 +14,10 @@ from classification.detection.evaluation import best
 from classification.detection.run import read_detector
 from classification.detection.vidt import ViDT
 from classification.detection.views import require_thickness, whole_view
-from gan_vkd.checkpoint import write_atomically
-from gan_vkd.devices import pick_device
-from gan_vkd.errors import VkdError
-from gan_vkd.images import BadImage, is_image, open_rgb
+from gan_vkd.data.images import BadImage, is_image, open_rgb
+from gan_vkd.runtime.checkpoint import write_atomically
+from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.errors import VkdError
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 

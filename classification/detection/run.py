@@ -7,10 +7,10 @@ from classification.detection.build import make_detector
 from classification.detection.config import DetectionSettings, DetectorSettings, load_settings
 from classification.detection.published import to_published
 from classification.detection.vidt import ViDT
-from gan_vkd.checkpoint import load_weights, save_weights
-from gan_vkd.errors import SettingsError, VkdError, one_line
-from gan_vkd.folder import RunFolder
-from gan_vkd.weights import save_pth
+from gan_vkd.networks.weights import save_pth
+from gan_vkd.runtime.checkpoint import load_weights, save_weights
+from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.folder import RunFolder
 
 
 class Run(RunFolder):

@@ -13,13 +13,13 @@ from classification.detection.data import Feed
 from classification.detection.evaluation import measure, require_pycocotools
 from classification.detection.learner import Learner
 from classification.detection.run import Run
-from gan_vkd import ranks
-from gan_vkd.devices import pick_device
-from gan_vkd.errors import SettingsError
-from gan_vkd.loop import Loop
-from gan_vkd.progress import begin
-from gan_vkd.session import hold
-from gan_vkd.stopping import Stop
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.loop import Loop
+from gan_vkd.runtime.progress import begin
+from gan_vkd.runtime.session import hold
+from gan_vkd.runtime.stopping import Stop
 
 
 def train(

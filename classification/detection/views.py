@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from classification.detection.coco import Objects
 from classification.detection.config import BoxAugmentSettings, CocoSettings
-from gan_vkd.images import BadImage
+from gan_vkd.data.images import BadImage
 
 GRID = 16  # pixels; sides are cut to multiples of it, as in ViDT's released code
 

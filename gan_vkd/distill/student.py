@@ -20,9 +20,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gan_vkd.distill.across import mean_over_ranks
 from gan_vkd.distill.head import Head
 from gan_vkd.distill.precision import Precise, at_least_float32, without_autocast
+from gan_vkd.runtime.across import mean_over_ranks
 
 MOMENTUM = 0.1  # of the running statistics, as in batch norm
 EPS = 1e-5

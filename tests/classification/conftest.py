@@ -10,7 +10,7 @@ from classification.config import ClassifierSettings, load_settings
 from classification.data import Feed, load_training_images
 from classification.learner import Learner
 from classification.students import build_student
-from gan_vkd.teachers import load_recogniser
+from gan_vkd.teachers.frozen import load_recogniser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MakeStudent = Callable[..., ClassifierSettings]

@@ -10,7 +10,7 @@ from classification.cli import main
 from classification.compare import compare
 from classification.run import Run
 from classification.training import train
-from gan_vkd.errors import VkdError
+from gan_vkd.runtime.errors import VkdError
 from tests.classification.conftest import MakeStudent
 from tests.conftest import until
 

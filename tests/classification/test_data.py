@@ -20,7 +20,7 @@ from classification.data import (
 from classification.evaluation import evaluate_run
 from classification.run import Run, read_student
 from classification.training import train
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 
 _READ = module._read

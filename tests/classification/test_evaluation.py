@@ -15,8 +15,8 @@ from classification.evaluation import evaluate_run, measure
 from classification.run import Run, read_student
 from classification.students import build_student
 from classification.training import train
-from gan_vkd import ranks
-from gan_vkd.errors import SettingsError
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import SettingsError
 from tests.classification.conftest import MakeStudent
 from tests.processes import on_ranks
 

@@ -13,7 +13,7 @@ from classification.exchange import export_student
 from classification.run import Run, read_student
 from classification.students import build_student
 from classification.training import train
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 
 ROOT = Path(__file__).resolve().parents[2]

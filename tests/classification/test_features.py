@@ -19,7 +19,7 @@ from classification.features import (
 )
 from classification.students import Student, build_student
 from classification.training import train
-from gan_vkd.errors import SettingsError
+from gan_vkd.runtime.errors import SettingsError
 from tests.classification.conftest import MakeStudent
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}

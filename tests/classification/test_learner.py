@@ -16,7 +16,7 @@ from classification.data import Batch
 from classification.learner import make_mix
 from classification.run import Run
 from classification.schedule import Rate
-from gan_vkd.progress import Progress, restore, save
+from gan_vkd.runtime.progress import Progress, restore, save
 from tests.classification.conftest import MakeStudent, learner_of
 from tests.processes import on_ranks
 from tests.states import flat

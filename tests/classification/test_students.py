@@ -8,7 +8,7 @@ import torch
 
 from classification.config import StudentSettings
 from classification.students import build_student
-from gan_vkd.errors import SettingsError
+from gan_vkd.runtime.errors import SettingsError
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 

@@ -10,7 +10,7 @@ from classification.evaluation import measure
 from classification.learner import Learner
 from classification.run import Run, read_student
 from classification.training import train
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 from tests.states import assert_identical
 

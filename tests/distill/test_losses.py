@@ -6,9 +6,9 @@ import scipy.spatial
 import torch
 import torch.nn.functional as F
 
-from gan_vkd.config import DistillSettings
 from gan_vkd.distill import METHODS, NORMALIZATIONS, PROJECTIONS, LayerPairs, VkDLoss
 from gan_vkd.distill.losses import DISTANCES
+from gan_vkd.game.settings import DistillSettings
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)

@@ -6,7 +6,7 @@ Covariances are (G, d, d) and their eigenvalues (G, d), of G groups of dimension
 import torch
 from torch import Tensor
 
-from gan_vkd.distill.across import sum_over_ranks
+from gan_vkd.runtime.across import sum_over_ranks
 
 
 def effective_rank(values: Tensor) -> Tensor:

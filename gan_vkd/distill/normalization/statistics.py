@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from gan_vkd.distill.across import sum_over_ranks
 from gan_vkd.distill.normalization.interface import Normalization
+from gan_vkd.runtime.across import sum_over_ranks
 
 
 class Moments(NamedTuple):

@@ -11,7 +11,7 @@ from classification.detection.config import DetectorSettings
 from classification.detection.published import to_published
 from classification.detection.run import Run
 from classification.detection.vidt import ViDT
-from gan_vkd.errors import VkdError
+from gan_vkd.runtime.errors import VkdError
 
 SMALL = {"size": "nano", "queries": 6, "width": 32, "layers": 2, "hidden": 32}
 

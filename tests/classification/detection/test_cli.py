@@ -9,7 +9,7 @@ import pytest
 
 from classification.detection.compare import compare
 from classification.detection.run import Run
-from gan_vkd.errors import VkdError
+from gan_vkd.runtime.errors import VkdError
 from tests.classification.detection.conftest import MakeDetection
 
 ROOT = Path(__file__).resolve().parents[3]

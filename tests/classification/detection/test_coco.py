@@ -13,8 +13,8 @@ from classification.detection.coco import Coco, Objects
 from classification.detection.config import BoxAugmentSettings, CocoSettings
 from classification.detection.data import Feed, together
 from classification.detection.views import CropWithin, training_view, whole_view, with_boxes
-from gan_vkd.errors import SettingsError, VkdError
-from gan_vkd.images import BadImage
+from gan_vkd.data.images import BadImage
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.detection.conftest import MakeDetection, write_coco
 from tests.real_data import SHARED, needs_shared
 

@@ -14,7 +14,7 @@ from classification.detection.evaluation import average_precision, best, measure
 from classification.detection.run import read_detector
 from classification.detection.training import train
 from classification.detection.vidt import Outputs, Tokens
-from gan_vkd.errors import VkdError
+from gan_vkd.runtime.errors import VkdError
 from tests.classification.detection.conftest import MakeDetection, write_coco
 from tests.real_data import SHARED, needs_shared
 

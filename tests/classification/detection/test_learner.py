@@ -11,7 +11,7 @@ from classification.detection.config import DetectionSettings
 from classification.detection.criterion import set_losses
 from classification.detection.data import Feed
 from classification.detection.learner import Learner
-from gan_vkd import devices
+from gan_vkd.runtime import devices
 from tests.classification.detection.conftest import MakeDetection
 
 

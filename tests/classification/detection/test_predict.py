@@ -10,7 +10,7 @@ from PIL import Image
 from classification.detection.predict import predict
 from classification.detection.run import export_detector
 from classification.detection.training import train
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.detection.conftest import MakeDetection
 
 

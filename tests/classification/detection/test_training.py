@@ -8,7 +8,7 @@ import pytest
 from classification.detection.learner import Learner
 from classification.detection.run import Run, read_detector
 from classification.detection.training import train
-from gan_vkd.errors import SettingsError, VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.detection.conftest import MakeDetection, write_coco
 from tests.states import assert_identical
 

@@ -1,0 +1,70 @@
+"""DiffAugment (Zhao et al., NeurIPS 2020): one differentiable augmentation for real and fake."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_vkd.runtime.ranks import own_rows
+
+
+def color(x: Tensor) -> Tensor:
+    """Brightness in +-0.5, saturation in [0, 2], contrast in [0.5, 1.5], each drawn a sample."""
+    drawn = own_rows(lambda n: torch.rand(n, 3, 1, 1, 1, device=x.device), len(x))
+    brightness, saturation, contrast = drawn.unbind(1)
+    x = x + (brightness - 0.5)
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * (saturation * 2)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return mean + (x - mean) * (contrast + 0.5)
+
+
+def translation(x: Tensor, ratio: float = 0.125) -> Tensor:
+    """A shift of up to `ratio` of the size in both directions, zeros beyond the border."""
+    b, _, h, w = x.shape
+    ph, pw = round(h * ratio), round(w * ratio)
+    rows = _shifted(h, ph, b, x.device)
+    cols = _shifted(w, pw, b, x.device)
+    batch = torch.arange(b, device=x.device)[:, None, None]
+    padded = F.pad(x, (pw, pw, ph, ph)).permute(0, 2, 3, 1)
+    return padded[batch, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _shifted(length: int, pad: int, batch: int, device: torch.device) -> Tensor:
+    """Indices (batch, length) into a line padded by `pad` on both sides, at a random shift."""
+    shift = own_rows(lambda n: torch.randint(0, 2 * pad + 1, (n, 1), device=device), batch)
+    return torch.arange(length, device=device) + shift
+
+
+def cutout(x: Tensor, ratio: float = 0.5) -> Tensor:
+    """Zeros a square of `ratio` of the size, centred anywhere in the image."""
+    inside = _covered(x.shape[2], ratio, x)[:, :, None] & _covered(x.shape[3], ratio, x)[:, None, :]
+    return x.masked_fill(inside[:, None], 0.0)
+
+
+def _covered(length: int, ratio: float, x: Tensor) -> Tensor:
+    """(batch, length), true within a segment of ratio * length centred on a pixel (or an edge)."""
+    size = round(length * ratio)
+    end = length + (1 - size % 2)
+    centre = own_rows(lambda n: torch.randint(0, end, (n, 1), device=x.device), len(x))
+    offset = torch.arange(length, device=x.device) - centre + size // 2
+    return (offset >= 0) & (offset < size)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "color": color,
+    "translation": translation,
+    "cutout": cutout,
+}
+
+
+def augment(images: Tensor, policy: Sequence[str]) -> Tensor:
+    """Applies the named augmentations in order to images (B, C, H, W) in [-1, 1].
+
+    Every sample draws its own parameters from torch's global generator. An empty policy is the
+    identity.
+    """
+    for name in policy:
+        images = AUGMENTATIONS[name](images)
+    return images

@@ -1,0 +1,199 @@
+"""The network that samples are judged by: its weights, its input, the name of its distances.
+
+The distances are called FID and KID on Inception's features alone, with clean-fid's mode where it
+is not "clean". On any other network's features the same Frechet and kernel distances are computed
+by the same code of clean-fid, and are called FD(network) and KD(network), or FD(network@size) where
+its input has another size than the network's own.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cleanfid import fid as cleanfid
+from cleanfid.downloads_helper import inception_url
+from cleanfid.inception_torchscript import InceptionV3W
+from cleanfid.resize import build_resizer
+from torch import Tensor
+
+from gan_vkd.data.sets import ImageSet
+from gan_vkd.distill import Teacher
+from gan_vkd.evaluation.settings import INCEPTION
+from gan_vkd.runtime.checkpoint import digest
+from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.teachers.features import compute_once, teacher_facts
+from gan_vkd.teachers.frozen import load_teacher
+from gan_vkd.teachers.settings import NetworkSettings
+
+INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A feature network in clean-fid's convention: (B, 3, H, W) in [0, 255] -> (B, d).
+
+    resize: maps one (H, W, 3) array to the network's input; None: images go in as they are.
+    classify: features (N, d) to class probabilities (N, C), where the Inception score is to be had.
+    facts, weights: what its features depend on, the key under which they are kept.
+    """
+
+    name: str
+    model: Callable[[Tensor], Tensor]
+    device: str
+    resize: Callable[[np.ndarray], np.ndarray] | None
+    facts: dict[str, Any]
+    weights: dict[str, Tensor]
+    classify: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """The first digits of a digest of its weights and of how it is read."""
+        state = {name: value.detach().cpu() for name, value in self.weights.items()}
+        return digest(json.dumps(self.facts, sort_keys=True), state)[:12]
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Its name and identity, and the names of its distances."""
+        return {
+            "name": self.name,
+            "identity": self.identity,
+            "frechet": self.frechet_name,
+            "kernel": self.kernel_name,
+        }
+
+    @property
+    def frechet_name(self) -> str:
+        return self._called("FID", "FD")
+
+    @property
+    def kernel_name(self) -> str:
+        return self._called("KID", "KD")
+
+    def _called(self, on_inception: str, elsewhere: str) -> str:
+        mode = INCEPTION.get(self.name)
+        if mode is None:
+            return f"{elsewhere}({self.name})"
+        return on_inception if mode == "clean" else f"{on_inception}({mode})"
+
+    def features(self, images: Tensor, batch_size: int) -> np.ndarray:
+        """uint8 images (N, 3, H, W) -> (N, d), as clean-fid computes them from lossless files."""
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            parts = iter(images.cpu().split(batch_size))
+            ahead = [pool.map(self._resized, part) for part in islice(parts, 2)]
+            batches = []
+            while ahead:
+                batch = torch.stack(list(ahead.pop(0)))
+                ahead += [pool.map(self._resized, part) for part in islice(parts, 1)]
+                batches.append(cleanfid.get_batch_features(batch, self.model, self.device))
+        return np.concatenate(batches)
+
+    def _resized(self, image: Tensor) -> Tensor:
+        if self.resize is None:
+            return image.float()
+        resized = self.resize(image.permute(1, 2, 0).numpy())
+        return torch.from_numpy(resized).permute(2, 0, 1).float()
+
+    def features_once(self, data: ImageSet, batch_size: int, folder: Path | None) -> np.ndarray:
+        """The features of a whole set, from `folder` where they are kept."""
+
+        def facts() -> dict[str, Any]:
+            return {"data": data.fingerprint(), "judge": self.name, **self.facts}
+
+        def compute(rows: Tensor) -> Tensor:
+            return torch.from_numpy(self.features(data.images[rows], batch_size))
+
+        return compute_once(compute, len(data), folder, facts, self.weights).numpy()
+
+
+def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> Extractor:
+    """The evaluation's feature network.
+
+    Raises:
+        VkdError: weights that are not to be had, with what to do.
+    """
+    if settings.name in INCEPTION:
+        mode = INCEPTION[settings.name]
+        inception = _inception(settings.weights, device, resize_inside=mode == "legacy_tensorflow")
+        return Extractor(
+            settings.name,
+            inception,
+            device,
+            build_resizer(mode),
+            {"resize": mode},
+            inception.state_dict(),
+            partial(_classify, inception) if hasattr(inception.base, "output") else None,
+        )
+    teacher = load_teacher(settings, resolution, device)
+
+    def model(images: Tensor) -> Tensor:
+        return teacher(images / 127.5 - 1)
+
+    name = _sized_name(settings, teacher)
+    return Extractor(name, model, device, None, teacher_facts(teacher), teacher.state_dict())
+
+
+def _sized_name(settings: NetworkSettings, teacher: Teacher) -> str:
+    """The network's name, with the size of its input where that is not its own."""
+    own = None
+    if settings.name.startswith("timm/"):
+        from timm.data.config import resolve_model_data_config
+
+        own = resolve_model_data_config(teacher.network)["input_size"][-1]
+    sized = settings.size is not None and settings.size != own
+    return f"{settings.name}@{settings.size}" if sized else settings.name
+
+
+def _inception(weights: str | None, device: str, resize_inside: bool) -> InceptionV3W:
+    """The published file and no other: it is a program (TorchScript), and FID is defined by it."""
+    path = _fetch_inception() if weights is None else Path(weights).expanduser()
+    path = path / INCEPTION_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise VkdError(f"{path}: no such file (Inception's weights)")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise VkdError(f"{path}: cannot be read ({error.strerror})") from None
+    if hashlib.sha256(content).hexdigest() != INCEPTION_SHA256:
+        raise VkdError(
+            f"{path}: damaged, or not the published {INCEPTION_FILE}: its SHA-256 is not "
+            f"{INCEPTION_SHA256}"
+        )
+    with tempfile.TemporaryDirectory() as folder:  # what was checked is what is loaded
+        (Path(folder) / INCEPTION_FILE).write_bytes(content)
+        return InceptionV3W(folder, False, resize_inside).to(device).eval()
+
+
+def _fetch_inception() -> Path:
+    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(
+                inception_url, str(path), hash_prefix=INCEPTION_SHA256, progress=False
+            )
+        except Exception as error:  # urllib, ssl, hash mismatch: all mean no weights
+            reason = one_line(error)
+            raise VkdError(
+                f"Inception's weights could not be fetched from {inception_url} ({reason}); give a "
+                f"local {INCEPTION_FILE} (--inception PATH or evaluate.features.weights), or "
+                "evaluate on another network's features, e.g. evaluate.features.name=cifar_resnet20"
+            ) from None
+    return path
+
+
+@torch.no_grad()
+def _classify(inception: InceptionV3W, features: np.ndarray) -> np.ndarray:
+    """Features (N, 2048) -> Inception's probabilities (N, 1008), by its own last layer."""
+    device = next(inception.parameters()).device
+    logits = inception.base.output(torch.from_numpy(features).float().to(device))
+    return logits.softmax(1).double().cpu().numpy()

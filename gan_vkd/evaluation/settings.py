@@ -1,0 +1,43 @@
+"""The settings of an evaluation."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from gan_vkd.networks.settings import SamplingSettings
+from gan_vkd.runtime.settings import Positive
+from gan_vkd.teachers.settings import NetworkSettings
+
+# Inception by clean-fid's mode, which says how its input is resized: on the outside by Pillow, or
+# by the network itself, as by the TensorFlow code that the published figures were taken with
+INCEPTION = {"inception": "clean", "inception_legacy_tensorflow": "legacy_tensorflow"}
+
+
+class EvaluateSettings(SamplingSettings):
+    every: Positive = 4000
+    features: NetworkSettings = NetworkSettings(name="inception")  # the first judge: picks the best
+    also: list[NetworkSettings] = []  # further judges of the same samples, for distances alone
+    reference: str = "heldout"  # heldout, train, or the path of a folder or zip
+    num_samples: Annotated[int, Field(ge=2)] = 10_000
+
+    @property
+    def judges(self) -> list[NetworkSettings]:
+        return [self.features, *self.also]
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "EvaluateSettings":
+        if self.num_samples % self.inseparable:
+            raise ValueError(
+                f"batch_norm = batch takes whole batches, and num_samples = {self.num_samples} is "
+                f"no multiple of batch_size = {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _inception_as_it_is(self) -> "EvaluateSettings":
+        for judge in self.judges:
+            plain = NetworkSettings(name=judge.name, weights=judge.weights)
+            if judge.name in INCEPTION and judge != plain:
+                key = "features" if judge is self.features else "also"
+                raise ValueError(f"{key}: {judge.name} is read as published, in no other way")
+        return self

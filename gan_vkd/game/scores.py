@@ -1,0 +1,106 @@
+"""What the discriminator says of training, held-out and fake images: overfitting made visible."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_vkd.data.sets import ImageSet, to_network
+from gan_vkd.game.gan import GAN
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.runtime.checkpoint import write_atomically
+
+COUNT = 1000  # images of each kind at most, the same at every call
+BATCH = 100
+
+
+class Scores:
+    """Scores of the same images whenever it is called, in eval mode and without augmentation.
+
+    Args:
+        data: the training set; of each set, the first COUNT images in an order drawn by `seed`.
+        heldout: real images that training never sees, or None. Those of classes that the training
+            set does not have are left out.
+        seed: of the order, the latents and the labels of the fake images.
+    """
+
+    def __init__(self, data: ImageSet, heldout: ImageSet | None, seed: int) -> None:
+        self.seed = seed
+        self.real = {"training": _draw(data, seed)}
+        if heldout is not None:
+            known = _in_classes_of(data, heldout)
+            if len(known):
+                self.real["heldout"] = _draw(known, seed)
+
+    @torch.no_grad()
+    def __call__(self, gan: GAN, generator: Generator) -> dict[str, Tensor]:
+        """Scores (N,) on the CPU by kind: training, heldout (where there is one) and fake.
+
+        Args:
+            gan: whose discriminator is asked.
+            generator: of the fake images, as it is sampled.
+        """
+        training = self.real["training"]
+        source = torch.Generator().manual_seed(self.seed)
+        latents = torch.randn(len(training), generator.z_dim, generator=source)
+        gan.discriminator.eval()
+        scores = {
+            kind: [
+                gan.discriminator(to_network(x.to(gan.device)), y.to(gan.device))
+                for x, y in zip(images.images.split(BATCH), images.labels.split(BATCH), strict=True)
+            ]
+            for kind, images in self.real.items()
+        }
+        batches = zip(latents.split(BATCH), training.labels.split(BATCH), strict=True)
+        scores["fake"] = [
+            gan.discriminator(generator(z.to(gan.device), y.to(gan.device)), y.to(gan.device))
+            for z, y in batches
+        ]
+        gan.discriminator.train()
+        return {kind: torch.cat(parts).float().cpu() for kind, parts in scores.items()}
+
+
+def summary(scores: dict[str, Tensor]) -> dict[str, float]:
+    """Mean score by kind, and the overfitting r_v = (train - heldout) / (train - fake).
+
+    r_v is 0 without overfitting and 1 where held-out images are taken for fake ones (Karras et al.,
+    NeurIPS 2020, equation 1).
+    """
+    means = {f"score_{kind}": float(values.mean()) for kind, values in scores.items()}
+    if "heldout" in scores:
+        gap = means["score_training"] - means["score_fake"]
+        if gap:
+            means["r_v"] = (means["score_training"] - means["score_heldout"]) / gap
+    return means
+
+
+def save_histogram(scores: dict[str, Tensor], path: Path) -> None:
+    """The distributions of the scores over one another, as a PNG."""
+    from matplotlib.figure import Figure
+
+    edges = np.histogram_bin_edges(torch.cat(list(scores.values())).double().numpy(), bins=60)
+    figure = Figure(figsize=(5, 3), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for kind, values in scores.items():
+        axes.hist(values.numpy(), edges.tolist(), histtype="step", density=True, label=kind)
+    axes.set(xlabel="score of the discriminator", ylabel="density")
+    axes.legend()
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _draw(data: ImageSet, seed: int) -> ImageSet:
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return data.subset(order[:COUNT].tolist())
+
+
+def _in_classes_of(data: ImageSet, heldout: ImageSet) -> ImageSet:
+    """The held-out images with the labels that the training set has for their classes."""
+    if len(data.classes) < 2:
+        return ImageSet(heldout.images, heldout.labels * 0, data.classes, heldout.names)
+    index = {name: i for i, name in enumerate(data.classes)}
+    names = [heldout.classes[label] for label in heldout.labels.tolist()]
+    kept = [i for i, name in enumerate(names) if name in index]
+    chosen = heldout.subset(kept)
+    labels = torch.tensor([index[names[i]] for i in kept], dtype=torch.int64)
+    return ImageSet(chosen.images, labels, data.classes, chosen.names)

@@ -1,0 +1,180 @@
+"""The settings of a GAN's run: its distillation, regularisers, optimisers, and all together."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.distill.settings import Method, MethodSettings
+from gan_vkd.evaluation.settings import EvaluateSettings
+from gan_vkd.networks.settings import ModelSettings
+from gan_vkd.runtime.settings import (
+    Above0,
+    Beta,
+    Fraction,
+    LoopSettings,
+    Positive,
+    RunSettings,
+    Weight,
+    number_or,
+)
+from gan_vkd.runtime.settings_file import Section, load_as
+from gan_vkd.teachers.settings import LayerSettings, NetworkSettings, TextSettings
+
+AutoWeight = Annotated[
+    float | Literal["auto"],
+    number_or("auto", number="a number above 0", fits=lambda x: 0 < x < float("inf")),
+]
+
+
+class PairSettings(Section):
+    """A layer of the discriminator and the layer of the teacher that it is to match."""
+
+    student: LayerSettings = LayerSettings()  # null layer: what the score is taken from
+    teacher: LayerSettings | None = None  # null: as distill.teacher says
+    weight: Above0 = 1.0
+
+    @property
+    def at_the_score(self) -> bool:
+        """Whether the student's features are those that the score is taken from."""
+        return self.student.layer in (None, "pool")
+
+
+class StudentSettings(Section):
+    """What of the discriminator's pooled features is distilled (gan_vkd/distill/student.py)."""
+
+    feature: Literal["pooled", "mean", "head", "plain_head"] = "pooled"
+    scaling: Literal["none", "batch", "learnt"] = "none"
+
+
+class DistillSettings(MethodSettings):
+    teacher: NetworkSettings
+    method: Literal[Method, "kd_dlgm"] = "vkd"  # type: ignore[assignment]
+    pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
+    text: TextSettings | None = None  # null: the rows of the teacher's classifier
+    student: StudentSettings = StudentSettings()
+    spectral_head: bool = True  # KD-DLGM's head is spectrally normalised, as released
+    aggregated: Weight = 0.0  # of KD-DLGM's aggregated term beside another method; 10 as published
+    weight: AutoWeight = 10.0  # auto: as gradient_ratio says
+    gradient_ratio: Above0 = 1.0  # of the distillation's to the game's, at the pooled features
+    images: Literal["both", "real", "fake"] = "both"
+    view: Literal["augmented", "clean"] = "augmented"
+    statistics: Literal["running", "batch", "training_set"] = "running"  # type: ignore[assignment]
+
+    @property
+    def idle(self) -> dict[str, str]:
+        idle = super().idle | self._unless("method", "kd_dlgm", "text", "spectral_head")
+        idle |= self._unless("weight", "auto", "gradient_ratio")
+        if self.method == "kd_dlgm":
+            idle["aggregated"] = "belongs to other methods: it is a part of kd_dlgm"
+            idle["student"] = "belongs to other methods: kd_dlgm has a head of its own"
+        return idle
+
+    def options(self) -> dict[str, Any]:
+        if self.method == "kd_dlgm":
+            return {"spectral": self.spectral_head}
+        return super().options()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DistillSettings":
+        if self.method == "kd_dlgm" and self.images != "both":
+            raise ValueError("kd_dlgm compares real with fake images: set images = both")
+        if self.aggregated and self.images != "both":
+            raise ValueError("aggregated compares real with fake images: set images = both")
+        if self.score_pair is None and (self.weight == "auto" or self.aggregated):
+            raise ValueError(
+                "weight = auto and aggregated need a pair that reads the discriminator where its "
+                "score is taken"
+            )
+        return self
+
+    @property
+    def score_pair(self) -> int | None:
+        """The place of the first pair that reads the features which the score is taken from."""
+        return next((i for i, pair in enumerate(self.pairs) if pair.at_the_score), None)
+
+    @property
+    def needs_bank(self) -> bool:
+        """Whether the teacher's features of all clean real images are asked for."""
+        looked_up = self.view == "clean" and self.images != "fake"
+        return looked_up or (self.statistics == "training_set" and not self.needs_views)
+
+    @property
+    def needs_views(self) -> bool:
+        """Whether its features of two augmented views of them are."""
+        return self.whitening.directions == "agreement"
+
+
+class RegularizeSettings(Section):
+    """Weights of the discriminator's regularisers (game/regularization.py); 0 is without."""
+
+    lecam: Weight = 0.0
+    lecam_start: Annotated[int, Field(ge=0)] = 1000  # in iterations
+    consistency: Weight = 0.0
+    consistency_images: Literal["real", "both"] = "both"  # CR or balanced CR
+    r1: Weight = 0.0
+    r1_every: Positive = 16  # updates of the discriminator
+
+
+class TrainSettings(LoopSettings):
+    iterations: Positive = 125_000  # of d_steps discriminator updates and one of the generator
+    batch_size: Positive = 50
+    d_steps: Positive = 4
+    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and linear layers
+    g_lr: Above0 = 2e-4
+    d_lr: Above0 = 2e-4
+    betas: tuple[Beta, Beta] = (0.0, 0.999)
+    ema_decay: Fraction = 0.9999
+    ema_start: Annotated[int, Field(ge=0)] = 1000
+    sample_every: Positive = 1000
+
+
+class Settings(RunSettings):
+    """Everything a GAN's run depends on."""
+
+    cache: str | None = None  # a folder for features of real images, computed once
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    augment: list[Literal["color", "translation", "cutout"]] = ["translation", "cutout"]
+    distill: DistillSettings | None = None
+    regularize: RegularizeSettings = RegularizeSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    may_change: ClassVar[tuple[str, ...]] = (
+        *RunSettings.may_change, "train.iterations", "train.sample_every", "data.root",
+        "data.download", "cache",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "Settings":
+        if self.distill is not None and self.distill.needs_views and not self.augment:
+            raise ValueError(
+                "distill.whitening.directions = agreement compares augmented views: set augment"
+            )
+        return self
+
+    @property
+    def total(self) -> int:
+        return self.train.iterations
+
+    @property
+    def length(self) -> str:
+        return f"{self.train.iterations} iterations"
+
+    @property
+    def relief(self) -> str:
+        return (
+            f"ch {self.model.ch}, batch {self.train.batch_size}: set a smaller train.batch_size "
+            "or model.ch, or share the batch by more ranks"
+        )
+
+    @property
+    def cache_folder(self) -> Path | None:
+        return None if self.cache is None else Path(self.cache).expanduser()
+
+
+def load_settings(path: Path, overrides: list[str] | None = None) -> Settings:
+    """The settings of a run, from a YAML file or a run folder."""
+    return load_as(Settings, path, overrides)

@@ -1,0 +1,40 @@
+"""Samples of a generator, the same for the same seed on every device."""
+
+import torch
+from torch import Tensor
+
+from gan_vkd.data.sets import to_uint8
+from gan_vkd.networks.biggan import Generator
+
+
+def draw_inputs(z_dim: int, shares: list[float], count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Latents (count, z_dim) and labels (count,), of the seed alone, drawn on the CPU.
+
+    Labels follow `shares`, the frequencies of the training set's classes.
+    """
+    source = torch.Generator().manual_seed(seed)
+    weights = torch.tensor(shares, dtype=torch.float64)
+    labels = torch.multinomial(weights, count, replacement=True, generator=source)
+    return torch.randn(count, z_dim, generator=source), labels
+
+
+@torch.no_grad()
+def generate(generator: Generator, latents: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+    """Latents (N, z_dim) and labels (N,) -> uint8 samples (N, 3, R, R) on the CPU."""
+    device = next(generator.parameters()).device
+    batches = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
+    images = [to_uint8(generator(z.to(device), y.to(device))).cpu() for z, y in batches]
+    return torch.cat(images)
+
+
+def draw_samples(
+    generator: Generator,
+    shares: list[float],
+    count: int,
+    batch_size: int,
+    seed: int,
+    part: slice = slice(None),
+) -> Tensor:
+    """uint8 samples (count, 3, R, R) on the CPU by `draw_inputs`, or a part of them."""
+    latents, labels = draw_inputs(generator.z_dim, shares, count, seed)
+    return generate(generator, latents[part], labels[part], batch_size)

@@ -1,0 +1,31 @@
+"""The settings of the networks of the game, and of samples of a generator."""
+
+from typing import Literal
+
+from gan_vkd.runtime.settings import Positive, Seed
+from gan_vkd.runtime.settings_file import Section
+
+
+class ModelSettings(Section):
+    ch: Positive = 64
+    z_dim: Positive = 128
+
+
+class SamplingSettings(Section):
+    """How the averaged generator is sampled."""
+
+    batch_size: Positive = 100
+    seed: Seed = 0
+    # statistics of the sampled generator's batch norm: estimated anew for its weights, as they are
+    # stored, or of each batch of samples
+    batch_norm: Literal["standing", "running", "batch"] = "standing"
+    standing_batches: Positive = 16  # of batch_size samples, that they are estimated from
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("batch_norm", "standing", "standing_batches")
+
+    @property
+    def inseparable(self) -> int:
+        """Samples that depend on one another."""
+        return self.batch_size if self.batch_norm == "batch" else 1

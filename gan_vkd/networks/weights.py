@@ -1,0 +1,68 @@
+"""Weights of others: read without running code, and put into a network that they fit."""
+
+import argparse
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gan_vkd.runtime.checkpoint import is_foreign, load_weights, write_atomically
+from gan_vkd.runtime.errors import VkdError, one_line
+
+
+def load_foreign(path: Path) -> dict[str, Any]:
+    """A torch or safetensors file of anybody's.
+
+    Raises:
+        VkdError: missing, damaged, or a pickle with more than tensors in it.
+    """
+    if not path.is_file():
+        raise VkdError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path) if is_foreign(path) else load_weights(path)[0]
+        with (
+            warnings.catch_warnings(action="ignore"),  # of what it is about to refuse
+            torch.serialization.safe_globals([argparse.Namespace]),  # settings beside weights
+        ):
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+    except VkdError:
+        raise
+    except Exception as error:  # pickle, zip and unpickling errors of many kinds
+        reason = one_line(error)
+        raise VkdError(f"{path}: not a file of weights ({reason})") from None
+    if not isinstance(saved, dict):
+        raise VkdError(f"{path}: expected a dictionary of weights, found {type(saved).__name__}")
+    return saved
+
+
+def unwrapped(saved: dict[str, Any]) -> dict[str, Any]:
+    """The weights of a training's checkpoint, which lie under "model" or "state_dict"."""
+    for wrapper in ("model", "state_dict"):
+        saved = saved.get(wrapper, saved) if isinstance(saved, dict) else {}
+    return saved if isinstance(saved, dict) else {}
+
+
+def fill(network: nn.Module, state: dict[str, Any], where: str) -> None:
+    """Puts all weights in their places, and says in one line what does not fit.
+
+    Raises:
+        VkdError: names or shapes of another network.
+    """
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = lines[1] if len(lines) > 1 else lines[0]
+        raise VkdError(f"{where}: weights of another network: {reason[:200]}") from None
+
+
+def save_pth(path: Path, content: dict[str, Any] | dict[str, Tensor]) -> None:
+    """Writes a torch file, by way of memory: torch would report a full disk in its own way."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, lambda file: file.write_bytes(buffer.getvalue()))

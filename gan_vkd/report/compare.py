@@ -1,0 +1,286 @@
+"""Runs side by side: one table (terminal, Markdown, CSV) and one picture of their samples."""
+
+import math
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scipy.stats import kendalltau
+
+from gan_vkd.game.settings import Settings
+from gan_vkd.report.pictures import class_grid, save_side_by_side
+from gan_vkd.report.provenance import relation
+from gan_vkd.report.published import published_fid
+from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
+from gan_vkd.run import Run
+from gan_vkd.runtime.checkpoint import write_atomically
+from gan_vkd.runtime.errors import VkdError
+
+PUBLISHED = "published FID"
+BESIDE = ("precision", "recall", "density", "coverage", "memorised", "memorised_by_chance")
+
+STATISTICS = {
+    "standing": "standing batch-norm statistics",
+    "running": "running batch-norm statistics",
+    "batch": "batch-norm statistics of each batch",
+}
+
+
+def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
+    """Writes table.md, table.csv and samples.png into `out` and returns the tables as Markdown.
+
+    A row a run: the Frechet distance at its first, best and last evaluation, the other measures
+    at the best, and the cost of an iteration. Where an arm was run at several seeds, a table of
+    means, standard deviations (n - 1) and extremes over seeds comes first, with the mean of the
+    differences to the baseline at the same seeds and its 95% confidence interval (Student's t).
+    The first judge says which evaluation is the best; of the others the Frechet distance is shown
+    at that evaluation and at the last, and Kendall's tau says whether they order the arms alike.
+    Runs on other data or measured otherwise (judges, reference, samples, batch norm) get tables
+    each: their numbers are never put in one column. A table's caption says of its teachers whether
+    they have seen the judges' training images. The published figure stands in a column of its own,
+    beside runs that have the published settings.
+
+    Args:
+        folders: of the runs.
+        out: where the files go.
+        baseline: the arm that differences are taken to.
+
+    Raises:
+        VkdError: a folder that is no run, a run that was never evaluated, or two of one arm and
+            seed.
+    """
+    runs = [Run(folder) for folder in folders]
+    alike = _alike([Measured.of(run) for run in runs])
+    for caption, group in alike.items():
+        pairs = Counter((m.settings.arm, m.settings.seed) for m in group)
+        arm, seed = max(pairs, key=pairs.__getitem__)
+        if pairs[arm, seed] > 1:
+            raise VkdError(f"two runs of arm {arm} at seed {seed} ({caption}): set another arm")
+    tables = {caption: complete([m.row() for m in group]) for caption, group in alike.items()}
+    parts = []
+    for caption, group in alike.items():
+        spread = complete(_spread(group, baseline))
+        parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
+        parts += _agreement(group)
+    text = "\n\n".join(parts)
+    write_atomically(out / "table.md", lambda file: file.write_text(text + "\n"))
+    write_atomically(out / "table.csv", lambda file: file.write_text(as_csv(tables)))
+    _picture(runs, out / "samples.png")
+    return text
+
+
+def _alike(everything: list["Measured"]) -> dict[str, list["Measured"]]:
+    """Runs whose numbers can be compared, under the caption of their table."""
+    groups: dict[tuple[str, str], list[Measured]] = {}
+    for measured in everything:
+        identities = ", ".join(judge.identity for judge in measured.judges)
+        groups.setdefault((measured.caption, identities), []).append(measured)
+    several = Counter(caption for caption, _ in groups)
+    captioned = {}
+    for (caption, identities), group in groups.items():
+        which = f"; judge {identities}" if several[caption] > 1 else ""
+        teachers = [m.teacher for m in group if m.teacher is not None]
+        captioned["; ".join([caption + which, *dict.fromkeys(teachers)])] = group
+    return captioned
+
+
+class Judge(NamedTuple):
+    """What its distances are called in a record, and which network exactly it is."""
+
+    frechet: str
+    kernel: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run's settings and the records of its evaluations, oldest first.
+
+    Those of training that were measured as the last one; of a generator that was imported, the last
+    of `vkd evaluate`.
+    """
+
+    settings: Settings
+    records: list[dict[str, Any]]
+
+    @staticmethod
+    def of(run: Run) -> "Measured":
+        if not (run.path / "settings.yaml").is_file():
+            raise VkdError(f"{run.path}: not a run folder (no settings.yaml in it)")
+        records = [record for record in run.records("metrics") if "features" in record]
+        records = records or run.records("evaluations")[-1:]
+        if not records:
+            raise VkdError(f"{run.path}: no evaluation yet; train further, or `vkd evaluate` it")
+        alike = [record for record in records if _manner(record) == _manner(records[-1])]
+        return Measured(run.settings(), alike)
+
+    @property
+    def judges(self) -> list[Judge]:
+        """The one that chooses the best evaluation, then the others."""
+        return _judges(self.records[-1])
+
+    @property
+    def best(self) -> dict[str, Any]:
+        return min(self.records, key=lambda record: record[self.judges[0].frechet])
+
+    @property
+    def pace(self) -> float:
+        """Milliseconds of training an iteration; nan of one that was not trained here."""
+        last = self.records[-1]
+        return 1000 * last.get("seconds", math.nan) / max(last["iteration"], 1)
+
+    @property
+    def published(self) -> float | None:
+        """The paper's figure; None for other settings than the published ones, or half a run."""
+        whole = self.records[-1]["iteration"] >= self.settings.train.iterations
+        return published_fid(self.settings) if whole else None
+
+    @property
+    def caption(self) -> str:
+        last, data = self.records[-1], self.settings.data
+        share = f", {data.fraction:.0%}" if data.fraction is not None else ""
+        share = f", {data.num_images:,} images" if data.num_images is not None else share
+        first, *others = names = [judge.frechet for judge in self.judges]
+        chooses = f"; the best evaluation is the best by {first}" if others else ""
+        return (
+            f"{', '.join(names)} of {last['num_samples']:,} samples to {last['reference']} "
+            f"({last['reference_images']:,} images); trained on {data.source}{share}; sampled "
+            f"with {STATISTICS[_manner(last)[1]]}{chooses}"
+        )
+
+    @property
+    def teacher(self) -> str | None:
+        """What has to be known of its teacher; None without one."""
+        distill = self.settings.distill
+        if distill is None:
+            return None
+        return relation(distill.teacher, self.settings.evaluate.judges)
+
+    def row(self) -> Row:
+        (frechet, kernel, _), *others = self.judges
+        first, best, last = self.records[0], self.best, self.records[-1]
+        row = {
+            "arm": self.settings.arm,
+            "seed": str(self.settings.seed),
+            f"{frechet}, best": f"{best[frechet]:.3f}",
+            "at iteration": f"{best['iteration']} of {self.settings.train.iterations}",
+            "last": f"{last[frechet]:.3f}",
+            "first": f"{first[frechet]:.3f} ({first['iteration']})",
+            f"{kernel}, best": f"{best[kernel]:.5f}",
+            **{
+                column: f"{record[judge.frechet]:.3f}"
+                for judge in others
+                for column, record in zip(_columns(judge), (best, last), strict=True)
+            },
+            **{name: f"{best[name]:.3f}" for name in BESIDE if name in best},
+            "ms / iteration": f"{self.pace:.0f}",
+        }
+        return row if self.published is None else row | {PUBLISHED: f"{self.published:.2f}"}
+
+
+def _columns(judge: Judge) -> tuple[str, str]:
+    """Of a further judge's distances at the best evaluation and at the last."""
+    return f"{judge.frechet} at the best", f"{judge.frechet}, last"
+
+
+def _by_arm(group: list[Measured]) -> dict[str, list[Measured]]:
+    arms: dict[str, list[Measured]] = {}
+    for measured in group:
+        arms.setdefault(measured.settings.arm, []).append(measured)
+    return arms
+
+
+def _spread(group: list[Measured], baseline: str) -> list[Row]:
+    """A row an arm over its seeds; none where every arm has one."""
+    arms = _by_arm(group)
+    if all(len(runs) == 1 for runs in arms.values()):
+        return []
+    to_compare = {run.settings.seed: run.best for run in arms.get(baseline, [])}
+    (frechet, *_), *others = group[0].judges
+
+    def difference(runs: list[Measured], name: str) -> str:
+        """At the best evaluations of the same seeds; nothing where there are none."""
+        pairs = [
+            (r.best, to_compare[r.settings.seed]) for r in runs if r.settings.seed in to_compare
+        ]
+        return confidence([own[name] - base[name] for own, base in pairs]) if pairs else ""
+
+    rows = []
+    for arm, runs in arms.items():
+        last = [run.records[-1][frechet] for run in runs]
+        row = {
+            "arm": arm,
+            "seeds": str(len(runs)),
+            f"{frechet}, best": mean_and_deviation([run.best[frechet] for run in runs]),
+            "last": mean_and_deviation(last),
+            "least and greatest, last": f"{min(last):.3f} to {max(last):.3f}",
+        }
+        less = f", less {baseline} at the same seed"
+        if arm != baseline:
+            row[f"best{less}"] = difference(runs, frechet)
+        for judge in others:
+            at_best, at_last = _columns(judge)
+            row[at_best] = mean_and_deviation([run.best[judge.frechet] for run in runs])
+            row[at_last] = mean_and_deviation([run.records[-1][judge.frechet] for run in runs])
+            if arm != baseline:
+                row[f"{at_best}{less}"] = difference(runs, judge.frechet)
+        if all("memorised" in run.best for run in runs):
+            row["memorised"] = mean_and_deviation([run.best["memorised"] for run in runs])
+        row["ms / iteration"] = f"{statistics.fmean(run.pace for run in runs):.0f}"
+        published = {run.published for run in runs}
+        if len(published) == 1 and None not in published:
+            row[PUBLISHED] = f"{published.pop():.2f}"
+        rows.append({column: text for column, text in row.items() if text})
+    return rows
+
+
+def _agreement(group: list[Measured]) -> list[str]:
+    """A line for any two judges on whether they order the arms alike; none for fewer than three
+    arms."""
+    arms = _by_arm(group)
+    if len(arms) < 3:
+        return []
+    means = {
+        judge.frechet: [
+            statistics.fmean(run.records[-1][judge.frechet] for run in runs)
+            for runs in arms.values()
+        ]
+        for judge in group[0].judges
+    }
+    lines = []
+    for one, other in combinations(means, 2):
+        tau, p = kendalltau(means[one], means[other])
+        lines.append(
+            f"Kendall's tau of {one} and {other}, last, means of {len(arms)} arms: {tau:+.2f} "
+            f"(p = {p:.3f}); +1 is the same order of the arms, -1 the reverse"
+        )
+    return lines
+
+
+def _judges(record: dict[str, Any]) -> list[Judge]:
+    if "judges" in record:
+        return [Judge(j["frechet"], j["kernel"], j["identity"]) for j in record["judges"]]
+    frechet = next(key for key in record if key.startswith(("FID", "FD(")))
+    kernel = next(key for key in record if key.startswith(("KID", "KD(")))
+    return [Judge(frechet, kernel, record.get("judge", ""))]
+
+
+def _manner(record: dict[str, Any]) -> tuple[list[Judge], str]:
+    """How it was measured: by which judges, and with which statistics of batch norm."""
+    return _judges(record), record.get("batch_norm", "running")
+
+
+def _picture(runs: list[Run], path: Path) -> None:
+    """The grids of the first run of each arm, beside each other."""
+    grids, titles = [], []
+    for run in runs:
+        arm = run.settings().arm
+        if arm in titles:
+            continue
+        generator, facts = run.load_generator("cpu")
+        grids.append(class_grid(generator, facts["shares"]))
+        titles.append(arm)
+    save_side_by_side(grids, titles, path)

@@ -1,0 +1,55 @@
+"""Grids of samples as PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
+from gan_vkd.runtime.checkpoint import write_atomically
+
+
+def grid(images: Tensor, columns: int) -> Tensor:
+    """uint8 images (N, 3, R, R) -> one image (3, H, W)."""
+    return make_grid(images, nrow=columns, padding=1, pad_value=255)
+
+
+def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> Tensor:
+    """Samples (3, H, W), drawn in one batch.
+
+    A row a class (at most ten, evenly spread), or ten mixed rows of one.
+    """
+    present = [c for c, share in enumerate(shares) if share > 0]
+    rows = present[:: max(1, len(present) // 10)][:10]
+    if len(rows) == 1:
+        return grid(draw_samples(generator, list(shares), 100, 100, seed), 10)
+    one = [[float(c == row) for c in range(len(shares))] for row in rows]
+    drawn = [draw_inputs(generator.z_dim, s, 10, seed + i) for i, s in enumerate(one)]
+    latents, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    return grid(generate(generator, latents, labels, len(labels)), 10)
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """uint8 (3, H, W) -> a PNG, whole or not at all."""
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+    write_atomically(path, lambda file: picture.save(file, "PNG"))
+
+
+def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Path) -> None:
+    """Grids beside each other, at most five in a row, each under its title."""
+    from matplotlib.figure import Figure
+
+    columns = min(5, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(3.6 * columns, 4.0 * rows), dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
+        axis.axis("off")
+    for axis, image, title in zip(axes[: len(images)], images, titles, strict=True):
+        axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))

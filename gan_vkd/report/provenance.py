@@ -1,0 +1,110 @@
+"""What frozen networks were trained on: whether a teacher has seen what the judge knows.
+
+A Frechet distance measures in its judge's features. A teacher that was trained on the same images
+can improve it by handing those features on, with no better samples (Kynkaanniemi et al., ICLR 2023,
+show it for ImageNet's classes): a table has to say which kind its teachers are. So can a teacher
+that is of one family with the judge, whose features are much like its own.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from gan_vkd.evaluation.settings import INCEPTION
+from gan_vkd.runtime.checkpoint import load_state
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.teachers.frozen import CIFAR_RESNET_FILES
+from gan_vkd.teachers.settings import NetworkSettings
+
+# Parts of timm's tags for weights, and the images behind them; the first that fits.
+TIMM_TAGS = {
+    "in22k": {"ImageNet-21k", "ImageNet-1k"},
+    "in21k": {"ImageNet-21k", "ImageNet-1k"},
+    "in12k": {"ImageNet-21k", "ImageNet-1k"},
+    "lvd142m": {"LVD-142M", "ImageNet-21k", "ImageNet-1k"},
+    "in1k": {"ImageNet-1k"},
+    "openai": {"OpenAI's image-text pairs"},
+    "laion": {"LAION"},
+    "datacomp": {"DataComp"},
+    "dfn": {"DFN"},
+    "webli": {"WebLI"},
+    "metaclip": {"MetaCLIP"},
+    "dino": {"ImageNet-1k"},
+}
+
+# How the names begin of networks of one design, trained in one way on the same images.
+FAMILIES = ("cifar_resnet", "timm/tf_efficientnet_lite")
+
+# Of `vkd teach`. A folder may hold anything, another one's images among them.
+KNOWN_SOURCES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
+
+
+def trained_on(network: NetworkSettings) -> set[str] | None:
+    """The image sets that a network's weights were trained on; None: not known.
+
+    Local weights count as the published ones only where that can be checked.
+    """
+    name = network.name
+    if name in INCEPTION:
+        return {"ImageNet-1k"}
+    if name.startswith("cifar_resnet"):
+        return {"CIFAR-10"} if _is_published(network) else None
+    if name.startswith("timm/") and network.weights is None:
+        tag = name.partition(".")[2]
+        named = [sets for part, sets in TIMM_TAGS.items() if part in tag]
+        return set().union(*named) if named else None
+    if name == "classifier" and network.weights is not None:
+        try:
+            state = load_state(Path(network.weights).expanduser())
+            source = str(state["settings"]["data"]["source"])
+            return {KNOWN_SOURCES[source]} if source in KNOWN_SOURCES else None
+        except (VkdError, KeyError, TypeError):
+            return None
+    return None
+
+
+def _is_published(resnet: NetworkSettings) -> bool:
+    """Whether the weights are the published ones, whose file's name begins its digest."""
+    if resnet.weights is None:
+        return True
+    depth = resnet.name.removeprefix("cifar_resnet")
+    published = CIFAR_RESNET_FILES.get(int(depth)) if depth.isdigit() else None
+    path = Path(resnet.weights).expanduser()
+    if published is None or not path.is_file():
+        return False
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digest.startswith(published.partition("-")[2].removesuffix(".th"))
+
+
+def relation(teacher: NetworkSettings, judges: Sequence[NetworkSettings]) -> str:
+    """A clause a judge on whether a teacher has seen the images that the judge has, or is of its
+    family; and a warning where every judge is."""
+    alone = len(judges) == 1
+    clauses = [_clause(teacher, j, "the judge" if alone else f"judge {j.name}") for j in judges]
+    if all(_is_itself(teacher, judge) or _are_kin(teacher, judge) for judge in judges):
+        clauses.append("no judge is of another family than this teacher: add one (evaluate.also)")
+    return "; ".join(clauses)
+
+
+def _clause(teacher: NetworkSettings, judge: NetworkSettings, who: str) -> str:
+    named = f"teacher {teacher.name}"
+    if _is_itself(teacher, judge):
+        return f"{named} is {who} itself"
+    taught, judged = trained_on(teacher), trained_on(judge)
+    kin = f"{named} is of {who}'s family" if _are_kin(teacher, judge) else ""
+    if taught is None or judged is None:
+        return kin or f"{named}: not known whether it has seen {who}'s training images"
+    if both := sorted(taught & judged):
+        begin = f"{kin} and" if kin else named
+        return f"{begin} has seen {who}'s training images ({', '.join(both)})"
+    sets = ", ".join(sorted(taught)), ", ".join(sorted(judged))
+    return f"{named} ({sets[0]}) has not seen {who}'s training images ({sets[1]})"
+
+
+def _is_itself(teacher: NetworkSettings, judge: NetworkSettings) -> bool:
+    return (teacher.name, teacher.weights) == (judge.name, judge.weights)
+
+
+def _are_kin(teacher: NetworkSettings, judge: NetworkSettings) -> bool:
+    both = teacher.name, judge.name
+    return any(all(name.startswith(family) for name in both) for family in FAMILIES)

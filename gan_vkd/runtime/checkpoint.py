@@ -1,0 +1,147 @@
+"""State that survives: nested dictionaries with tensors as one checksummed safetensors file.
+
+A file appears under its final name only when it is whole: written beside, synced, renamed. Tensors
+are stored as such, everything else (numbers, strings, lists, None) as JSON in the header, so that
+nothing that is read back can run code.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_vkd.runtime.errors import VkdError
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls write(temporary path beside `path`), syncs the file and renames it to `path`.
+
+    Raises:
+        VkdError: disk full, folder not writable; `path` is then as it was before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise VkdError(f"{path}: cannot be written ({reason}); the old file is untouched") from None
+    finally:
+        with suppress(OSError):  # gone by the rename, or in a folder that cannot be
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name outlives a loss of power too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes a nested dictionary (string or integer keys, lists, tensors, JSON values)."""
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_strip(state, "", tensors))
+    metadata = {"tree": tree, "sha256": digest(tree, tensors)}
+    write_atomically(path, lambda file: save_file(tensors, file, metadata))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Reads what `save_state` wrote, tensors on the CPU.
+
+    Raises:
+        VkdError: no such file, or one that is damaged, cut off or of another kind.
+    """
+    if not path.is_file():
+        raise VkdError(f"{path}: no such file")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if digest(metadata["tree"], tensors) != metadata["sha256"]:
+            raise VkdError(f"{path}: damaged, its checksum does not match")
+        state = _restore(json.loads(metadata["tree"]), tensors)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise VkdError(f"{path}: damaged or not one of our files ({error})") from None
+    assert isinstance(state, dict)
+    return state
+
+
+def save_weights(
+    path: Path, state: dict[str, Tensor], facts: dict[str, Any], **metadata: str
+) -> None:
+    """Writes a network's weights as plain safetensors, with what is known of it in the header."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    text = json.dumps(facts)
+    metadata |= {"facts": text, "sha256": digest(text, tensors)}
+    write_atomically(path, lambda file: save_file(tensors, file, metadata))
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a safetensors file has no checksum of ours."""
+    with safe_open(path, "pt") as file:
+        return not {"facts", "sha256"} <= (file.metadata() or {}).keys()
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_weights` wrote: weights on the CPU, and facts.
+
+    Raises:
+        VkdError: damaged, cut off or of another kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if metadata["sha256"] != digest(metadata["facts"], state):
+            raise ValueError("its checksum does not match")
+        return state, json.loads(metadata["facts"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise VkdError(f"{path}: damaged or not one of our files ({error})") from None
+
+
+def _strip(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        name = f"{len(tensors)}{name}"  # the number tells {1: ...} from {"1": ...}
+        tensors[name] = node.detach().cpu().contiguous().clone()
+        return {"$tensor": name}
+    if isinstance(node, dict):
+        pairs = [[key, _strip(value, f"{name}/{key}", tensors)] for key, value in node.items()]
+        return {"$dict": pairs}
+    if isinstance(node, list | tuple):
+        return [_strip(value, f"{name}/{i}", tensors) for i, value in enumerate(node)]
+    return node
+
+
+def _restore(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, list):
+        return [_restore(value, tensors) for value in node]
+    if not isinstance(node, dict):
+        return node
+    if "$tensor" in node:
+        return tensors[node["$tensor"]]
+    return {key: _restore(value, tensors) for key, value in node["$dict"]}
+
+
+def digest(text: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over a text and tensors on the CPU, with their names, dtypes and shapes."""
+    sha256 = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha256.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return sha256.hexdigest()

@@ -1,0 +1,104 @@
+"""The folder of a run: its settings, its checkpoints, its records, one process at a time."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.checkpoint import load_state, save_state, write_atomically
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.lock import locked
+
+
+class RunFolder:
+    """settings.yaml, metrics.jsonl and other records, checkpoints/*.safetensors, tensorboard/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).expanduser()
+
+    def write_settings(self, text: str) -> None:
+        write_atomically(self.path / "settings.yaml", lambda file: file.write_text(text))
+
+    # checkpoints
+
+    def checkpoints(self) -> list[Path]:
+        """Oldest first."""
+        return sorted((self.path / "checkpoints").glob("[0-9]*.safetensors"))
+
+    def save(self, iteration: int, state: dict[str, Any], keep: int = 2, best: int = 0) -> None:
+        """Writes a checkpoint and drops the oldest beyond `keep`, but not that of iteration `best`.
+
+        At least two are kept: a damaged newest one needs a predecessor.
+        """
+        folder = self.path / "checkpoints"
+        save_state(folder / f"{iteration:08d}.safetensors", state)
+        for old in [file for file in self.checkpoints() if int(file.stem) != best][:-keep]:
+            old.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process, and all ranks that train with it.
+
+        What a killed process had begun to write is removed.
+        """
+        with locked(self.path) if ranks.is_first() else nullcontext():
+            if ranks.is_first():
+                for begun in self.path.rglob(".*.tmp"):
+                    begun.unlink(missing_ok=True)
+            yield
+
+    def latest_state(self, retire: bool = False) -> dict[str, Any] | None:
+        """The newest whole checkpoint; damaged ones are named and passed over.
+
+        With `retire`, damaged ones that are newer get another name, so that they do not stand for
+        the newest when older ones are dropped.
+        """
+        files, damaged = self.checkpoints(), []
+        for file in reversed(files):
+            try:
+                state = load_state(file)
+            except VkdError as error:
+                print(f"passed over: {error}")
+                damaged.append(file)
+                continue
+            for old in damaged if retire else []:
+                old.rename(old.with_name(f"{old.name}.damaged"))
+            return state
+        if files:
+            raise VkdError(f"{self.path}: every checkpoint is damaged; train anew elsewhere")
+        return None
+
+    # records
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """One JSON line at the end of a record file (metrics, evaluations)."""
+        file = self.path / f"{name}.jsonl"
+        try:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # a link may lead anywhere
+            with os.fdopen(os.open(file, flags, 0o666), "ab+") as handle:
+                if handle.tell():
+                    handle.seek(-1, os.SEEK_END)
+                cut_off = handle.read() not in (b"", b"\n")
+                handle.write(b"\n" * cut_off + json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            raise VkdError(f"{file}: cannot be written ({error.strerror})") from None
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of a record file; a line cut off by a crash is left out."""
+        return list(self._parse(self.path / f"{name}.jsonl"))
+
+    def truncate(self, name: str, iteration: int) -> None:
+        """Drops records after `iteration`, those of a past that a resumed run lives again."""
+        kept = [r for r in self.records(name) if r["iteration"] <= iteration]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_atomically(self.path / f"{name}.jsonl", lambda file: file.write_text(text))
+
+    @staticmethod
+    def _parse(file: Path) -> Iterator[dict[str, Any]]:
+        if file.is_file():
+            for line in file.read_bytes().splitlines():
+                with suppress(ValueError):  # neither JSON nor UTF-8
+                    yield json.loads(line)

@@ -1,0 +1,112 @@
+"""Stops that were asked for: by a signal, or by a budget of wall-clock time."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from gan_vkd.runtime.errors import SettingsError, VkdError
+
+OUT_OF_TIME = 124  # the exit code of timeout(1)
+SECOND = 1.0  # seconds after which a signal is a second one: launchers repeat the first
+
+
+class Stopped(VkdError):
+    """What ran was asked to stop and did, with nothing lost.
+
+    `exit_code` is 128 + the signal's number, or OUT_OF_TIME.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def ignored_hangup() -> bool:
+    """Whether the process runs under nohup."""
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+@contextmanager
+def handled(
+    numbers: Sequence[int], handle: Callable[[int, FrameType | None], Any]
+) -> Iterator[None]:
+    """The handler in the place of those that were, for a time. A hang-up under nohup is left."""
+    numbers = [n for n in numbers if n != signal.SIGHUP or not ignored_hangup()]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def outlive(worker: int) -> None:
+    """For a loader's worker: a launcher may signal all processes of a run, and the run that is to
+    stop after the present step still wants a batch. After SIGTERM it lives a minute longer."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))
+
+
+class Stop:
+    """Whether to stop after the present step.
+
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 (SLURM's announcement of its limit) ask for it, and the end
+    of `budget` seconds. A second SIGINT or SIGTERM raises KeyboardInterrupt at once.
+    """
+
+    def __init__(self, budget: float | None = None) -> None:
+        self.deadline = None if budget is None else time.monotonic() + budget
+        self.signal, self._since = 0, 0.0
+        self._terminals: list[int] = []
+
+    @contextmanager
+    def listening(self) -> Iterator["Stop"]:
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
+        with handled([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], self._handle):
+            yield self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if number == signal.SIGHUP:  # the terminal is gone: what is written to it would fail
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in self._terminals:
+                os.dup2(nowhere, terminal)
+            os.close(nowhere)
+        if not self.signal:
+            self.signal, self._since = number, now
+            with suppress(OSError):  # print may be interrupted by a signal, and must not be by this
+                os.write(2, b"\nstopping after this iteration\n")
+        elif number in (signal.SIGINT, signal.SIGTERM) and now - self._since >= SECOND:
+            raise KeyboardInterrupt
+
+    @property
+    def exit_code(self) -> int:
+        """0 while nothing asks to stop."""
+        if self.signal:
+            return 128 + self.signal
+        over = self.deadline is not None and time.monotonic() >= self.deadline
+        return OUT_OF_TIME if over else 0
+
+
+def seconds(text: str) -> float:
+    """A time as 45s, 90m, 3h30m, 1d, 02:30:00, or @N until the Unix time N.
+
+    Raises:
+        SettingsError: anything else.
+    """
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if parts and any(parts.groups()):
+        return sum(int(n or 0) * u for n, u in zip(parts.groups(), units.values(), strict=True))
+    if clock := re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", text):
+        hours, minutes, rest = map(int, clock.groups())
+        return 3600 * hours + 60 * minutes + rest
+    if until := re.fullmatch(r"@(\d+)", text):
+        return int(until[1]) - time.time()
+    raise SettingsError(f"--max-time {text}: expected a time as 45s, 90m, 3h30m or 02:30:00")

@@ -1,0 +1,125 @@
+"""The runs of a sweep on this machine, some at once."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.stopping import Stopped, handled
+from gan_vkd.sweep.plan import Job, Program, plan
+from gan_vkd.sweep.process import describe, last_line, start
+
+REPORT_EVERY = 30  # seconds
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def sweep(
+    program: Program,
+    configs: list[Path],
+    seeds: list[int],
+    out: Path,
+    overrides: list[str],
+    jobs: int = 1,
+) -> list[Path]:
+    """Trains every arm at every seed; a run that fails or is killed does not stop the others.
+
+    Called again, it skips what is finished and continues the rest.
+
+    Args:
+        program: what trains.
+        configs: a settings file an arm; the file's stem names the arm.
+        seeds: of the runs.
+        out: gets a folder ARM_seedS and a log ARM_seedS.log a run.
+        overrides: key.sub=value, each for the arms that have a use for it: those of distill.* go to
+            the arms with a distillation, those of distill.whitening.* to the ones that whiten.
+        jobs: how many runs go on at once; they share the cores.
+
+    Returns:
+        The folders of the finished runs: fewer than arms x seeds where some failed.
+
+    Raises:
+        SettingsError: as in `plan`, before anything is started.
+        Stopped: by SIGINT, SIGTERM or SIGHUP, after the runs have stopped.
+        VkdError: a process or its log cannot be started.
+    """
+    if jobs < 1:
+        raise SettingsError(f"jobs = {jobs}: at least one run must go on at a time")
+    runs = plan(program, configs, seeds, out, overrides)
+    waiting = [job for job in runs if not job.finished]
+    outcomes = {job.name: "finished already" for job in runs if job.finished}
+    if outcomes:
+        print(f"{len(outcomes)}/{len(runs)} finished already", flush=True)
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads}
+    took: list[float] = []
+    asked: list[int] = []
+    with (
+        handled(STOPS, lambda number, frame: asked.append(number)),
+        closing(_ended(waiting, jobs, environment, asked)) as ended,
+    ):
+        for job, code, seconds in ended:
+            outcomes[job.name] = outcome = describe(code, bool(asked))
+            took += [seconds] if code == 0 else []
+            left = len(runs) - len(outcomes)
+            line = f"{len(outcomes)}/{len(runs)} {job.name} {outcome} in {_duration(seconds)}"
+            if took and left and not asked:
+                half_done = min(jobs - 1, left) / 2
+                rest = sum(took) / len(took) * (left - half_done) / min(jobs, left)
+                line += f"; about {_duration(rest)} left"
+            print(line, flush=True)
+    for job in runs:
+        said = "" if job.finished else last_line(job.log)
+        outcome = outcomes.get(job.name, "not started")
+        print(f"{job.name}: {outcome}; {said + '; ' if said else ''}{job.log}", flush=True)
+    if asked:
+        name = signal.Signals(asked[0]).name
+        raise Stopped(f"{out}: stopped by {name}; call again to go on", 128 + asked[0])
+    return [job.folder for job in runs if outcomes[job.name].startswith("finished")]
+
+
+def _ended(
+    waiting: list[Job], jobs: int, environment: dict[str, str], asked: list[int]
+) -> Generator[tuple[Job, int, float], None, None]:
+    """Starts the jobs one after the other and yields each as it ends: its code and its seconds."""
+    running: dict[str, tuple[Job, subprocess.Popen[bytes], float]] = {}
+    told, reported = False, time.monotonic()
+    try:
+        while running or (waiting and not asked):
+            while waiting and not asked and len(running) < jobs:
+                job = waiting.pop(0)
+                running[job.name] = job, start(job, environment), time.monotonic()
+                print(f"{job.name} started, {job.log}", flush=True)
+            if asked and not told:
+                told = True
+                for _, process, _ in running.values():  # SIGHUP would end a run without checkpoint
+                    process.send_signal(asked[0] if asked[0] == signal.SIGINT else signal.SIGTERM)
+                print("stopping the runs; SIGINT (Ctrl-C) once more kills them", flush=True)
+            if signal.SIGINT in asked[1:]:
+                for _, process, _ in running.values():
+                    process.kill()
+            for name, (job, process, since) in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    yield job, process.returncode, time.monotonic() - since
+            if time.monotonic() - reported > REPORT_EVERY:
+                reported = time.monotonic()
+                for job, _, _ in running.values():
+                    print(f"{job.name}: {last_line(job.log)}", flush=True)
+            time.sleep(0.2)
+    finally:  # left early: the terminal is gone, or a process cannot be started
+        for _, process, _ in running.values():
+            process.terminate()
+        for _, process, _ in running.values():
+            process.wait()
+
+
+def _duration(seconds: float) -> str:
+    """7s, 3m20s or 1h02m."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}h{minutes % 60:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

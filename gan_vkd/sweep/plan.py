@@ -1,0 +1,126 @@
+"""Arms x seeds: which runs a sweep has, and by which command each is trained."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.folder import RunFolder
+from gan_vkd.runtime.progress import is_finished
+from gan_vkd.runtime.settings import RunSettings
+from gan_vkd.runtime.settings_file import Section
+
+
+class Program(NamedTuple):
+    """What trains, and how its settings and runs are read.
+
+    command: of the process, before `train`.
+    load: the settings of a file with overrides.
+    """
+
+    command: list[str]
+    load: Callable[[Path, list[str]], RunSettings]
+
+
+class Job(NamedTuple):
+    """One arm at one seed."""
+
+    name: str
+    folder: Path
+    log: Path
+    command: list[str]
+    finished: bool  # before the sweep
+
+
+def read_arguments(
+    arguments: list[str], seeds: list[str] | None
+) -> tuple[list[Path], list[int], list[str]]:
+    """Settings files, seeds and overrides of `CONFIG... --seeds 0 1 2 key=value`.
+
+    Args:
+        arguments: the positional ones, among them the seeds after the first.
+        seeds: of --seeds, each a number or several with commas; None: not given, seed 0.
+
+    Raises:
+        SettingsError: a seed that is no number, or a number without --seeds.
+    """
+    numbers = [item for item in arguments if item.isdecimal()]
+    if numbers and seeds is None:
+        raise SettingsError(f"{numbers[0]}: expected a settings file; seeds follow --seeds")
+    listed = [part for item in seeds or ["0"] for part in re.split("[, ]+", item)] + numbers
+    for part in listed:
+        if not part.isdecimal():
+            raise SettingsError(f"--seeds {part}: expected whole numbers, as in --seeds 0 1 2")
+    rest = [item for item in arguments if item not in numbers]
+    overrides = [item for item in rest if "=" in item and not os.path.exists(item)]
+    configs = [Path(item) for item in rest if item not in overrides]
+    return configs, [int(part) for part in listed], overrides
+
+
+def plan(
+    program: Program,
+    configs: list[Path],
+    seeds: list[int],
+    out: Path,
+    overrides: list[str],
+) -> list[Job]:
+    """The runs of a sweep, seeds outermost; everything that settings can have wrong fails here.
+
+    Raises:
+        SettingsError: no or twice the same arm or seed, bad settings, a folder of another run.
+        VkdError: `out` cannot be written.
+    """
+    arms = [config.stem for config in configs]
+    for kind, items in (("settings file", arms), ("seed", seeds)):
+        twice = [item for place, item in enumerate(items) if item in items[:place]]
+        if twice or not items:
+            fault = f"{kind} {twice[0]} is given twice" if twice else f"no {kind} is given"
+            raise SettingsError(f"sweep: {fault}; a run is named by its settings file and its seed")
+    if fixed := [item for item in overrides if item.partition("=")[0] == "seed"]:
+        raise SettingsError(f"{fixed[0]}: the seeds of a sweep are set by --seeds")
+    out, jobs = out.expanduser(), []
+    for seed in seeds:
+        for config, arm in zip(configs, arms, strict=True):
+            plain = program.load(config, [])
+            chosen = [item for item in overrides if _concerns(item, plain)]
+            if seed == seeds[0]:
+                for item in [item for item in overrides if item not in chosen]:
+                    print(f"{arm}: {item} is left out, it has no use for it")
+            chosen.append(f"seed={seed}")
+            settings = program.load(config, chosen)
+            folder, log = out / f"{arm}_seed{seed}", out / f"{arm}_seed{seed}.log"
+            command = [
+                *program.command,
+                "train",
+                str(config),
+                *chosen,
+                "--out",
+                str(folder),
+                "--resume",
+            ]
+            finished = is_finished(RunFolder(folder), settings, resume=True)
+            jobs.append(Job(f"{arm} seed {seed}", folder, log, command, finished))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VkdError(f"{out}: cannot be written ({error.strerror})") from None
+    return jobs
+
+
+def _concerns(override: str, settings: RunSettings) -> bool:
+    """False for a setting that has no part or no effect in the arm, such as distill.weight."""
+    node: Any = settings
+    for part in override.partition("=")[0].split("."):
+        if isinstance(node, Section):
+            if part in node.idle:
+                return False
+            if part not in type(node).model_fields:
+                return True  # to be refused as an unknown key
+            node = getattr(node, part)
+        elif isinstance(node, dict):
+            node = node.get(part)
+        else:
+            return node is not None
+    return True

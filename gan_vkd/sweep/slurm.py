@@ -1,0 +1,120 @@
+"""Arms x seeds handed to SLURM through submitit: each run a job that starts the sweep's process."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.sweep.plan import Job, Program, plan
+from gan_vkd.sweep.process import describe, last_line, start
+
+# What submitit's AutoExecutor takes for every cluster; other names get the prefix slurm_.
+SHARED = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node",
+          "tasks_per_node", "stderr_to_stdout")  # fmt: skip
+
+
+def submit(
+    program: Program,
+    configs: list[Path],
+    seeds: list[int],
+    out: Path,
+    overrides: list[str],
+    parameters: str,
+    make_executor: Callable[[Path], Any] | None = None,
+) -> list[str]:
+    """Hands every run that is not finished to SLURM, a job each, and does not wait for them.
+
+    Args:
+        program, configs, seeds, out, overrides: as in `sweep`.
+        parameters: "timeout_min=240,partition=gpu,gpus_per_node=1": what submitit's AutoExecutor
+            and sbatch take, the latter with or without the prefix slurm_.
+        make_executor: a submitit executor that keeps its files in the given folder; None: SLURM's.
+
+    Returns:
+        The ids of the jobs.
+
+    Raises:
+        SettingsError: as in `plan`, or parameters that submitit does not know.
+        VkdError: no submitit, no SLURM, or a job that SLURM refuses.
+    """
+    chosen = _slurm_parameters(parameters)
+    runs = plan(program, configs, seeds, out, overrides)
+    folder, ids = out.expanduser() / "slurm", []
+    executor = (make_executor or _slurm)(folder)
+    for job in runs:
+        if job.finished:
+            print(f"{job.name}: finished already")
+            continue
+        try:
+            executor.update_parameters(**{"name": job.folder.name} | chosen)
+            ids.append(str(executor.submit(run_job, job).job_id))
+        except (NameError, ValueError, AssertionError) as error:
+            raise SettingsError(f"--slurm: {str(error).partition(chr(10))[0]}") from None
+        except (RuntimeError, OSError) as error:
+            reason = one_line(error)
+            raise VkdError(f"{job.name}: not submitted ({reason})") from None
+        print(f"{job.name}: job {ids[-1]}, {job.log}", flush=True)
+    print(f"{len(ids)} jobs submitted; what SLURM says of them is in {folder}")
+    return ids
+
+
+def run_job(job: Job) -> None:
+    """What a SLURM job does: the same process as in `sweep`, with the same log.
+
+    Raises:
+        VkdError: the run failed.
+    """
+    # SLURM sends the announcement of its time limit to every process of a job. It would end the
+    # run; submitit's process answers it, leaves here by an exception and queues the job again.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
+    try:
+        process = start(job, dict(os.environ), own_session=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()  # it writes a checkpoint
+            process.wait()
+    if code:
+        raise VkdError(f"{job.name} {describe(code, False)}: {last_line(job.log)}; {job.log}")
+
+
+def _again(job: Job) -> Any:
+    from submitit.helpers import DelayedSubmission
+
+    return DelayedSubmission(run_job, job)
+
+
+run_job.checkpoint = _again  # type: ignore[attr-defined]  # what submitit queues after a time limit
+
+
+def _slurm(folder: Path) -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise VkdError("--slurm needs submitit: pip install submitit") from None
+    try:
+        # Without `cluster` submitit would start all jobs at once on a machine that has no SLURM
+        return submitit.AutoExecutor(folder, cluster="slurm")
+    except RuntimeError as error:
+        raise VkdError(f"--slurm: {error} Call it where sbatch is.") from None
+
+
+def _slurm_parameters(text: str) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for item in re.split(r",(?=\s*\w+=)", text):  # not at the comma of nodelist=a[1,2]
+        key, _, value = item.strip().partition("=")
+        if not key.isidentifier() or not value or value.endswith(","):
+            raise SettingsError(f"--slurm {item!r}: expected key=value,key=value")
+        key = key if key in SHARED or key.startswith("slurm_") else f"slurm_{key}"
+        try:
+            parameters[key] = json.loads(value)  # 240, true, {...}
+        except ValueError:
+            parameters[key] = value
+    return parameters

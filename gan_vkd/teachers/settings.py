@@ -1,0 +1,40 @@
+"""The settings of a frozen network, where it is read, and of a text tower."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gan_vkd.runtime.settings import Positive
+from gan_vkd.runtime.settings_file import Section
+
+Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the name
+
+
+class LayerSettings(Section):
+    """Where a network is read, and how what comes out there is pooled to one vector a sample."""
+
+    layer: str | None = None  # a module's name; null: the network's usual features
+    pool: Literal["mean", "sum", "first"] = "mean"
+    prefix_tokens: Annotated[int, Field(ge=0)] = 0  # left out of a mean or sum over tokens
+    channels_last: bool = False  # maps are (B, H, W, d), as in Swin
+
+
+class NetworkSettings(LayerSettings):
+    """A frozen network by name: cifar_resnet20 (32, 44, 56, 110), timm/NAME, discriminator,
+    classifier (a checkpoint of `vkd teach`) or, for evaluation, one of INCEPTION."""
+
+    name: str
+    weights: str | None = None  # a local copy; null: the published download
+    size: Positive | None = None  # null: the network's own
+    enlarge: Literal["bicubic", "nearest"] = "bicubic"  # how images come to that size
+    normalize: bool = True  # false: it sees images in [-1, 1] as they are
+
+
+class TextSettings(Section):
+    """A text tower of open_clip whose embeddings of the classes lie in the teacher's space."""
+
+    model: str = "ViT-B-32-quickgelu"
+    weights: str = "openai"  # a published tag, or a local copy
+    names: list[str] | None = None  # of the classes; null: those of the data
+    prompts: Annotated[list[Prompt], Field(min_length=1)] = ["a {}"]  # KD-DLGAN's; a mean over them
+    normalize: bool = True  # to unit length; false as KD-DLGAN's code

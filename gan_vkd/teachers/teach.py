@@ -1,0 +1,92 @@
+"""A small classifier trained on the spot: a teacher or a judge where no published one fits."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from tqdm import tqdm
+
+from gan_vkd.data.augment import translation
+from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set, to_network
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.networks.cifar_resnet import CifarResNet
+from gan_vkd.runtime.checkpoint import save_state
+from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.settings import Positive, Seed
+from gan_vkd.runtime.settings_file import Section
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class TeachSettings(Section):
+    """Settings of `vkd teach`."""
+
+    seed: Seed = 0
+    device: str = "auto"
+    data: DataSettings
+    depth: Literal[8, 14, 20, 32, 44, 56] = 8
+    iterations: Positive = 500
+    batch_size: Positive = 50
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+
+
+def teach(settings: TeachSettings, out: Path) -> float | None:
+    """Trains a CIFAR ResNet to classify the training set and writes it to `out`.
+
+    Returns:
+        Accuracy on the held-out set, None without one.
+
+    Raises:
+        SettingsError: a set without classes, or a held-out set with other ones.
+    """
+    device = pick_device(settings.device)
+    data = load_training_set(settings.data)
+    if len(data.classes) < 2:
+        raise SettingsError(f"{settings.data.source} has no class folders: nothing to teach")
+    heldout = load_heldout_set(settings.data)
+    if heldout is not None and heldout.classes != data.classes:
+        raise SettingsError(f"data.heldout = {settings.data.heldout}: has other classes")
+    torch.manual_seed(settings.seed)
+    network = CifarResNet(settings.depth, len(data.classes)).to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=5e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.lr, total_steps=settings.iterations
+    )
+    batches = Batches(
+        data, settings.batch_size, flip=settings.data.flip, seed=settings.seed, device=device
+    )
+    for number in tqdm(range(settings.iterations), unit="it", desc=f"resnet{settings.depth}"):
+        batch = batches(number)
+        logits = network(translation(batch.images))
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    network.eval()
+    accuracy = None if heldout is None else measure_accuracy(network, heldout, device)
+    state = {
+        "kind": "classifier",
+        "depth": settings.depth,
+        "classes": len(data.classes),
+        "mean": MEAN,
+        "std": STD,
+        "accuracy": accuracy,
+        "settings": settings.model_dump(mode="json"),
+        "network": network.state_dict(),
+    }
+    save_state(out, state)
+    return accuracy
+
+
+@torch.no_grad()
+def measure_accuracy(network: torch.nn.Module, data: ImageSet, device: str) -> float:
+    """Share of images whose largest logit is their label's; images go in as [-1, 1]."""
+    right = 0
+    for images, labels in zip(data.images.split(200), data.labels.split(200), strict=True):
+        logits = network(to_network(images.to(device)))
+        right += int((logits.argmax(1).cpu() == labels).sum())
+    return right / len(data)

@@ -1,0 +1,72 @@
+"""One embedding a class in the teacher's space: of a text tower, or of the teacher's classifier."""
+
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_vkd.distill import Teacher
+from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.teachers.settings import TextSettings
+
+
+def class_embeddings(settings: TextSettings | None, teacher: Teacher, classes: list[str]) -> Tensor:
+    """One vector a class (C, dt), of unit length unless the text tower's settings say otherwise.
+
+    Args:
+        settings: of the text tower; None takes the rows of the teacher's classifier.
+        teacher: on the device that the embeddings will lie on.
+        classes: names, used where the settings give none; "_" and "-" are read as spaces.
+
+    Raises:
+        SettingsError: no names, no such tower, or a teacher without a classifier.
+        VkdError: open_clip or weights that are not to be had.
+    """
+    if settings is None:
+        if teacher.class_rows is None:
+            raise SettingsError(
+                "distill.method = kd_dlgm: this teacher has no classifier whose rows could stand "
+                "for the classes; set distill.text to a text tower"
+            )
+        return F.normalize(teacher.class_rows.to(teacher.mean.device), dim=1)
+    names = settings.names or [name for name in classes if name]
+    if not names:
+        raise SettingsError("distill.text.names: needed, since the data has no class folders")
+    readable = [name.replace("_", " ").replace("-", " ") for name in names]
+    return _embed(settings, readable).to(teacher.mean.device)
+
+
+@torch.no_grad()
+def _embed(settings: TextSettings, names: list[str]) -> Tensor:
+    """Each name's mean over the prompts, as it is or of unit vectors and made one again."""
+    try:
+        import open_clip
+    except ImportError:
+        raise VkdError("distill.text: needs open_clip: pip install open_clip_torch") from None
+    if settings.model not in open_clip.list_models():
+        raise SettingsError(f"distill.text.model = {settings.model}: open_clip has no such model")
+    path = Path(settings.weights).expanduser()
+    local = path.is_file()
+    if not local and settings.weights not in open_clip.list_pretrained_tags_by_model(
+        settings.model
+    ):
+        raise VkdError(f"distill.text.weights = {settings.weights}: no such file or published tag")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            model = open_clip.create_model(
+                settings.model, pretrained=str(path) if local else settings.weights
+            ).eval()
+    except Exception as error:  # hub, file and shape errors of many kinds
+        reason = one_line(error)
+        raise VkdError(
+            f"distill.text.weights = {settings.weights}: cannot be had ({reason}); set it to a "
+            "local copy"
+        ) from None
+    tokenize = open_clip.get_tokenizer(settings.model)
+    prompts = [tokenize([prompt.format(name) for prompt in settings.prompts]) for name in names]
+    embedded = torch.stack([model.encode_text(tokens).float() for tokens in prompts])
+    if not settings.normalize:
+        return embedded.mean(1)
+    return F.normalize(F.normalize(embedded, dim=2).mean(1), dim=1)
