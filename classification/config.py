@@ -77,6 +77,16 @@ class InputSettings(Section):
         return DataSettings(**{name: getattr(self, name) for name in names})
 
 
+# Of timm.create_model. Others lead to files, the network or code: checkpoint_path was unpickled.
+StudentOption = Literal[
+    "img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias",
+    "qk_norm", "init_values", "global_pool", "class_token", "reg_tokens", "no_embed_class",
+    "dynamic_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate",
+    "attn_drop_rate", "drop_path_rate", "window_size", "base_width", "cardinality", "stem_width",
+    "zero_init_last",
+]  # fmt: skip
+
+
 class StudentSettings(Section):
     """A timm model; one with a distillation token gets as many as there are teachers.
 
@@ -85,7 +95,7 @@ class StudentSettings(Section):
 
     name: str = "deit_tiny_distilled_patch16_224"
     stem: Literal["patch", "conv"] = "patch"
-    options: dict[str, int | float | bool | str] = Field(default={})  # of timm.create_model
+    options: dict[StudentOption, int | float | bool | str] = Field(default={})
     drop_path: Fraction = 0.1
     weights: str | None = None  # to start from: a file, or "published" for timm's own
 

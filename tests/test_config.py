@@ -304,6 +304,21 @@ def test_override_that_is_no_yaml(item, tmp_path):
     assert "not YAML" in fault(write(tmp_path), item)
 
 
+@pytest.mark.parametrize("levels", [9, 30])
+def test_aliases_that_expand_beyond_any_sense_are_refused(tmp_path, levels):
+    """Ten to the power of the levels in values, in a file of a few lines."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    bomb = "\n".join(lines) + "\n"
+    assert "more than 10000 values" in fault(write(tmp_path, text=bomb + MINIMAL))
+    assert "more than 10000 values" in fault(write(tmp_path, text="a: &a [*a]\n" + MINIMAL))
+
+
+def test_a_long_value_is_cut_in_its_fault(tmp_path):
+    text = fault(write(tmp_path, text=MINIMAL + f"seed: {'x' * 10_000}\n"))
+    assert len(text) < len(str(tmp_path)) + 250
+
+
 def test_an_override_reaches_into_a_list(tmp_path):
     judges = "evaluate: {also: [{name: cifar_resnet20}, {name: discriminator}]}\n"
     path = write(tmp_path, text=MINIMAL + judges + "augment: [color, cutout]\n")

@@ -4,6 +4,7 @@ Of any schema that is made of sections: nothing here knows what is trained.
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
@@ -11,6 +12,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gan_vkd.runtime.errors import SettingsError, one_line
+
+
+MOST_VALUES = 10_000  # of a settings file
 
 
 class Section(BaseModel):
@@ -58,17 +62,27 @@ def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None
 
 
 def _fault(error: Any, schema: type[Section]) -> str:
-    path = [str(part) for part in error["loc"]]
+    path = [str(part) for part in error["loc"] if part != "[key]"]
     key = ".".join(path) or "settings"
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1], schema)
+    listed = error["loc"][-1:] == ("[key]",)  # a mapping whose keys are listed
+    if listed or error["type"] == "extra_forbidden":
+        known = _names(error["ctx"]["expected"]) if listed else _known_keys(path[:-1], schema)
         near = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
         return f"{key}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
     if error["type"] == "missing":
         return f"{key}: missing"
-    value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
+    value = "" if isinstance(error["input"], dict) else f" = {_cut(repr(error['input']))}"
     return f"{key}{value}: {error['msg'].removeprefix('Value error, ').lower()}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _names(expected: str) -> list[str]:
+    """Those that pydantic quotes: 'a', 'b' or 'c'."""
+    return re.findall("'([^']*)'", expected)
 
 
 def _known_keys(path: list[str], schema: type[Section]) -> list[str]:
@@ -90,7 +104,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise SettingsError(f"{path}: it is its own base")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = _parse(path.read_text())
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such settings file{_nearby(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -107,6 +121,25 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     for base in bases:
         merged = _merge(merged, _read(path.parent / base, (*seen, path.resolve())))
     return _merge(merged, tree)
+
+
+def _parse(text: str) -> Any:
+    """YAML whose aliases, all written out, are of a sane number of values.
+
+    Raises:
+        ValueError, yaml.YAMLError: others.
+    """
+    tree = yaml.safe_load(text)
+    todo, count = [tree], 0
+    while todo:
+        node, count = todo.pop(), count + 1
+        if count > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values, its aliases written out")
+        if isinstance(node, dict):
+            todo += node.values()
+        elif isinstance(node, list):
+            todo += node
+    return tree
 
 
 def _nearby(path: Path) -> str:
@@ -130,7 +163,7 @@ def _overridden(tree: dict[str, Any], item: str) -> dict[str, Any]:
     if not equals or not all(parts):
         raise SettingsError(f"{item!r}: expected key.sub=value")
     try:
-        value = yaml.safe_load(text)
+        value = _parse(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise SettingsError(f"{item!r}: the value is not YAML") from None
     plain = isinstance(value, str) and text[0] not in "'\""

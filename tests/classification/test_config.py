@@ -23,6 +23,16 @@ def test_every_config_loads_and_survives_its_dump(file: Path, tmp_path: Path) ->
     assert load_settings(tmp_path) == settings
 
 
+def test_a_student_takes_no_options_that_lead_to_files(tmp_path: Path) -> None:
+    """timm would read checkpoint_path, by versions before 1.0.31 as a pickle."""
+    for option, hint in (("checkpoint_path", "known here: img_size"), ("img_sise", "img_size?")):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(CONFIGS / "vit_folder.yaml", [f"student.options.{option}=x"])
+        (line,) = [line for line in str(caught.value).splitlines() if "student" in line]
+        assert f"student.options.{option}: unknown key; " in line
+        assert hint in line
+
+
 def test_every_objective_is_run_by_a_config_of_its_name() -> None:
     arms = {load_settings(file).arm for file in STUDENTS}
     named = {file.stem for file in OBJECTIVES} - {"resnet56", "regnety160"}

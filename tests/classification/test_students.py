@@ -146,7 +146,6 @@ def test_the_stem_of_cit_has_the_parameters_of_the_released_code():
     ("settings", "fault"),
     [
         (StudentSettings(name="deit_tiny_patch17"), "timm has no such model; it has deit"),
-        (StudentSettings(options={"image_sise": 3}), "cannot be built so"),
         (StudentSettings(options={"num_heads": 5}), "cannot be built so"),
         (StudentSettings(name="resnet18", stem="conv"), "stem = conv needs a ViT"),
     ],
