@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from gan_vkd.data.settings import WITH_TEST_SPLIT, DataSettings
 from gan_vkd.distill.settings import Distance, MethodSettings
+from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.settings import (
     Above0,
     Beta,
@@ -278,6 +279,19 @@ class ClassifierSettings(EpochRunSettings):
 def load_settings(path: Path, overrides: list[str] | None = None) -> ClassifierSettings:
     """The settings of a run, from a YAML file or a run folder."""
     return load_as(ClassifierSettings, path, overrides)
+
+
+class StudentFacts(Facts):
+    """What is said beside a student's weights."""
+
+    name: str
+    options: dict[StudentOption, int | float | bool | str]
+    stem: Literal["patch", "conv"] = "patch"
+    tokens: Annotated[int, Field(ge=0, le=16)]
+    classes: Annotated[list[str], Field(min_length=1)]
+    resolution: Annotated[int, Field(ge=1, le=8192)]
+    mean: Triple
+    std: tuple[Above0, Above0, Above0]
 
 
 def facts_of(settings: ClassifierSettings, classes: list[str]) -> dict[str, Any]:

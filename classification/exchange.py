@@ -36,7 +36,7 @@ def export_student(run: Path, out: Path) -> str:
         return f"{out}: logits within {export_onnx(student, facts, out):.1e} of torch's"
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors, .pth or .onnx")
-    if facts.get("stem") == "conv":
+    if facts["stem"] == "conv":
         return f"{out}: has CiT's stem (student.stem=conv), which timm has no model for"
     if len(student.distilled_heads) > 1:
         return f"{out}: has several distillation tokens, which timm has no model for"

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from classification.config import ClassifierSettings, StudentSettings, load_settings
+from classification.config import ClassifierSettings, StudentFacts, StudentSettings, load_settings
 from classification.students import Student, build_student
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.facts import checked
 from gan_vkd.runtime.folder import RunFolder
 
 
@@ -37,13 +38,12 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
     if not file.is_file():
         raise VkdError(f"{file}: no student yet; train first (vkd-classify train CONFIG --out RUN)")
     state, facts = load_weights(file)
+    facts = checked(StudentFacts, facts, file)
     try:
-        settings = StudentSettings(
-            name=facts["name"], options=facts["options"], stem=facts.get("stem", "patch")
-        )
+        settings = StudentSettings(name=facts["name"], options=facts["options"], stem=facts["stem"])
         student = build_student(settings, len(facts["classes"]), facts["tokens"], drop_path=0.0)
         student.network.load_state_dict(state)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
         raise VkdError(f"{file}: not a student of ours ({reason})") from None
     return student.to(device).eval().requires_grad_(False), facts

@@ -1,16 +1,35 @@
 """A GAN's run folder: what every run has, sample grids and the exported generator."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import torch
+from pydantic import Field, model_validator
 
 from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.networks.biggan import Generator
 from gan_vkd.networks.standing import normalize_by_batch
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.facts import Facts, checked
 from gan_vkd.runtime.folder import RunFolder
+
+
+class GeneratorFacts(Facts):
+    """What is said beside a generator's weights.
+
+    shares: frequencies of the classes, one number without any.
+    """
+
+    iteration: Annotated[int, Field(ge=0, lt=2**53)]
+    classes: Annotated[int, Field(ge=0, le=1_000_000)]
+    shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_a_class(self) -> Self:
+        if len(self.shares) != max(self.classes, 1) or sum(self.shares) == 0:
+            raise ValueError(f"expected {max(self.classes, 1)} frequencies that are not all zero")
+        return self
 
 
 class Run(RunFolder):
@@ -47,6 +66,7 @@ class Run(RunFolder):
             raise VkdError(f"{file}: no generator yet; train first (vkd train CONFIG --out RUN)")
         settings = self.settings()
         state, facts = load_weights(file)
+        facts = checked(GeneratorFacts, facts, file)
         try:
             with torch.device("meta"):  # takes no memory, whatever size a stranger's settings say
                 generator = Generator(
@@ -56,7 +76,7 @@ class Run(RunFolder):
                     facts["classes"],
                 )
             generator.load_state_dict(state, assign=True)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             reason = one_line(error)
             raise VkdError(f"{file}: not of this run's settings ({reason})") from None
         normalize_by_batch(generator, settings.evaluate.batch_norm == "batch")

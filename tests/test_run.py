@@ -171,15 +171,19 @@ def generator(classes: int = 10) -> Generator:
 @pytest.mark.parametrize("classes", [0, 10])
 def test_generator_comes_back_frozen_in_eval_mode(classes, run):
     network = generator(classes)
-    run.export(network, {"iteration": 7, "shares": [1.0]})
+    shares = [1 / max(classes, 1)] * max(classes, 1)
+    run.export(network, {"iteration": 7, "shares": shares})
     loaded, facts = run.load_generator("cpu")
-    assert facts == {"iteration": 7, "shares": [1.0], "classes": classes}
+    assert facts == {"iteration": 7, "shares": shares, "classes": classes}
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     for name, value in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
     z, labels = torch.randn(3, 8), torch.zeros(3, dtype=torch.int64)
     torch.testing.assert_close(loaded(z, labels), network.eval()(z, labels))
+
+
+FACTS = {"iteration": 1, "shares": [0.1] * 10}
 
 
 def refused_generator(run) -> str:
@@ -195,28 +199,52 @@ def test_no_generator_yet(run):
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
 def test_cut_off_generator_is_refused(share, run):
-    run.export(generator(), {})
+    run.export(generator(), FACTS)
     cut(run.generator_file, share)
     assert "damaged" in refused_generator(run)
 
 
 def test_generator_of_other_settings_is_refused(run):
-    run.export(generator(), {})
+    run.export(generator(), FACTS)
     text = (run.path / "settings.yaml").read_text()
     (run.path / "settings.yaml").write_text(text.replace("ch: 2", "ch: 4"))
     assert "not of this run's settings" in refused_generator(run)
 
 
-@pytest.mark.parametrize("facts", [None, "{}", "[]", "no json", '{"classes": "ten"}'])
-def test_generator_without_its_facts_is_refused(facts, run):
-    state = generator().state_dict()
+@pytest.mark.parametrize(
+    "facts",
+    [
+        None,
+        "{}",
+        "[]",
+        "no json",
+        '{"iteration": 1, "shares": [1.0], "classes": "ten"}',
+        '{"iteration": 1e400, "shares": [1.0], "classes": 0}',
+        '{"iteration": -1, "shares": [1.0], "classes": 0}',
+        '{"iteration": 1, "shares": [], "classes": 0}',
+        '{"iteration": 1, "shares": [0.5, 0.5], "classes": 0}',
+        '{"iteration": 1, "shares": [0.0], "classes": 0}',
+        '{"iteration": 1, "shares": [NaN], "classes": 0}',
+        '{"iteration": 1, "shares": ' + "[" * 5000 + "]" * 5000 + ', "classes": 0}',
+        '{"iteration": 1, "shares": [1.0], "classes": 10000000000000}',
+    ],
+)
+def test_a_generator_with_odd_facts_is_refused(facts, run):
+    write_generator(run, '{"iteration": 1, "shares": [1.0], "classes": 0}')
+    run.load_generator("cpu")
+    write_generator(run, facts)
+    message = refused_generator(run)
+    assert "damaged" in message or "not a file of ours: " in message
+
+
+def write_generator(run, facts):
+    state = generator(0).state_dict()
     metadata = None if facts is None else {"facts": facts, "sha256": digest(facts, state)}
     save_file(state, run.generator_file, metadata)
-    refused_generator(run)
 
 
 def test_flipped_bit_in_the_generator_is_noticed(run):
-    run.export(generator(), {})
+    run.export(generator(), FACTS)
     data = bytearray(run.generator_file.read_bytes())
     data[-1000] ^= 0x10
     run.generator_file.write_bytes(data)
@@ -224,7 +252,7 @@ def test_flipped_bit_in_the_generator_is_noticed(run):
 
 
 def test_generator_without_settings_is_refused(run):
-    run.export(generator(), {})
+    run.export(generator(), FACTS)
     os.remove(run.path / "settings.yaml")
     assert "no such settings file" in refused_generator(run)
 

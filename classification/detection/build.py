@@ -74,7 +74,8 @@ def _fill(
     settings: DetectorSettings, saved: dict[str, Tensor], where: str, classes: int, teacher: bool
 ) -> ViDT:
     heads = {name: weights for name, weights in saved.items() if name.startswith("class_heads.")}
-    theirs = len(next(iter(heads.values()))) if heads else classes
+    sizes = [len(weights) for weights in heads.values() if weights.ndim]
+    theirs = sizes[0] if sizes else classes
     detector = make_detector(settings, theirs if teacher else classes)
     if theirs != classes and not teacher:
         print(f"{where}: is of {theirs} classes; the class heads begin anew, with {classes}")

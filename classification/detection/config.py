@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from classification.config import EpochRunSettings, EpochSettings, Triple
+from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
 from gan_vkd.runtime.settings_file import Section, load_as
 
@@ -151,6 +152,18 @@ class DetectionSettings(EpochRunSettings):
 def load_settings(path: Path, overrides: list[str] | None = None) -> DetectionSettings:
     """The settings of a run, from a YAML file or a run folder."""
     return load_as(DetectionSettings, path, overrides)
+
+
+class DetectorFacts(Facts):
+    """What is said beside a detector's weights."""
+
+    detector: DetectorSettings
+    classes: Annotated[int, Field(ge=1, le=100_000)]
+    categories: dict[Annotated[str, Field(pattern="^[0-9]{1,6}$")], str]
+    mean: Triple
+    std: tuple[Above0, Above0, Above0]
+    scale: Annotated[int, Field(ge=1, le=8192)]
+    longest: Annotated[int, Field(ge=1, le=8192)]
 
 
 def facts_of(settings: DetectionSettings, categories: dict[int, str]) -> dict[str, Any]:

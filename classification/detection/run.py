@@ -4,12 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from classification.detection.build import make_detector
-from classification.detection.config import DetectionSettings, DetectorSettings, load_settings
+from classification.detection.config import (
+    DetectionSettings,
+    DetectorFacts,
+    DetectorSettings,
+    load_settings,
+)
 from classification.detection.published import to_published
 from classification.detection.vidt import ViDT
 from gan_vkd.networks.weights import save_pth
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.facts import checked
 from gan_vkd.runtime.folder import RunFolder
 
 
@@ -40,11 +46,12 @@ def read_detector(file: Path, device: str = "cpu") -> tuple[ViDT, dict[str, Any]
     if not file.is_file():
         raise VkdError(f"{file}: no detector yet; train first (vkd-detect train CONFIG --out RUN)")
     state, facts = load_weights(file)
+    facts = checked(DetectorFacts, facts, file)
     try:
         settings = DetectorSettings(**facts["detector"])
-        detector = make_detector(settings, int(facts["classes"]))
+        detector = make_detector(settings, facts["classes"])
         detector.load_state_dict(state)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
         raise VkdError(f"{file}: not a detector of ours ({reason})") from None
     return detector.to(device).eval().requires_grad_(False), facts

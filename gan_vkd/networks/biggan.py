@@ -250,7 +250,7 @@ class Discriminator(nn.Module):
         self.apply(_initialize)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, 4 * ch), summed over space."""
+        """(B, 3, H, W) in [-1, 1] -> (B, 4 * ch), at 64 pixels (B, 16 * ch), summed over space."""
         h = images
         for stage in self.blocks:
             for block in cast(nn.ModuleList, stage):

@@ -75,9 +75,10 @@ def load_state(path: Path) -> dict[str, Any]:
         if digest(metadata["tree"], tensors) != metadata["sha256"]:
             raise VkdError(f"{path}: damaged, its checksum does not match")
         state = _restore(json.loads(metadata["tree"]), tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        if not isinstance(state, dict):
+            raise ValueError(f"expected a mapping, found {type(state).__name__}")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise VkdError(f"{path}: damaged or not one of our files ({error})") from None
-    assert isinstance(state, dict)
     return state
 
 
@@ -110,7 +111,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if metadata["sha256"] != digest(metadata["facts"], state):
             raise ValueError("its checksum does not match")
         return state, json.loads(metadata["facts"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise VkdError(f"{path}: damaged or not one of our files ({error})") from None
 
 

@@ -100,5 +100,5 @@ class RunFolder:
     def _parse(file: Path) -> Iterator[dict[str, Any]]:
         if file.is_file():
             for line in file.read_bytes().splitlines():
-                with suppress(ValueError):  # neither JSON nor UTF-8
+                with suppress(ValueError, RecursionError):  # neither JSON nor UTF-8
                     yield json.loads(line)

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gan_vkd.runtime.errors import SettingsError, one_line
 
-
 MOST_VALUES = 10_000  # of a settings file
 
 
@@ -73,7 +72,13 @@ def _fault(error: Any, schema: type[Section]) -> str:
     if error["type"] == "missing":
         return f"{key}: missing"
     value = "" if isinstance(error["input"], dict) else f" = {_cut(repr(error['input']))}"
-    return f"{key}{value}: {error['msg'].removeprefix('Value error, ').lower()}"
+    return f"{key}{value}: {said(error)}"
+
+
+def said(error: Any) -> str:
+    """A fault in pydantic's words, begun as a clause; or in ours, as they are."""
+    ours = str(error["msg"]).partition("Value error, ")[2]
+    return ours or error["msg"][0].lower() + error["msg"][1:]
 
 
 def _cut(text: str) -> str:

@@ -70,7 +70,10 @@ def test_weights_of_other_classes_begin_a_student_and_a_teacher_keeps_its_own(
 
 def _as_run(detector: ViDT, tmp_path: Path) -> Path:
     run = Run(tmp_path / "as_run")
-    facts = {"detector": SMALL | {"dropout": 0.1}, "classes": 4, "categories": {}}
+    facts = {
+        "detector": SMALL | {"dropout": 0.1}, "classes": 4, "categories": {},
+        "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "scale": 64, "longest": 96,
+    }  # fmt: skip
     run.export(detector, facts)
     return run.path
 
