@@ -1,23 +1,36 @@
 """Runs of several arms side by side: tables over runs and over seeds, and their curves."""
 
+import math
 import statistics
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from classification.config import EpochRunSettings
 from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
 from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.facts import Facts, checked
 from gan_vkd.runtime.folder import RunFolder
+
+
+class EvaluationFacts(Facts):
+    """What every record of an evaluation says."""
+
+    iteration: Annotated[int, Field(ge=0, lt=2**53)]
+    epoch: float
+    images: Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class Measured(ABC):
     """A run's evaluations, oldest first, and its pace in images a second.
 
-    key: of the records, the measure that counts; the more, the better. name: of its column.
+    key: of the records, the measure that counts; the more, the better. name: of its column. facts:
+    what the records say.
 
     Raises:
         VkdError: a folder that is no run, or was never evaluated.
@@ -25,16 +38,19 @@ class Measured(ABC):
 
     key: ClassVar[str]
     name: ClassVar[str]
+    facts: ClassVar[type[EvaluationFacts]]
     settings: EpochRunSettings
 
     def __init__(self, run: RunFolder) -> None:
         if not (run.path / "settings.yaml").is_file():
             raise VkdError(f"{run.path}: not a run folder (no settings.yaml in it)")
         records = run.records("metrics")
-        self.evaluations = [record for record in records if self.key in record]
+        file = run.path / "metrics.jsonl"
+        self.evaluations = [checked(self.facts, r, file) for r in records if self.key in r]
         if not self.evaluations:
             raise VkdError(f"{run.path}: no evaluation yet; train further")
-        paces = [r["images_per_second"] for r in records if "images_per_second" in r]
+        told = [record.get("images_per_second") for record in records]
+        paces = [pace for pace in told if type(pace) in (int, float) and 0 <= pace < math.inf]
         self.pace = statistics.median(paces) if paces else 0.0
 
     @property

@@ -2,16 +2,23 @@
 
 from pathlib import Path
 
-from classification.arms import Measured
+from classification.arms import EvaluationFacts, Measured
 from classification.arms import compare as compare_arms
 from classification.config import ClassifierSettings
 from classification.run import Run
 
 
+class RecognitionFacts(EvaluationFacts):
+    """Both in percent."""
+
+    top1: float
+    top5: float
+
+
 class Recognised(Measured):
     """A classification run's evaluations."""
 
-    key, name = "top1", "top-1"
+    key, name, facts = "top1", "top-1", RecognitionFacts
     settings: ClassifierSettings
 
     def __init__(self, run: Run) -> None:

@@ -1,5 +1,6 @@
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,6 +246,37 @@ def test_what_was_measured_otherwise_before_is_left_out(
     text = compare([path], tmp_path / "out")
     assert "sampled with standing batch-norm statistics" in text
     assert "2.000 (2)" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({FIRST: "much"}, "is no number"),
+        ({FIRST: float("nan")}, "is no number"),
+        ({"iteration": "last"}, "iteration: "),
+        ({"iteration": 10**400}, "iteration: "),
+        ({"num_samples": None}, "num_samples: "),
+        ({"judges": [5]}, "judges.0: "),
+        ({"judges": []}, "judges: "),
+        ({"judges": [{"frechet": "FD(other)", "kernel": "KD(other)", "identity": ""}]},
+         "FD(other) is no number"),
+        ({"batch_norm": ["batch"]}, "batch_norm: "),
+        ({"seconds": "long"}, "seconds: "),
+        ({"precision": [1]}, "precision is no number"),
+    ],
+)  # fmt: skip
+def test_a_strangers_records_end_in_one_line(
+    small: MakeSettings, tmp_path: Path, change: dict[str, Any], fault: str
+) -> None:
+    path = judged(small, tmp_path, "none", 0, [(1, 1)])
+    (old,) = Run(path).records("metrics")
+    (path / "metrics.jsonl").write_text("")
+    Run(path).append("metrics", old | change)
+    with pytest.raises(VkdError) as caught:
+        compare([path], tmp_path / "out")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path / 'metrics.jsonl'}: not a file of ours: ")
+    assert fault in line
 
 
 def test_folders_that_are_no_runs(small: MakeSettings, tmp_path: Path) -> None:

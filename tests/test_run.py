@@ -150,6 +150,14 @@ def test_truncate_drops_the_records_after(iteration, run):
     assert run.records("metrics")[-1] == {"iteration": 7}
 
 
+def test_lines_that_are_no_records_are_left_out(run):
+    lines = ["5", "null", "[1]", '"text"', "[" * 100_000, "{", '{"iteration": 1}', '{"epoch": 2}']
+    (run.path / "metrics.jsonl").write_text("\n".join(lines))
+    assert run.records("metrics") == [{"iteration": 1}, {"epoch": 2}]
+    run.truncate("metrics", 5)
+    assert run.records("metrics") == [{"iteration": 1}]
+
+
 def test_records_that_cannot_be_written(run):
     (run.path / "metrics.jsonl").mkdir()
     with pytest.raises(VkdError) as caught:

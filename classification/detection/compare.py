@@ -3,11 +3,22 @@
 import statistics
 from pathlib import Path
 
-from classification.arms import Measured
+from classification.arms import EvaluationFacts, Measured
 from classification.arms import compare as compare_arms
 from classification.detection.config import DetectionSettings
 from classification.detection.evaluation import MEASURES
 from classification.detection.run import Run
+
+
+class DetectionFacts(EvaluationFacts):
+    """COCO's measures in percent; those that are not defined are left out."""
+
+    AP: float
+    AP50: float
+    AP75: float | None = None
+    AP_S: float | None = None
+    AP_M: float | None = None
+    AP_L: float | None = None
 
 
 class Detected(Measured):
@@ -18,7 +29,7 @@ class Detected(Measured):
         target: the AP50 in percent whose first reaching is told.
     """
 
-    key, name = "AP", "AP"
+    key, name, facts = "AP", "AP", DetectionFacts
     settings: DetectionSettings
 
     def __init__(self, run: Run, target: float) -> None:
@@ -51,7 +62,7 @@ class Detected(Measured):
         return ["AP", *self._updates]
 
     def numbers(self) -> dict[str, float]:
-        numbers = {name: self.last[name] for name in MEASURES if name in self.last}
+        numbers = {name: self.last[name] for name in MEASURES if self.last[name] is not None}
         for name, several in self._updates.items():
             for end in range(several, len(self.evaluations) + 1):
                 part = [record["AP50"] for record in self.evaluations[end - several : end]]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from scipy.stats import kendalltau
 
 from gan_vkd.game.settings import Settings
+from gan_vkd.report.evaluations import BESIDE, evaluation
 from gan_vkd.report.pictures import class_grid, save_side_by_side
 from gan_vkd.report.provenance import relation
 from gan_vkd.report.published import published_fid
@@ -20,7 +21,6 @@ from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.errors import VkdError
 
 PUBLISHED = "published FID"
-BESIDE = ("precision", "recall", "density", "coverage", "memorised", "memorised_by_chance")
 
 STATISTICS = {
     "standing": "standing batch-norm statistics",
@@ -110,10 +110,12 @@ class Measured:
     def of(run: Run) -> "Measured":
         if not (run.path / "settings.yaml").is_file():
             raise VkdError(f"{run.path}: not a run folder (no settings.yaml in it)")
-        records = [record for record in run.records("metrics") if "features" in record]
-        records = records or run.records("evaluations")[-1:]
-        if not records:
+        name, found = "metrics", [r for r in run.records("metrics") if "features" in r]
+        if not found:
+            name, found = "evaluations", run.records("evaluations")[-1:]
+        if not found:
             raise VkdError(f"{run.path}: no evaluation yet; train further, or `vkd evaluate` it")
+        records = [evaluation(record, run.path / f"{name}.jsonl") for record in found]
         alike = [record for record in records if _manner(record) == _manner(records[-1])]
         return Measured(run.settings(), alike)
 
@@ -130,7 +132,8 @@ class Measured:
     def pace(self) -> float:
         """Milliseconds of training an iteration; nan of one that was not trained here."""
         last = self.records[-1]
-        return 1000 * last.get("seconds", math.nan) / max(last["iteration"], 1)
+        seconds = math.nan if last["seconds"] is None else last["seconds"]
+        return 1000 * seconds / max(last["iteration"], 1)
 
     @property
     def published(self) -> float | None:
@@ -261,16 +264,12 @@ def _agreement(group: list[Measured]) -> list[str]:
 
 
 def _judges(record: dict[str, Any]) -> list[Judge]:
-    if "judges" in record:
-        return [Judge(j["frechet"], j["kernel"], j["identity"]) for j in record["judges"]]
-    frechet = next(key for key in record if key.startswith(("FID", "FD(")))
-    kernel = next(key for key in record if key.startswith(("KID", "KD(")))
-    return [Judge(frechet, kernel, record.get("judge", ""))]
+    return [Judge(j["frechet"], j["kernel"], j["identity"]) for j in record["judges"]]
 
 
 def _manner(record: dict[str, Any]) -> tuple[list[Judge], str]:
     """How it was measured: by which judges, and with which statistics of batch norm."""
-    return _judges(record), record.get("batch_norm", "running")
+    return _judges(record), record["batch_norm"]
 
 
 def _picture(runs: list[Run], path: Path) -> None:

@@ -87,12 +87,14 @@ class RunFolder:
             raise VkdError(f"{file}: cannot be written ({error.strerror})") from None
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """The whole lines of a record file; a line cut off by a crash is left out."""
+        """The mappings in a record file; what else is in it, as a line cut off by a crash, is left
+        out."""
         return list(self._parse(self.path / f"{name}.jsonl"))
 
     def truncate(self, name: str, iteration: int) -> None:
         """Drops records after `iteration`, those of a past that a resumed run lives again."""
-        kept = [r for r in self.records(name) if r["iteration"] <= iteration]
+        counted = [r for r in self.records(name) if type(r.get("iteration")) is int]
+        kept = [record for record in counted if record["iteration"] <= iteration]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(self.path / f"{name}.jsonl", lambda file: file.write_text(text))
 
@@ -101,4 +103,6 @@ class RunFolder:
         if file.is_file():
             for line in file.read_bytes().splitlines():
                 with suppress(ValueError, RecursionError):  # neither JSON nor UTF-8
-                    yield json.loads(line)
+                    record = json.loads(line)
+                    if isinstance(record, dict):
+                        yield record
