@@ -1,6 +1,6 @@
 """What several ranks send each other in one iteration: python benchmarks/communication.py
 
-Two gloo ranks take one discriminator and one generator step of configs/cifar10_10pct_whitening.yaml
+Two gloo ranks take one discriminator and one generator step of cifar10_10pct+methods/whitening
 (ch 64, 50 real and 50 fake images shared, 256 features to a teacher of 512 whose forward is left
 out), and every message is counted. The last table puts the counts into the usual model of a ring,
 2 (W - 1) / W bytes / bandwidth + 2 log2(W) latency for a message, at assumed links and an assumed
@@ -46,7 +46,7 @@ def _count(rank: int, world: int, file: str, queue) -> None:
             return _send(*args, **kwargs)
 
         setattr(dist, name, counted)
-    settings = load_settings(CONFIGS / "cifar10_10pct_whitening.yaml")
+    settings = load_settings(CONFIGS / "cifar10_10pct+methods/whitening")
     torch.manual_seed(0)
     gan = GAN(settings, 10, "cpu", KnownTeacher("cpu"))
     size = settings.train.batch_size // world

@@ -51,7 +51,7 @@ def build(arm: tuple[str, str, str] | None, device: str) -> GAN:
         f"distill.images={'real' if view == 'clean' else 'both'}",
         "distill.whitening.every=1000000000",  # timed apart
     ]
-    settings = load_settings(CONFIGS / "cifar10_10pct_whitening.yaml", changes)
+    settings = load_settings(CONFIGS / "cifar10_10pct+methods/whitening", changes)
     bank = FeatureBank(torch.randn(2 * IMAGES, DT, device=device), IMAGES)
     return GAN(settings, 10, device, KnownTeacher(device), lambda: bank)
 

@@ -1,4 +1,4 @@
-"""vkd train | sweep | evaluate | sample | compare | export | import | teach"""
+"""vkd train | sweep | configs | evaluate | sample | compare | export | import | teach"""
 
 import sys
 from functools import partial
@@ -19,6 +19,7 @@ from gan_vkd.runtime.command_line import (
     Seeds,
     Slurm,
     SweepFolder,
+    joined,
     run_app,
     what_to_train,
 )
@@ -55,6 +56,24 @@ def train(
     from gan_vkd.training import train as run_training
 
     run_training(settings, folder, resume, budget)
+
+
+@app.command()
+def configs(
+    name: Annotated[str | None, typer.Argument(help="NAME or NAME+NAME; all by default.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """List the shipped settings, or show what a name stands for."""
+    import yaml
+
+    from gan_vkd.runtime.settings_file import merged
+    from gan_vkd.runtime.settings_names import shipped_names
+
+    if name is None:
+        print("\n".join(shipped_names()))
+        return
+    (reference,), changes = joined([name, *(overrides or [])])
+    print(yaml.safe_dump(merged(reference, changes), sort_keys=False), end="")
 
 
 @app.command()

@@ -10,7 +10,11 @@ options "arms seeds jobs variant out" "$@"
 experiment=$name${variant:+_$variant}
 configs=()
 for arm in ${arms//,/ }; do
-    case $arm in none) configs+=("configs/$experiment.yaml") ;; *) configs+=("configs/${experiment}_$arm.yaml") ;; esac
+    file=configs/${experiment}_$arm.yaml
+    if [ "$arm" = none ]; then configs+=("configs/$experiment")
+    elif [ -e "$file" ]; then configs+=("$file")
+    else configs+=("configs/$experiment+methods/$arm${variant:++methods/resnet}")
+    fi
 done
 exec vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" --out "${out:-runs/$experiment}" \
     ${settings[@]+"${settings[@]}"}

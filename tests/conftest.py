@@ -25,6 +25,17 @@ from gan_vkd.teachers.teach import TeachSettings, teach
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 QUICKSTART = [CONFIGS / f"quickstart{arm}.yaml" for arm in ("", "_layernorm", "_whitening")]
+
+
+def config_of(experiment: str, arm: str) -> Path:
+    """The shipped settings of an arm of an experiment, a file or files on top of each other."""
+    if arm == "none":
+        return CONFIGS / experiment
+    file = CONFIGS / f"{experiment}_{arm}.yaml"
+    resnet = "+methods/resnet" if experiment.endswith("_cpu") else ""
+    return file if file.exists() else CONFIGS / f"{experiment}+methods/{arm}{resnet}"
+
+
 MakeSettings = Callable[..., Settings]
 CPU = torch.device("cpu")
 SHARES = [0.1] * 10

@@ -14,7 +14,7 @@ from gan_vkd.report.compare import compare
 from gan_vkd.run import Run
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.training import train
-from tests.conftest import CONFIGS, MakeSettings, evaluator_of
+from tests.conftest import MakeSettings, config_of, evaluator_of
 
 
 def test_the_table_repeats_what_the_runs_recorded(small: MakeSettings, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_run_of_a_published_config_stands_beside_the_published_figure(
     arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
-    settings = load_settings(CONFIGS / f"cifar10_10pct{'' if arm == 'none' else f'_{arm}'}.yaml")
+    settings = load_settings(config_of("cifar10_10pct", arm))
     run = Run(tmp_path / "run")
     run.write_settings(settings.dump())
     measures = {"FID(legacy_tensorflow)": 12.5, "KID(legacy_tensorflow)": 0.01}

@@ -13,6 +13,7 @@ from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.settings_file import differences, load_as
 from gan_vkd.teachers.settings import NetworkSettings
 from gan_vkd.teachers.teach import TeachSettings
+from tests.conftest import config_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TAUGHT = {"quickstart_teacher.yaml", "quickstart_judge.yaml"}
@@ -86,7 +87,7 @@ def test_the_ablation_has_every_projection_and_every_normalisation():
 )  # fmt: skip
 def test_an_option_of_another_method_is_refused(option, owner):
     other = "spkd" if owner == "vkd" else "whitening"
-    message = fault(CONFIGS / f"cifar10_10pct_cpu_{other}.yaml", f"distill.{option}")
+    message = fault(config_of("cifar10_10pct_cpu", other), f"distill.{option}")
     method = "spkd" if owner == "vkd" else "vkd"
     name = option.partition("=")[0].partition(".")[0]
     assert f"{name} belongs to method = {owner}, but method = {method}" in message
@@ -119,16 +120,16 @@ AGREEMENT = ["distill.statistics=training_set", "distill.whitening.directions=ag
 )
 def test_what_would_have_no_effect_is_refused(change: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as error:
-        load_settings(CONFIGS / "cifar10_10pct_cpu_whitening.yaml", change)
+        load_settings(config_of("cifar10_10pct_cpu", "whitening"), change)
     assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_aggregated_term_stands_beside_other_methods_on_all_images() -> None:
-    config, weight = CONFIGS / "cifar10_10pct_cpu_whitening.yaml", "distill.aggregated=10"
+    config, weight = config_of("cifar10_10pct_cpu", "whitening"), "distill.aggregated=10"
     distill = load_settings(config, [weight]).distill
     assert distill is not None
     assert distill.aggregated == 10
-    assert "a part of kd_dlgm" in fault(CONFIGS / "cifar10_10pct_cpu_kd_dlgm.yaml", weight)
+    assert "a part of kd_dlgm" in fault(config_of("cifar10_10pct_cpu", "kd_dlgm"), weight)
     assert "aggregated compares real with fake" in fault(config, weight, "distill.images=real")
 
 
@@ -140,14 +141,13 @@ def test_every_method_is_made_with_its_options(method: str) -> None:
 
 
 def test_options_reach_the_methods_that_own_them() -> None:
-    config = CONFIGS / "cifar10_10pct_pkd.yaml"
     for arm, changes, options in (
         ("pkd", ["distill.pkd_form=paper"], {"form": "paper"}),
         ("pkd", [], {"form": "code"}),
         ("kd_dlgm", [], {"spectral": True}),
         ("kd_dlgm", ["distill.spectral_head=false"], {"spectral": False}),
     ):
-        distill = load_settings(config.with_stem(f"cifar10_10pct_{arm}"), changes).distill
+        distill = load_settings(config_of("cifar10_10pct", arm), changes).distill
         assert distill is not None
         assert distill.options() == options
 
@@ -174,7 +174,7 @@ def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, level):
     )
     arms = {}
     for arm in ARMS if "10pct" in level else TABLE:
-        settings = load_settings(CONFIGS / f"{data}_{level}_{arm}.yaml")
+        settings = load_settings(config_of(f"{data}_{level}", arm))
         assert base.model_copy(update={"arm": arm, "distill": settings.distill}) == settings
         arms[arm] = settings.distill
     for arm, distill in arms.items():
@@ -188,7 +188,7 @@ def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, level):
 
 def test_dump_is_read_back_as_it_was(tmp_path):
     settings = load_settings(
-        CONFIGS / "cifar10_10pct_whitening.yaml", ["train.g_lr=1.2345678901234567e-7", "seed=3"]
+        config_of("cifar10_10pct", "whitening"), ["train.g_lr=1.2345678901234567e-7", "seed=3"]
     )
     write(tmp_path, "settings.yaml", settings.dump())
     assert load_settings(tmp_path) == settings

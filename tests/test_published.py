@@ -10,6 +10,7 @@ from gan_vkd.report.published import (
     deviations_table,
     published_fid,
 )
+from tests.conftest import config_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -17,7 +18,7 @@ VKD = ("layernorm", "whitening")
 
 
 def config(data: str, arm: str) -> Path:
-    return CONFIGS / (f"{data}_10pct.yaml" if arm == "none" else f"{data}_10pct_{arm}.yaml")
+    return config_of(f"{data}_10pct", arm)
 
 
 @pytest.mark.parametrize("arm", PUBLISHED_FID)
@@ -104,9 +105,11 @@ def test_what_does_not_matter_does_not_matter(change: str) -> None:
     assert published_fid(load_settings(config("cifar10", "spkd"), [change])) == 19.11
 
 
-@pytest.mark.parametrize("name", ["cifar10_20pct_whitening", "cifar10_10pct_rkd", "folder"])
+@pytest.mark.parametrize(
+    "name", ["cifar10_20pct+methods/whitening", "cifar10_10pct+methods/rkd", "folder"]
+)
 def test_experiments_outside_of_the_table_have_none(name: str) -> None:
-    assert published_fid(load_settings(CONFIGS / f"{name}.yaml")) is None
+    assert published_fid(load_settings(CONFIGS / name)) is None
 
 
 @pytest.mark.parametrize("setting", [x.setting for x in DEVIATIONS if x.setting is not None])

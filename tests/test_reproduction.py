@@ -12,6 +12,7 @@ from gan_vkd.distill import Teacher
 from gan_vkd.game.gan import GAN
 from gan_vkd.game.settings import Settings, load_settings
 from scripts.iterations_that_fit import iterations_that_fit
+from tests.conftest import config_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted((CONFIGS / "reproduction").glob("*.yaml"))
@@ -27,13 +28,13 @@ TEACHER_WIDTH = 12
 def test_the_cells_are_all_combinations_beside_none_and_kd_dlgm() -> None:
     assert {file.stem for file in FILES} == {*CELLS, "none", "kd_dlgm"}
     for name in ("none", "kd_dlgm"):
-        published = CONFIGS / f"cifar10_10pct{'' if name == 'none' else '_kd_dlgm'}.yaml"
+        published = config_of("cifar10_10pct", name)
         assert load_settings(CONFIGS / "reproduction" / f"{name}.yaml") == load_settings(published)
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_is_the_published_arm_but_for_the_four_choices_in_its_name(name: str) -> None:
-    published = load_settings(CONFIGS / "cifar10_10pct_whitening.yaml").model_dump()
+    published = load_settings(config_of("cifar10_10pct", "whitening")).model_dump()
     feature, projection, whitening, aggregated = name.split("_")
     cell = load_settings(CONFIGS / "reproduction" / f"{name}.yaml").model_dump()
     normalization, statistics = WHITENINGS[whitening]

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_vkd.runtime import ranks
-from gan_vkd.data.settings import WITH_TEST_SPLIT, DataSettings
-from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.data.images import read_images
+from gan_vkd.data.settings import WITH_TEST_SPLIT, DataSettings
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.lock import locked
 
 

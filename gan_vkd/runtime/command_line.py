@@ -1,5 +1,6 @@
 """What the command lines share: their options, what `train` is told, and how a command ends."""
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -8,16 +9,21 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from gan_vkd.runtime.errors import VkdError, one_line_without_memory
+from gan_vkd.runtime.errors import SettingsError, VkdError, one_line_without_memory
+from gan_vkd.runtime.settings_names import short_name
 
 if TYPE_CHECKING:
     from gan_vkd.runtime.settings import RunSettings
 
 AnySettings = TypeVar("AnySettings", bound="RunSettings")
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="+NAME, key.sub=value", show_default=False)
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
-Config = Annotated[Path, typer.Argument(help="A settings file, or a run folder to go on with.")]
+Config = Annotated[
+    Path, typer.Argument(help="Settings: a file, shipped name or NAME+NAME; or a run folder.")
+]
 OutOrDefault = Annotated[Path | None, typer.Option(help="The run folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue, or start.")]
 MaxTime = Annotated[
@@ -26,8 +32,8 @@ MaxTime = Annotated[
 ConfigsAndOverrides = Annotated[
     list[str],
     typer.Argument(
-        metavar="CONFIG... [KEY.SUB=VALUE]...",
-        help="Settings files, one an arm; key.sub=value for all arms that have it.",
+        metavar="CONFIG[+NAME]... [KEY.SUB=VALUE]...",
+        help="Settings, one an arm; key.sub=value for all arms that have it.",
         show_default=False,
     ),
 ]
@@ -58,6 +64,28 @@ def run_app(app: typer.Typer) -> None:
         sys.exit(error.exit_code)
 
 
+def joined(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """Settings files and overrides of `CONFIG [+NAME]... CONFIG... key=value`.
+
+    Each +NAME goes on top of the settings file before it.
+
+    Raises:
+        SettingsError: a +NAME without one.
+    """
+    configs: list[str] = []
+    overrides: list[str] = []
+    for item in arguments:
+        if item.startswith("+") and configs:
+            configs[-1] += item
+        elif item.startswith("+"):
+            raise SettingsError(f"{item}: expected a settings file before it")
+        elif "=" in item and not os.path.exists(item):
+            overrides.append(item)
+        else:
+            configs.append(item)
+    return [Path(config) for config in configs], overrides
+
+
 def what_to_train(
     load: Callable[[Path, list[str] | None], AnySettings],
     config: Path,
@@ -69,6 +97,8 @@ def what_to_train(
     from gan_vkd.runtime.stopping import seconds
 
     budget = None if max_time is None else seconds(max_time)
+    (config,), overrides = joined([str(config), *(overrides or [])])
     settings = load(config, overrides)
-    usual = config if config.is_dir() else Path("runs", config.stem, f"seed{settings.seed}")
+    name = short_name(config)
+    usual = config if config.is_dir() else Path("runs", name, f"seed{settings.seed}")
     return settings, out or usual, budget

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gan_vkd.runtime.errors import SettingsError, one_line
+from gan_vkd.runtime.settings_names import files_of
 
 MOST_VALUES = 10_000  # of a settings file
 
@@ -42,22 +43,33 @@ Schema = TypeVar("Schema", bound=Section)
 
 
 def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None) -> Schema:
-    """Settings of a YAML file (or of a run folder), its bases and the key=value overrides.
+    """The settings that a reference names (`settings_names.files_of`), with key=value overrides.
 
     Raises:
         SettingsError: missing or unreadable file, unknown key, bad value; one line each.
     """
-    path = Path(path).expanduser()
+    tree = merged(path, overrides)
     if path.is_dir():
         path = path / "settings.yaml"
-    tree = _read(path, ())
-    for item in overrides or []:
-        tree = _overridden(tree, item)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
         faults = [f"{path}: {_fault(fault, schema)}" for fault in error.errors()]
         raise SettingsError("\n".join(faults)) from None
+
+
+def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The files of a reference with their bases, and key=value on top; unchecked.
+
+    Raises:
+        SettingsError: missing or unreadable file.
+    """
+    tree: dict[str, Any] = {}
+    for file in files_of(Path(path).expanduser()):
+        tree = _merge(tree, _read(file, ()))
+    for item in overrides or []:
+        tree = _overridden(tree, item)
+    return tree
 
 
 def _fault(error: Any, schema: type[Section]) -> str:
@@ -111,7 +123,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         tree = _parse(path.read_text())
     except FileNotFoundError:
-        raise SettingsError(f"{path}: no such settings file{_nearby(path)}") from None
+        raise SettingsError(f"{path}: no such settings file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read ({error})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -145,12 +157,6 @@ def _parse(text: str) -> Any:
         elif isinstance(node, list):
             todo += node
     return tree
-
-
-def _nearby(path: Path) -> str:
-    names = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

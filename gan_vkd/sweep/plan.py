@@ -1,16 +1,17 @@
 """Arms x seeds: which runs a sweep has, and by which command each is trained."""
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gan_vkd.runtime.command_line import joined
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.progress import is_finished
 from gan_vkd.runtime.settings import RunSettings
 from gan_vkd.runtime.settings_file import Section
+from gan_vkd.runtime.settings_names import short_name
 
 
 class Program(NamedTuple):
@@ -54,8 +55,7 @@ def read_arguments(
         if not part.isdecimal():
             raise SettingsError(f"--seeds {part}: expected whole numbers, as in --seeds 0 1 2")
     rest = [item for item in arguments if item not in numbers]
-    overrides = [item for item in rest if "=" in item and not os.path.exists(item)]
-    configs = [Path(item) for item in rest if item not in overrides]
+    configs, overrides = joined(rest)
     return configs, [int(part) for part in listed], overrides
 
 
@@ -72,7 +72,7 @@ def plan(
         SettingsError: no or twice the same arm or seed, bad settings, a folder of another run.
         VkdError: `out` cannot be written.
     """
-    arms = [config.stem for config in configs]
+    arms = [short_name(config) for config in configs]
     for kind, items in (("settings file", arms), ("seed", seeds)):
         twice = [item for place, item in enumerate(items) if item in items[:place]]
         if twice or not items:

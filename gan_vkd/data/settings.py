@@ -1,0 +1,32 @@
+"""The settings of a set of images."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gan_vkd.runtime.settings import Positive, Seed
+from gan_vkd.runtime.settings_file import Section
+
+WITH_TEST_SPLIT = ("cifar10", "cifar100", "digits")
+
+
+class DataSettings(Section):
+    """What is trained on. `source`: cifar10, cifar100, digits, or the path of a folder or zip."""
+
+    source: str
+    root: str = "data"  # where torchvision's CIFAR lies or is put
+    download: bool = True
+    heldout: str | None = "test"  # "test" (the source's own), a folder or zip, or null
+    resolution: Literal[32, 64] = 32
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    num_images: Positive | None = None
+    seed: Seed = 0  # of the subset
+    conditional: bool | None = None  # null: as the data has classes
+    flip: bool = True
+    damaged: Literal["refuse", "skip"] = "refuse"
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "DataSettings":
+        if self.fraction is not None and self.num_images is not None:
+            raise ValueError("give fraction or num_images, not both")
+        return self

@@ -1,0 +1,70 @@
+"""Which files a name of settings stands for: paths, shipped files, and several joined by "+".
+
+`cifar10_10pct+methods/whitening` is the shipped experiment with the shipped method on top.
+"""
+
+import difflib
+from pathlib import Path
+
+import gan_vkd
+from gan_vkd.runtime.errors import SettingsError
+
+_PACKAGE = Path(gan_vkd.__file__).parent
+# In the package where that was installed from a wheel, beside it in a checkout
+SHIPPED = next(
+    (f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE
+)
+
+
+def files_of(reference: Path) -> list[Path]:
+    """The settings files of a reference, each on top of those before it.
+
+    A part is a path or, from anywhere, the name of a shipped file; ".yaml" may be left out. Parts
+    after the first are looked for beside the first one too. A file whose own name has a "+" is
+    found as it is; a run folder stands for its settings.yaml.
+
+    Raises:
+        SettingsError: a part that is no file, with the nearest name there is.
+    """
+    whole = _find(str(reference), [Path(), SHIPPED])
+    stored = reference / "settings.yaml"
+    if stored.is_file() or (whole is None and reference.is_dir()):
+        return [stored]
+    if whole is not None:
+        return [whole]
+    files: list[Path] = []
+    for part in str(reference).split("+"):
+        places = [Path(), *(file.parent for file in files[:1]), SHIPPED]
+        file = _find(part, places)
+        if file is None:
+            raise SettingsError(f"{part}: no such settings file{_nearby(Path(part), places)}")
+        files.append(file)
+    return files
+
+
+def short_name(reference: Path) -> str:
+    """What runs of it are called: cifar10_10pct_whitening for cifar10_10pct+methods/whitening."""
+    parts = [reference] if reference.exists() else [Path(p) for p in str(reference).split("+")]
+    return "_".join(part.name.removesuffix(".yaml") for part in parts)
+
+
+def shipped_names() -> list[str]:
+    """Of all shipped files, as they are referred to."""
+    files = sorted(SHIPPED.rglob("*.yaml"))
+    return [str(file.relative_to(SHIPPED)).removesuffix(".yaml") for file in files]
+
+
+def _find(name: str, places: list[Path]) -> Path | None:
+    candidates = [place / f"{name}{suffix}" for place in places for suffix in ("", ".yaml")]
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _nearby(path: Path, places: list[Path]) -> str:
+    known = {
+        str(path.parent / file.name): file
+        for place in places
+        for file in (place / path.parent).glob("*.yaml")
+    }
+    names = [*known, *(name.removesuffix(".yaml") for name in known)]
+    near = difflib.get_close_matches(str(path), names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,107 @@
+"""A name of settings stands for a file, a shipped file, or several on top of each other."""
+
+from pathlib import Path
+
+import pytest
+
+from gan_vkd.game.settings import load_settings
+from gan_vkd.runtime.command_line import joined
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.settings_names import SHIPPED, files_of, shipped_names, short_name
+
+MINE = "arm: mine\ndata: {source: digits}\ntrain: {iterations: 7}\n"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a settings file in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(MINE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("reference", "files"),
+    [
+        ("quickstart", ["quickstart.yaml"]),
+        ("quickstart.yaml", ["quickstart.yaml"]),
+        ("recipe/none", ["recipe/none.yaml"]),
+        ("cifar10_10pct+methods/whitening", ["cifar10_10pct.yaml", "methods/whitening.yaml"]),
+        ("ablation/orthogonal+whitening", ["ablation/orthogonal+whitening.yaml"]),
+        (
+            "cifar10_10pct_cpu+methods/pkd+methods/resnet.yaml",
+            ["cifar10_10pct_cpu.yaml", "methods/pkd.yaml", "methods/resnet.yaml"],
+        ),
+    ],
+)
+def test_shipped_files_are_found_from_anywhere(reference: str, files: list[str]) -> None:
+    assert files_of(Path(reference)) == [SHIPPED / file for file in files]
+
+
+def test_own_files_come_before_shipped_ones(elsewhere: Path) -> None:
+    assert files_of(Path("mine+methods/spkd")) == [Path("mine.yaml"), SHIPPED / "methods/spkd.yaml"]
+    (elsewhere / "quickstart.yaml").write_text(MINE)
+    assert files_of(Path("quickstart")) == [Path("quickstart.yaml")]
+    assert load_settings(Path("quickstart")).arm == "mine"
+
+
+def test_parts_are_looked_for_beside_the_first_file(elsewhere: Path) -> None:
+    folder = elsewhere / "deep"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(MINE)
+    (folder / "b.yaml").write_text("seed: 5\n")
+    assert load_settings(Path("deep/a+b")).seed == 5
+    assert files_of(folder / "a+b") == [folder / "a.yaml", folder / "b.yaml"]
+
+
+def test_later_files_lie_on_top_and_overrides_over_all(elsewhere: Path) -> None:
+    (elsewhere / "longer.yaml").write_text("train: {iterations: 9, batch_size: 3}\n")
+    reference = Path("mine+longer")
+    assert load_settings(reference).train.iterations == 9
+    assert load_settings(Path("longer+mine")).train.iterations == 7
+    assert load_settings(reference, ["train.iterations=11"]).train.iterations == 11
+    assert load_settings(reference).train.batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("reference", "fault"),
+    [
+        ("quikstart", "quikstart: no such settings file; did you mean quickstart?"),
+        ("quickstart+methods/whitning", "did you mean methods/whitening?"),
+        ("nothing+quickstart", "nothing: no such settings file"),
+        ("quickstart+", ": no such settings file"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_is_near(reference: str, fault: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(Path(reference))
+    assert fault in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("cifar10_10pct+methods/whitening", "cifar10_10pct_whitening"),
+        ("configs/quickstart.yaml", "quickstart"),
+        ("mine.yaml+methods/spkd", "mine_spkd"),
+        ("v1.5", "v1.5"),
+    ],
+)
+def test_runs_are_called_after_their_settings(reference: str, name: str) -> None:
+    assert short_name(Path(reference)) == name
+
+
+def test_additions_on_the_command_line_go_to_the_file_before_them() -> None:
+    line = ["a", "+methods/x", "+y", "seed=3", "b.yaml", "c+z", "train.iterations=5"]
+    configs = [Path("a+methods/x+y"), Path("b.yaml"), Path("c+z")]
+    assert joined(line) == (configs, ["seed=3", "train.iterations=5"])
+    with pytest.raises(SettingsError, match=r"\+x: expected a settings file before it"):
+        joined(["+x", "a"])
+
+
+def test_every_shipped_name_is_found() -> None:
+    names = shipped_names()
+    assert {"quickstart", "cifar10_10pct", "methods/whitening"} <= set(names)
+    for name in names:
+        assert files_of(Path(name)) == [SHIPPED / f"{name}.yaml"]
