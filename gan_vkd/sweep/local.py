@@ -51,6 +51,7 @@ def sweep(
     runs = plan(program, configs, seeds, out, overrides)
     waiting = [job for job in runs if not job.finished]
     outcomes = {job.name: "finished already" for job in runs if job.finished}
+    finished = set(outcomes)
     if outcomes:
         print(f"{len(outcomes)}/{len(runs)} finished already", flush=True)
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
@@ -63,7 +64,9 @@ def sweep(
     ):
         for job, code, seconds in ended:
             outcomes[job.name] = outcome = describe(code, bool(asked))
-            took += [seconds] if code == 0 else []
+            if code == 0:
+                finished.add(job.name)
+                took.append(seconds)
             left = len(runs) - len(outcomes)
             line = f"{len(outcomes)}/{len(runs)} {job.name} {outcome} in {_duration(seconds)}"
             if took and left and not asked:
@@ -78,7 +81,7 @@ def sweep(
     if asked:
         name = signal.Signals(asked[0]).name
         raise Stopped(f"{out}: stopped by {name}; call again to go on", 128 + asked[0])
-    return [job.folder for job in runs if outcomes[job.name].startswith("finished")]
+    return [job.folder for job in runs if job.name in finished]
 
 
 def _ended(
