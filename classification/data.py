@@ -27,7 +27,7 @@ from gan_vkd.data.images import BadImage, FolderSource, list_images, open_rgb
 from gan_vkd.data.sets import ImageSet, load_heldout_set, load_training_set
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import digest
-from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.stopping import outlive
 
 
@@ -145,20 +145,30 @@ def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> I
 
 
 def training_transform(data: InputSettings, augment: AugmentSettings) -> Any:
-    """PIL image -> normalised (3, R, R), as DeiT augments."""
-    transform = create_transform(
-        data.resolution,
-        is_training=True,
-        scale=augment.scale,
-        hflip=augment.flip,
-        color_jitter=augment.color_jitter,
-        auto_augment=augment.policy,
-        interpolation="bicubic",
-        mean=data.mean,
-        std=data.std,
-        re_prob=augment.erasing,
-        re_mode="pixel",
-    )
+    """PIL image -> normalised (3, R, R), as DeiT augments.
+
+    Raises:
+        SettingsError: a policy that timm does not know.
+    """
+    try:
+        transform = create_transform(
+            data.resolution,
+            is_training=True,
+            scale=augment.scale,
+            hflip=augment.flip,
+            color_jitter=augment.color_jitter,
+            auto_augment=augment.policy,
+            interpolation="bicubic",
+            mean=data.mean,
+            std=data.std,
+            re_prob=augment.erasing,
+            re_mode="pixel",
+        )
+    except (AssertionError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"augment.policy = {augment.policy}: timm makes no augmentation of it "
+            f"({one_line(error)}); expected e.g. rand-m9-mstd0.5-inc1, 3a or null"
+        ) from None
     if augment.erasing:
         transform.transforms[-1].device = "cpu"
     for step in transform.transforms:

@@ -130,6 +130,22 @@ def test_weights_of_another_width_are_refused(settings, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_that_are_not_finite_are_refused(settings, tmp_path):
+    state = Generator(32, 2, 8, 3).state_dict()
+    state["linear.bias"][0] = float("nan")
+    torch.save(state, tmp_path / "G.pth")
+    message = refusal(lambda: import_generator(tmp_path / "G.pth", settings, tmp_path / "run"))
+    assert message.endswith("linear.bias is not finite")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pickle_with_code_is_refused_without_torchs_advice(settings, tmp_path):
+    torch.save({"a": torch.nn.Linear(1, 1)}, tmp_path / "G.pth")
+    message = refusal(lambda: import_generator(tmp_path / "G.pth", settings, tmp_path / "run"))
+    assert "with more than tensors in it" in message
+    assert "weights_only" not in message
+
+
 def test_missing_weights(settings, tmp_path):
     message = refusal(lambda: import_generator(tmp_path / "no.pth", settings, tmp_path / "run"))
     assert "no such file" in message

@@ -1,5 +1,6 @@
 """A detection run: set up, resume, step, log, evaluate, checkpoint, stop."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def _train(settings: DetectionSettings, run: Run, resume: bool, stop: Stop) -> N
         loop.add(learner.step(feed(done), done))
         loop.note({"epoch": (done + 1) / feed.per_epoch, "lr": learner.rate.now})
         loop.watch(learner.decompositions())
-    best = f", best AP {100 - loop.progress.best:.2f}" if heldout is not None else ""
+    best = f", best AP {100 - loop.progress.best:.2f}" if loop.progress.best < math.inf else ""
     print(f"{run.path}: finished, {loop.progress.seconds:.0f} s of training{best}")
 
 
@@ -103,9 +104,11 @@ def _evaluate(loop: Loop, run: Run, learner: Learner, heldout: Coco, now: int) -
     """Measures the detector, and exports it where it is the best."""
     settings, progress = learner.settings, loop.progress
     result = measure(learner.detector, settings, heldout, learner.device)
-    best = 100 - result.get("AP", 0.0) < progress.best
+    # AP is not defined without objects; the last detector counts as the best as long as it never is
+    missing = 100 - result["AP"] if "AP" in result else math.inf
+    best = missing < progress.best or missing == progress.best == math.inf
     if best:
-        progress.best, progress.best_iteration = 100 - result.get("AP", 0.0), now
+        progress.best, progress.best_iteration = missing, now
     if loop.board is None:
         return
     epoch = now / learner.per_epoch

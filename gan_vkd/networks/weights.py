@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ def load_foreign(path: Path) -> dict[str, Any]:
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except VkdError:
         raise
+    except pickle.UnpicklingError:  # whose message advises to unpickle it all the same
+        raise VkdError(
+            f"{path}: not a file of weights: damaged, or with more than tensors in it"
+        ) from None
     except Exception as error:  # pickle, zip and unpickling errors of many kinds
         reason = one_line(error)
         raise VkdError(f"{path}: not a file of weights ({reason})") from None
@@ -51,7 +56,7 @@ def fill(network: nn.Module, state: dict[str, Any], where: str) -> None:
     """Puts all weights in their places, and says in one line what does not fit.
 
     Raises:
-        VkdError: names or shapes of another network.
+        VkdError: names or shapes of another network, or numbers that are not finite.
     """
     try:
         network.load_state_dict(state)
@@ -59,6 +64,9 @@ def fill(network: nn.Module, state: dict[str, Any], where: str) -> None:
         lines = [line.strip() for line in str(error).splitlines()]
         reason = lines[1] if len(lines) > 1 else lines[0]
         raise VkdError(f"{where}: weights of another network: {reason[:200]}") from None
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise VkdError(f"{where}: {name} is not finite")
 
 
 def save_pth(path: Path, content: dict[str, Any] | dict[str, Tensor]) -> None:

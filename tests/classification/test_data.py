@@ -267,6 +267,14 @@ def test_3_augment_is_one_of_three_and_keeps_the_colour_jitter() -> None:
     assert any(type(step).__name__ == "ColorJitter" for step in steps)
 
 
+@pytest.mark.parametrize("policy", ["nonsense", "rand-x9", "rand-m9-q3"])
+def test_a_policy_that_timm_refuses_is_told_in_one_line(policy: str) -> None:
+    data = InputSettings(source="", kind="files", heldout=None, resolution=16)
+    with pytest.raises(SettingsError, match=r"augment\.policy = ") as caught:
+        training_transform(data, AugmentSettings(policy=policy))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "rand-m10-inc1", "v0", "augmix-m10"])
 def test_the_strongest_augmentation_goes_through(policy: str) -> None:
     data = InputSettings(source="", kind="files", heldout=None, resolution=16)

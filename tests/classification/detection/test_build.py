@@ -92,6 +92,11 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         torch.save(odd, file)
         with pytest.raises(VkdError, match=r"other.pth: .*weights"):
             load_detector(settings.model_copy(update={"weights": str(file)}), 4)
+    scalar = to_published(make_detector(settings, 4).state_dict())
+    scalar["class_embed.0.weight"] = torch.tensor(1.0)
+    torch.save(scalar, file)
+    with pytest.raises(VkdError, match=r"other.pth: weights of another network"):
+        load_detector(settings.model_copy(update={"weights": str(file)}), 4)
     torch.save({"patch_embed.norm.weight": torch.ones(48)}, file)
     with pytest.raises(VkdError, match="a body without a neck cannot teach"):
         load_detector(settings.model_copy(update={"weights": str(file)}), 4, teacher=True)
