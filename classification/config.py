@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from gan_vkd.data.settings import WITH_TEST_SPLIT, DataSettings
-from gan_vkd.distill.settings import Distance, MethodSettings
 from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.settings import (
     Above0,
@@ -19,6 +18,7 @@ from gan_vkd.runtime.settings import (
     Weight,
 )
 from gan_vkd.runtime.settings_file import Section, load_as
+from gan_vkd.teachers.method_settings import Distance, MethodSettings
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
 
 Triple = tuple[float, float, float]

@@ -75,7 +75,7 @@ def test_recognition_does_not_reach_the_game() -> None:
 def test_the_core_needs_torch_alone() -> None:
     allowed = {"torch"} | sys.stdlib_module_names
     for name, path in modules().items():
-        if name.startswith("gan_vkd.distill") and name != "gan_vkd.distill.settings":
+        if name.startswith("gan_vkd.distill"):
             own = {"gan_vkd.runtime.across"}
             others = {m for m in imported(path) if not m.startswith("gan_vkd.distill")} - own
             assert {other.partition(".")[0] for other in others} <= allowed, name

@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from gan_vkd.data.settings import DataSettings
-from gan_vkd.distill.settings import Method, MethodSettings
 from gan_vkd.evaluation.settings import EvaluateSettings
 from gan_vkd.networks.settings import ModelSettings
 from gan_vkd.runtime.settings import (
@@ -20,6 +19,7 @@ from gan_vkd.runtime.settings import (
     number_or,
 )
 from gan_vkd.runtime.settings_file import Section, load_as
+from gan_vkd.teachers.method_settings import Method, MethodSettings
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings, TextSettings
 
 AutoWeight = Annotated[

@@ -1,4 +1,4 @@
-"""The settings of a loss on features."""
+"""The settings of a loss on a teacher's features; apart from the losses, which import torch."""
 
 from typing import Annotated, Any, Literal, Self
 
