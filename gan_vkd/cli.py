@@ -19,7 +19,6 @@ from gan_vkd.runtime.command_line import (
     Seeds,
     Slurm,
     SweepFolder,
-    joined,
     run_app,
     what_to_train,
 )
@@ -72,8 +71,7 @@ def configs(
     if name is None:
         print("\n".join(shipped_names()))
         return
-    (reference,), changes = joined([name, *(overrides or [])])
-    print(yaml.safe_dump(merged(reference, changes), sort_keys=False), end="")
+    print(yaml.safe_dump(merged(Path(name), overrides), sort_keys=False), end="")
 
 
 @app.command()

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from gan_vkd.game.settings import load_settings
-from gan_vkd.runtime.command_line import joined
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.settings_names import SHIPPED, files_of, shipped_names, short_name
+from gan_vkd.sweep.plan import read_arguments
 
 MINE = "arm: mine\ndata: {source: digits}\ntrain: {iterations: 7}\n"
 
@@ -95,9 +95,11 @@ def test_runs_are_called_after_their_settings(reference: str, name: str) -> None
 def test_additions_on_the_command_line_go_to_the_file_before_them() -> None:
     line = ["a", "+methods/x", "+y", "seed=3", "b.yaml", "c+z", "train.iterations=5"]
     configs = [Path("a+methods/x+y"), Path("b.yaml"), Path("c+z")]
-    assert joined(line) == (configs, ["seed=3", "train.iterations=5"])
-    with pytest.raises(SettingsError, match=r"\+x: expected a settings file before it"):
-        joined(["+x", "a"])
+    assert read_arguments(line, None) == (configs, [0], ["seed=3", "train.iterations=5"])
+    given = load_settings(Path("mine"), ["+methods/spkd", "seed=3"])
+    assert given == load_settings(Path("mine+methods/spkd"), ["seed=3"])
+    with pytest.raises(SettingsError, match=r"'seed': expected key\.sub=value"):
+        load_settings(Path("mine"), ["seed"])
 
 
 def test_every_shipped_name_is_found() -> None:

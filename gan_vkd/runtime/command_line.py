@@ -1,6 +1,5 @@
 """What the command lines share: their options, what `train` is told, and how a command ends."""
 
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from gan_vkd.runtime.errors import SettingsError, VkdError, one_line_without_memory
-from gan_vkd.runtime.settings_names import short_name
+from gan_vkd.runtime.errors import VkdError, one_line_without_memory
+from gan_vkd.runtime.settings_names import extended, short_name
 
 if TYPE_CHECKING:
     from gan_vkd.runtime.settings import RunSettings
@@ -64,28 +63,6 @@ def run_app(app: typer.Typer) -> None:
         sys.exit(error.exit_code)
 
 
-def joined(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    """Settings files and overrides of `CONFIG [+NAME]... CONFIG... key=value`.
-
-    Each +NAME goes on top of the settings file before it.
-
-    Raises:
-        SettingsError: a +NAME without one.
-    """
-    configs: list[str] = []
-    overrides: list[str] = []
-    for item in arguments:
-        if item.startswith("+") and configs:
-            configs[-1] += item
-        elif item.startswith("+"):
-            raise SettingsError(f"{item}: expected a settings file before it")
-        elif "=" in item and not os.path.exists(item):
-            overrides.append(item)
-        else:
-            configs.append(item)
-    return [Path(config) for config in configs], overrides
-
-
 def what_to_train(
     load: Callable[[Path, list[str] | None], AnySettings],
     config: Path,
@@ -97,7 +74,7 @@ def what_to_train(
     from gan_vkd.runtime.stopping import seconds
 
     budget = None if max_time is None else seconds(max_time)
-    (config,), overrides = joined([str(config), *(overrides or [])])
+    config, overrides = extended(config, overrides or [])
     settings = load(config, overrides)
     name = short_name(config)
     usual = config if config.is_dir() else Path("runs", name, f"seed{settings.seed}")

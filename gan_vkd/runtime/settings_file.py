@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gan_vkd.runtime.errors import SettingsError, one_line
-from gan_vkd.runtime.settings_names import files_of
+from gan_vkd.runtime.settings_names import extended, files_of
 
 MOST_VALUES = 10_000  # of a settings file
 
@@ -59,15 +59,16 @@ def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None
 
 
 def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """The files of a reference with their bases, and key=value on top; unchecked.
+    """The files of a reference with their bases, +NAME and key=value on top; unchecked.
 
     Raises:
         SettingsError: missing or unreadable file.
     """
     tree: dict[str, Any] = {}
-    for file in files_of(Path(path).expanduser()):
+    path, overrides = extended(Path(path).expanduser(), overrides or [])
+    for file in files_of(path):
         tree = _merge(tree, _read(file, ()))
-    for item in overrides or []:
+    for item in overrides:
         tree = _overridden(tree, item)
     return tree
 

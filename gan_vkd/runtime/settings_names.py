@@ -42,6 +42,12 @@ def files_of(reference: Path) -> list[Path]:
     return files
 
 
+def extended(reference: Path, items: list[str]) -> tuple[Path, list[str]]:
+    """The reference with each +NAME of the items on top, and the other items."""
+    added = [item for item in items if item.startswith("+")]
+    return Path("".join([str(reference), *added])), [item for item in items if item not in added]
+
+
 def short_name(reference: Path) -> str:
     """What runs of it are called: cifar10_10pct_whitening for cifar10_10pct+methods/whitening."""
     parts = [reference] if reference.exists() else [Path(p) for p in str(reference).split("+")]

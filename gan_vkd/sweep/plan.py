@@ -1,17 +1,17 @@
 """Arms x seeds: which runs a sweep has, and by which command each is trained."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gan_vkd.runtime.command_line import joined
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.progress import is_finished
 from gan_vkd.runtime.settings import RunSettings
 from gan_vkd.runtime.settings_file import Section
-from gan_vkd.runtime.settings_names import short_name
+from gan_vkd.runtime.settings_names import extended, short_name
 
 
 class Program(NamedTuple):
@@ -38,7 +38,7 @@ class Job(NamedTuple):
 def read_arguments(
     arguments: list[str], seeds: list[str] | None
 ) -> tuple[list[Path], list[int], list[str]]:
-    """Settings files, seeds and overrides of `CONFIG... --seeds 0 1 2 key=value`.
+    """Settings files, seeds and overrides of `CONFIG[ +NAME]... --seeds 0 1 2 key=value`.
 
     Args:
         arguments: the positional ones, among them the seeds after the first.
@@ -55,7 +55,13 @@ def read_arguments(
         if not part.isdecimal():
             raise SettingsError(f"--seeds {part}: expected whole numbers, as in --seeds 0 1 2")
     rest = [item for item in arguments if item not in numbers]
-    configs, overrides = joined(rest)
+    overrides = [item for item in rest if "=" in item and not os.path.exists(item)]
+    configs: list[Path] = []
+    for item in [item for item in rest if item not in overrides]:
+        if item.startswith("+") and configs:  # goes on top of the one before
+            configs[-1] = extended(configs[-1], [item])[0]
+        else:
+            configs.append(Path(item))
     return configs, [int(part) for part in listed], overrides
 
 
