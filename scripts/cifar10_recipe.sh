@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Whitening against no distillation, FitNets and KD-DLGM with an ImageNet teacher, at a size for two CPU
 # cores: configs/recipe, in one table with two judges. Distances are not FID.
-#   bash scripts/cifar10_recipe.sh [arms=none,fitnets,kd_dlgm,whitening,whitening_head] [seeds=0,1,2] [jobs=2] [out=DIR] [key.sub=value ...]
+#   bash scripts/cifar10_recipe.sh [arms=none,fitnets,kd_dlgm,whitening,whitening_pca] [seeds=0,1,2] [jobs=2] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued; a run that fails does not stop the others.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
-arms=none,fitnets,kd_dlgm,whitening,whitening_head seeds=0,1,2 jobs=2 out=runs/cifar10_recipe
+arms=none,fitnets,kd_dlgm,whitening,whitening_pca seeds=0,1,2 jobs=2 out=runs/cifar10_recipe
 options "arms seeds jobs out" "$@"
 configs=()
 for arm in ${arms//,/ }; do configs+=("configs/recipe/$arm.yaml"); done
