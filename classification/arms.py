@@ -50,8 +50,8 @@ class Measured(ABC):
         if not self.evaluations:
             raise VkdError(f"{run.path}: no evaluation yet; train further")
         told = [record.get("images_per_second") for record in records]
-        paces = [pace for pace in told if type(pace) in (int, float) and 0 <= pace < math.inf]
-        self.pace = statistics.median(paces) if paces else 0.0
+        paces = [x for x in told if isinstance(x, int | float) and 0 <= x < math.inf]
+        self.pace = float(statistics.median(paces)) if paces else 0.0
 
     @property
     @abstractmethod

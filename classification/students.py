@@ -121,7 +121,8 @@ def build_student(
     import timm
 
     rate = settings.drop_path if drop_path is None else drop_path
-    options: dict[str, Any] = dict(settings.options) | ({"drop_path_rate": rate} if rate else {})
+    options: dict[str, Any] = {str(name): value for name, value in settings.options.items()}
+    options |= {"drop_path_rate": rate} if rate else {}
     if not timm.is_model(settings.name.split(".")[0]):
         near = timm.list_models(f"*{settings.name.split('_')[0]}*")[:5]
         hint = f"; it has {', '.join(near)}" if near else ""

@@ -51,7 +51,7 @@ class EvaluationFacts(Facts):
         needed = [name for judge in self.judges for name in (judge.frechet, judge.kernel)]
         for name in [*needed, *(name for name in BESIDE if name in said)]:
             value = said.get(name)
-            if type(value) not in (int, float) or not abs(value) < math.inf:
+            if not isinstance(value, int | float) or not abs(value) < math.inf:
                 raise ValueError(f"{name} is no number")
         return self
 
