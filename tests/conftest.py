@@ -105,7 +105,8 @@ def out(tmp_path: Path) -> Path:
 
 def evaluator_of(settings: Settings, **given: ImageSet) -> Evaluator:
     """The evaluator of a run on the CPU; given: its reference or training set."""
-    return Evaluator(settings.evaluate, settings.data, "cpu", **given)
+    cache = settings.cache_folder
+    return Evaluator(settings.evaluate, settings.data, "cpu", cache=cache, **given)
 
 
 @contextmanager
