@@ -1,5 +1,6 @@
 """A name of settings stands for a file, a shipped file, or several on top of each other."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,10 @@ def test_later_files_lie_on_top_and_overrides_over_all(elsewhere: Path) -> None:
         ("quikstart", "quikstart: no such settings file; did you mean quickstart?"),
         ("quickstart+methods/whitning", "did you mean methods/whitening?"),
         ("nothing+quickstart", "nothing: no such settings file"),
-        ("quickstart+", ": no such settings file"),
+        ("quickstart+", "expected a name before and after each"),
+        ("+methods/spkd", "expected a name before and after each"),
+        ("a" * 5000, "no such settings file"),
+        ("b/" * 3000 + "c", "no such settings file"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is_near(reference: str, fault: str) -> None:
@@ -79,13 +83,24 @@ def test_what_is_not_there_is_told_with_what_is_near(reference: str, fault: str)
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_settings_may_come_through_a_pipe(elsewhere: Path) -> None:
+    """As of `vkd train <(...)`."""
+    reading, writing = os.pipe()
+    os.write(writing, MINE.encode())
+    os.close(writing)
+    try:
+        assert load_settings(Path(f"/dev/fd/{reading}")).arm == "mine"
+    finally:
+        os.close(reading)
+
+
 @pytest.mark.parametrize(
     ("reference", "name"),
     [
         ("cifar10_10pct+methods/whitening", "cifar10_10pct_whitening"),
-        ("configs/quickstart.yaml", "quickstart"),
+        (str(SHIPPED / "quickstart.yaml"), "quickstart"),
+        ("ablation/orthogonal+whitening", "orthogonal+whitening"),
         ("mine.yaml+methods/spkd", "mine_spkd"),
-        ("v1.5", "v1.5"),
     ],
 )
 def test_runs_are_called_after_their_settings(reference: str, name: str) -> None:

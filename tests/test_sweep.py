@@ -107,7 +107,7 @@ def test_the_program_is_this_package(monkeypatch):
         (ARMS, [0, 2**32], [], "seed = 4294967296"),
         (ARMS, [0], ["seed=4"], "set by --seeds"),
         (ARMS, [0, 1, 0], [], "seed 0 is given twice"),
-        ([*ARMS, Path("elsewhere/quickstart.yaml")], [0], [], "quickstart is given twice"),
+        ([*ARMS, Path("quickstart")], [0], [], "quickstart is given twice"),
         ([], [0], [], "no settings file"),
         (ARMS, [], [], "no seed"),
     ],

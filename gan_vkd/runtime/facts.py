@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gan_vkd.runtime.errors import VkdError
-from gan_vkd.runtime.settings_file import said
+from gan_vkd.runtime.settings_file import in_one_clause
 
 
 class Facts(BaseModel):
@@ -26,4 +26,6 @@ def checked(schema: type[Facts], facts: Any, file: Path) -> dict[str, Any]:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part)[:40] for part in fault["loc"]) or "facts"
-        raise VkdError(f"{file}: not a file of ours: {where}: {said(fault)[:200]}") from None
+        raise VkdError(
+            f"{file}: not a file of ours: {where}: {in_one_clause(fault)[:200]}"
+        ) from None

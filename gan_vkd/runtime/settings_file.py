@@ -65,7 +65,7 @@ def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
         SettingsError: missing or unreadable file.
     """
     tree: dict[str, Any] = {}
-    path, overrides = extended(Path(path).expanduser(), overrides or [])
+    path, overrides = extended(path, overrides or [])
     for file in files_of(path):
         tree = _merge(tree, _read(file, ()))
     for item in overrides:
@@ -85,11 +85,11 @@ def _fault(error: Any, schema: type[Section]) -> str:
     if error["type"] == "missing":
         return f"{key}: missing"
     value = "" if isinstance(error["input"], dict) else f" = {_cut(repr(error['input']))}"
-    return f"{key}{value}: {said(error)}"
+    return f"{key}{value}: {in_one_clause(error)}"
 
 
-def said(error: Any) -> str:
-    """A fault in pydantic's words, begun as a clause; or in ours, as they are."""
+def in_one_clause(error: Any) -> str:
+    """The message of a pydantic fault: ours as it is, pydantic's begun in lower case."""
     ours = str(error["msg"]).partition("Value error, ")[2]
     return ours or error["msg"][0].lower() + error["msg"][1:]
 

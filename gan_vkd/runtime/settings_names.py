@@ -4,6 +4,7 @@
 """
 
 import difflib
+import os
 from pathlib import Path
 
 import gan_vkd
@@ -26,14 +27,17 @@ def files_of(reference: Path) -> list[Path]:
     Raises:
         SettingsError: a part that is no file, with the nearest name there is.
     """
+    reference = reference.expanduser()
     whole = _find(str(reference), [Path(), SHIPPED])
     stored = reference / "settings.yaml"
-    if stored.is_file() or (whole is None and reference.is_dir()):
+    if os.path.exists(stored) or (whole is None and os.path.isdir(reference)):
         return [stored]
     if whole is not None:
         return [whole]
     files: list[Path] = []
     for part in str(reference).split("+"):
+        if not part:
+            raise SettingsError(f'{reference}: expected a name before and after each "+"')
         places = [Path(), *(file.parent for file in files[:1]), SHIPPED]
         file = _find(part, places)
         if file is None:
@@ -49,9 +53,14 @@ def extended(reference: Path, items: list[str]) -> tuple[Path, list[str]]:
 
 
 def short_name(reference: Path) -> str:
-    """What runs of it are called: cifar10_10pct_whitening for cifar10_10pct+methods/whitening."""
-    parts = [reference] if reference.exists() else [Path(p) for p in str(reference).split("+")]
-    return "_".join(part.name.removesuffix(".yaml") for part in parts)
+    """What runs of it are called: cifar10_10pct_whitening for cifar10_10pct+methods/whitening.
+
+    Raises:
+        SettingsError: a part that is no file.
+    """
+    if os.path.isdir(reference):
+        return reference.name
+    return "_".join(file.name.removesuffix(".yaml") for file in files_of(reference))
 
 
 def shipped_names() -> list[str]:
@@ -62,13 +71,15 @@ def shipped_names() -> list[str]:
 
 def _find(name: str, places: list[Path]) -> Path | None:
     candidates = [place / f"{name}{suffix}" for place in places for suffix in ("", ".yaml")]
-    return next((file for file in candidates if file.is_file()), None)
+    there = (file for file in candidates if os.path.exists(file) and not os.path.isdir(file))
+    return next(there, None)
 
 
 def _nearby(path: Path, places: list[Path]) -> str:
     known = {
         str(path.parent / file.name): file
         for place in places
+        if os.path.isdir(place / path.parent)
         for file in (place / path.parent).glob("*.yaml")
     }
     names = [*known, *(name.removesuffix(".yaml") for name in known)]
