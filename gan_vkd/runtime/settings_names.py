@@ -76,12 +76,8 @@ def _find(name: str, places: list[Path]) -> Path | None:
 
 
 def _nearby(path: Path, places: list[Path]) -> str:
-    known = {
-        str(path.parent / file.name): file
-        for place in places
-        if os.path.isdir(place / path.parent)
-        for file in (place / path.parent).glob("*.yaml")
-    }
-    names = [*known, *(name.removesuffix(".yaml") for name in known)]
-    near = difflib.get_close_matches(str(path), names, n=1)
+    folders = [place / path.parent for place in places]
+    files = [f for folder in folders if os.path.isdir(folder) for f in folder.glob("*.yaml")]
+    names = [str(path.parent / file.name.removesuffix(".yaml")) for file in files]
+    near = difflib.get_close_matches(str(path).removesuffix(".yaml"), names, n=1)
     return f"; did you mean {near[0]}?" if near else ""
