@@ -80,4 +80,5 @@ def _nearby(path: Path, places: list[Path]) -> str:
     files = [f for folder in folders if os.path.isdir(folder) for f in folder.glob("*.yaml")]
     names = [str(path.parent / file.name.removesuffix(".yaml")) for file in files]
     near = difflib.get_close_matches(str(path).removesuffix(".yaml"), names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    suffix = path.suffix if path.suffix == ".yaml" else ""
+    return f"; did you mean {near[0]}{suffix}?" if near else ""
