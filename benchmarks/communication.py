@@ -17,7 +17,7 @@ import torch.distributed as dist
 from step import CONFIGS, DT, KnownTeacher
 
 from gan_vkd.data.sets import Batch
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import load_settings
 
 # name, bytes a second of a rank's slowest link, seconds of latency of a hop
@@ -48,7 +48,7 @@ def _count(rank: int, world: int, file: str, queue) -> None:
         setattr(dist, name, counted)
     settings = load_settings(CONFIGS / "cifar10_10pct+methods/whitening")
     torch.manual_seed(0)
-    gan = GAN(settings, 10, "cpu", KnownTeacher("cpu"))
+    gan = build_trainer(settings, 10, "cpu", KnownTeacher("cpu"))
     size = settings.train.batch_size // world
     images, labels = torch.rand(size, 3, 32, 32) * 2 - 1, torch.arange(size) % 10
     batch = Batch(images, labels, labels, torch.zeros(size, dtype=torch.bool))

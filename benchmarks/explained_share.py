@@ -36,7 +36,7 @@ import yaml
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
-from gan_vkd.data.augment import augment
+from gan_vkd.data.augment import Augmentations
 from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set, to_network
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import METHODS, Normalization, StudentFeature, make_normalization
@@ -136,7 +136,7 @@ def train(student: Student, batches: Batches, known: FeatureBank, steps: int) ->
     norms = []
     for number in range(steps):
         batch = batches(number)
-        pooled, features = student(augment(batch.images, POLICY))
+        pooled, features = student(Augmentations(POLICY)(batch.images))
         loss = student.method(features, known(batch.indices, batch.flipped))
         optimizer.zero_grad()
         loss.backward()
@@ -175,7 +175,7 @@ def run(name: str, lesson: Lesson, args: argparse.Namespace) -> dict[str, float 
     norms = train(student, batches, lesson.known, args.steps)
     clean = to_network(lesson.heldout.images)
     torch.manual_seed(args.seed)
-    views = augment(clean, POLICY)
+    views = Augmentations(POLICY)(clean)
     pooled, features = student.read(clean)
     method = student.method.eval().requires_grad_(False)
     predicted, target = method.sides(features, lesson.target)

@@ -12,8 +12,9 @@ import torch
 from timing import machine, side_by_side
 
 from gan_vkd.data.sets import Batch
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import load_settings
+from gan_vkd.game.trainer import Trainer
 from gan_vkd.teachers.features import FeatureBank
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -39,10 +40,10 @@ class KnownTeacher:
         return self.features[: len(images)]
 
 
-def build(arm: tuple[str, str, str] | None, device: str) -> GAN:
+def build(arm: tuple[str, str, str] | None, device: str) -> Trainer:
     torch.manual_seed(0)
     if arm is None:
-        return GAN(load_settings(CONFIGS / "cifar10_10pct.yaml"), 10, device)
+        return build_trainer(load_settings(CONFIGS / "cifar10_10pct.yaml"), 10, device)
     projection, normalization, view = arm
     changes = [
         f"distill.projection={projection}",
@@ -53,11 +54,10 @@ def build(arm: tuple[str, str, str] | None, device: str) -> GAN:
     ]
     settings = load_settings(CONFIGS / "cifar10_10pct+methods/whitening", changes)
     bank = FeatureBank(torch.randn(2 * IMAGES, DT, device=device), IMAGES)
-    return GAN(settings, 10, device, KnownTeacher(device), lambda: bank)
+    return build_trainer(settings, 10, device, KnownTeacher(device), lambda: bank)
 
 
-def stepper(gan: GAN):
-    size = gan.settings.train.batch_size
+def stepper(gan: Trainer, size: int = 50):
     batch = Batch(
         torch.rand(size, 3, 32, 32, device=gan.device) * 2 - 1,
         torch.randint(10, (size,), device=gan.device),

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, model_validator
 
 from gan_vkd.game.settings import Settings, load_settings
-from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.interface import NETWORKS, Generator
 from gan_vkd.networks.standing import normalize_by_batch
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
@@ -69,12 +69,8 @@ class Run(RunFolder):
         facts = checked(GeneratorFacts, facts, file)
         try:
             with torch.device("meta"):  # takes no memory, whatever size a stranger's settings say
-                generator = Generator(
-                    settings.data.resolution,
-                    settings.model.ch,
-                    settings.model.z_dim,
-                    facts["classes"],
-                )
+                network = NETWORKS.make({"name": "biggan", **settings.model.model_dump()})
+                generator = network.generator(settings.data.resolution, facts["classes"])
             generator.load_state_dict(state, assign=True)
         except (ValueError, TypeError, RuntimeError) as error:
             reason = one_line(error)

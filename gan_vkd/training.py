@@ -9,10 +9,12 @@ from tqdm import tqdm
 
 from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set
 from gan_vkd.evaluation.evaluator import Evaluator
+from gan_vkd.evaluation.settings import EvaluateSettings
+from gan_vkd.game.build import build_trainer, remedy
 from gan_vkd.game.explained import LEAST, ExplainedShare
-from gan_vkd.game.gan import GAN, remedy
 from gan_vkd.game.scores import Scores, save_histogram, summary
 from gan_vkd.game.settings import Settings
+from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.standing import as_sampled
 from gan_vkd.report.pictures import class_grid, grid, save_png
 from gan_vkd.run import Run
@@ -73,7 +75,7 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
     ranks.require_alike(lambda: (settings.dump(), data.fingerprint()), run.path)
     torch.manual_seed(settings.seed)
     try:
-        gan = GAN(settings, classes, device, teacher, bank, text, views)
+        trainer = build_trainer(settings, classes, device, teacher, bank, text, views)
     except ValueError as error:
         raise SettingsError(f"distill: {error}") from None
     at_hand = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
@@ -90,31 +92,33 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
         device=device,
     )
 
-    progress = begin(run, gan, settings, device, resume, total)
+    progress = begin(run, trainer, settings, device, resume, total)
     together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
     print(
         f"{run.path}: {len(data)} images, {max(classes, 1)} classes, {together}{device}, arm "
         f"{settings.arm}, seed {settings.seed}, from iteration {progress.iteration} of {total}"
     )
 
-    loop = Loop(run, gan, settings, device, stop, progress, remedy)
-    loop.every(settings.train.sample_every, partial(_sample, loop, gan, shares))
+    loop = Loop(run, trainer, settings, device, stop, progress, remedy)
+    sample = partial(_sample, loop, trainer, settings.evaluate, shares)
+    loop.every(settings.train.sample_every, sample)
     loop.evaluate_every(
-        settings.evaluate.every, partial(_evaluate, loop, run, gan, evaluator, probe, shares)
+        settings.evaluate.every, partial(_evaluate, loop, run, trainer, evaluator, probe, shares)
     )
-    if heldout is not None and ExplainedShare.is_defined(gan):
-        loop.beside(_explained(loop, ExplainedShare(gan, heldout, settings.seed)))
-    loop.watch(gan.decompositions())
+    if heldout is not None and ExplainedShare.is_defined(trainer):
+        loop.beside(_explained(loop, ExplainedShare(trainer, heldout, settings.seed)))
+    loop.watch(trainer.decompositions())
     d_steps = settings.train.d_steps
     for done in loop:
         # One iteration: d_steps updates of the discriminator, one of the generator
         for number in range(done * d_steps, (done + 1) * d_steps):
             batch = batches(number)
-            losses = gan.discriminator_step(batch, batches.random_labels(batch_size), number)
-            loop.watch(gan.decompositions())
+            losses = trainer.discriminator_step(batch, batches.random_labels(batch_size), number)
+            loop.watch(trainer.decompositions())
             loop.add(losses)
-        loop.add(gan.generator_step(batches.random_labels(batch_size), done))
-        loop.watch(gan.gradients())
+        real = batch if trainer.adversary.relative else None
+        loop.add(trainer.generator_step(batches.random_labels(batch_size), done, real))
+        loop.watch(trainer.gradients())
     progress = loop.progress
     print(
         f"{run.path}: finished, {progress.seconds:.0f} s of training, best "
@@ -142,8 +146,10 @@ def _explained(loop: Loop, share: ExplainedShare) -> Callable[[], dict[str, floa
     return measure
 
 
-def _sample(loop: Loop, gan: GAN, shares: list[float], now: int) -> None:
-    generator = as_sampled(gan.average, shares, gan.settings.evaluate)
+def _sample(
+    loop: Loop, trainer: Trainer, evaluate: EvaluateSettings, shares: list[float], now: int
+) -> None:
+    generator = as_sampled(trainer.ema.generator, shares, evaluate)
     picture = class_grid(generator, shares)
     save_png(picture, loop.run.path / "samples" / f"{now:08d}.png")
     if loop.board is not None:
@@ -153,14 +159,14 @@ def _sample(loop: Loop, gan: GAN, shares: list[float], now: int) -> None:
 def _evaluate(
     loop: Loop,
     run: Run,
-    gan: GAN,
+    trainer: Trainer,
     evaluator: Evaluator,
     probe: Scores,
     shares: list[float],
     now: int,
 ) -> None:
     """Measures the averaged generator, exports it where it is the best, looks at D's scores."""
-    generator = as_sampled(gan.average, shares, evaluator.settings)
+    generator = as_sampled(trainer.ema.generator, shares, evaluator.settings)
     result, progress = evaluator(generator, shares), loop.progress
     distance = result[evaluator.extractor.frechet_name]
     best = distance < progress.best
@@ -168,7 +174,7 @@ def _evaluate(
         progress.best, progress.best_iteration = distance, now
     if loop.board is None:
         return
-    scores = probe(gan, generator)
+    scores = probe(trainer.discriminator, generator)
     result = result | summary(scores)
     loop.board.scalars("evaluate", result, now)
     loop.board.histograms("scores", scores, now)

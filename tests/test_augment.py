@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gan_vkd.data.augment import AUGMENTATIONS, augment, color, cutout, translation
+from gan_vkd.data.augment import AUGMENTATIONS, Augmentations, color, cutout, translation
 
 IMAGES = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.1
 
@@ -80,15 +80,15 @@ def test_color_is_affine_in_each_sample_and_fills_its_ranges() -> None:
 def test_differentiable(name: str) -> None:
     def run(images: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
-        return augment(images, [name])
+        return Augmentations([name])(images)
 
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(run, images)
 
 
 def test_the_empty_policy_is_the_identity_and_policies_compose() -> None:
-    assert augment(IMAGES, []) is IMAGES
+    assert Augmentations([])(IMAGES) is IMAGES
     torch.manual_seed(1)
-    chained = augment(IMAGES, ["color", "cutout"])
+    chained = Augmentations(["color", "cutout"])(IMAGES)
     torch.manual_seed(1)
     assert torch.equal(chained, cutout(color(IMAGES)))

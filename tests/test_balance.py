@@ -32,7 +32,7 @@ def gradient(loss: Tensor, z: Tensor) -> Tensor:
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 3.0])
 def test_the_automatic_weight_keeps_the_ratio_of_gradients(ratio: float) -> None:
     z, game, distillation = meeting()
-    weight, told = balance(settings(weight="auto", gradient_ratio=ratio), [z], game, distillation)
+    weight, told = balance(z, game, distillation, weight="auto", gradient_ratio=ratio)
     assert not weight.requires_grad
     measured = gradient(weight * distillation, z).norm() / gradient(game, z).norm()
     torch.testing.assert_close(measured, torch.tensor(ratio))
@@ -42,7 +42,7 @@ def test_the_automatic_weight_keeps_the_ratio_of_gradients(ratio: float) -> None
 
 def test_a_given_weight_is_left_and_its_ratio_told() -> None:
     z, game, distillation = meeting()
-    weight, told = balance(settings(weight=2.0), [z], game, distillation)
+    weight, told = balance(z, game, distillation, weight=2.0)
     assert weight == 2.0
     ours, theirs = gradient(2 * distillation, z), gradient(game, z)
     torch.testing.assert_close(told["gradient_ratio"], ours.norm() / theirs.norm())
@@ -52,7 +52,7 @@ def test_a_given_weight_is_left_and_its_ratio_told() -> None:
 
 def test_what_is_told_of_the_features_is_their_spread() -> None:
     z, game, distillation = meeting()
-    told = balance(settings(), [z], game, distillation)[1]
+    told = balance(z, game, distillation, 10.0)[1]
     spread = z.detach() - z.detach().mean(0)
     values = torch.linalg.eigvalsh(spread.double().T @ spread.double())
     rank = values.sum() ** 2 / values.square().sum()
@@ -66,14 +66,14 @@ def test_a_game_or_a_distillation_without_a_gradient_is_finite() -> None:
     """Hinge losses have none once every score is beyond its margin."""
     z, game, distillation = meeting()
     for losses in ((0 * game, distillation), (game, 0 * distillation)):
-        weight, told = balance(settings(weight="auto"), [z], *losses)
+        weight, told = balance(z, *losses, weight="auto")
         assert weight == 0
         assert all(value.isfinite() for value in told.values())
 
 
 def test_the_weight_is_bounded() -> None:
     z, game, distillation = meeting()
-    weight, _ = balance(settings(weight="auto"), [z], 1e9 * game, distillation)
+    weight, _ = balance(z, 1e9 * game, distillation, "auto")
     assert weight == 1e4
 
 
@@ -81,9 +81,7 @@ def test_another_layer_alone_has_no_automatic_weight() -> None:
     pairs = [PairSettings.model_validate({"student": {"layer": "blocks.1"}})]
     with pytest.raises(ValueError, match="where its score is taken"):
         settings(weight="auto", pairs=pairs)
-    weight, told = balance(
-        settings(weight=3.0, pairs=pairs), [torch.ones(2, 2)], torch.ones(()), torch.ones(())
-    )
+    weight, told = balance(None, torch.ones(()), torch.ones(()), 3.0)
     assert weight == 3
     assert told == {}
 
@@ -102,14 +100,11 @@ def test_the_step_takes_the_automatic_weight(small: MakeSettings) -> None:
     told = gan.discriminator_step(batch(), labels, 0)
     torch.testing.assert_close(told["gradient_ratio"], torch.tensor(0.5))
 
-    from gan_vkd.data.augment import augment
-
     torch.manual_seed(5)
     with torch.no_grad():
         fake = again.generator(torch.randn(8, again.generator.z_dim), labels)
-    seen = torch.cat([augment(side, again.settings.augment) for side in (fake, batch().images)])
-    scores = again.discriminator(seen, torch.cat([labels, labels]))
-    (z,) = again.reader.take()
+    seen = torch.cat([again.augment(side) for side in (fake, batch().images)])
+    scores, z = again.judge(seen, torch.cat([labels, labels]))
     game = F.relu(1 + scores[:8]).mean() + F.relu(1 - scores[8:]).mean()
     centred = z - z.mean(0)
     ours = centred / (centred.square().mean() + 1e-5).sqrt()

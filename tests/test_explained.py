@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from gan_vkd.data.sets import load_heldout_set, to_network
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.explained import ExplainedShare, explained_share
-from gan_vkd.game.gan import GAN
 from gan_vkd.run import Run
 from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.training import train
@@ -39,7 +39,7 @@ def test_it_is_r2_with_the_best_centre_and_factor() -> None:
 def test_it_is_of_held_out_images_as_they_are(small: MakeSettings) -> None:
     gan = build(small, "distill.student.scaling=batch", arm="layernorm")
     gan.discriminator_step(batch(), batch().labels, 0)
-    heldout = load_heldout_set(gan.settings.data)
+    heldout = load_heldout_set(small().data)
     assert heldout is not None
     share = ExplainedShare(gan, heldout, seed=3)
     order = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(3))[:200]
@@ -60,7 +60,7 @@ def test_a_discriminator_that_is_fitted_to_the_teacher_raises_it(small: MakeSett
     """The distillation alone, without the game, on 40 of the images that it is measured on."""
     chosen = ["model.ch=8", "distill.images=real", "distill.student.scaling=batch"]
     gan = build(small, *chosen, arm="layernorm")
-    heldout = load_heldout_set(gan.settings.data)
+    heldout = load_heldout_set(small().data)
     assert heldout is not None
     assert gan.distillation is not None
     share = ExplainedShare(gan, heldout.subset(list(range(40))), seed=0)
@@ -71,8 +71,8 @@ def test_a_discriminator_that_is_fitted_to_the_teacher_raises_it(small: MakeSett
         rows = torch.arange(8) + 8 * (number % 5)
         part = batch()._replace(images=images[rows], labels=labels[rows])
         both = torch.cat([part.images, part.images])
-        gan.score(both, torch.cat([part.labels, part.labels]))
-        loss = gan.distillation(gan.reader.take(), part, both, both)["distill_loss"]
+        z = gan.judge(both, torch.cat([part.labels, part.labels])).features
+        loss = gan.distillation([z], part, both, both)["distill_loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -82,7 +82,7 @@ def test_a_discriminator_that_is_fitted_to_the_teacher_raises_it(small: MakeSett
 def test_it_is_of_what_each_method_maps(small: MakeSettings) -> None:
     for method, part in (("fitnets", "regress"), ("vicreg", "project")):
         gan = build(small, f"distill.method={method}")
-        heldout = load_heldout_set(gan.settings.data)
+        heldout = load_heldout_set(small().data)
         assert heldout is not None
         share = ExplainedShare(gan, heldout, seed=0)
         gan.discriminator.eval()
@@ -106,7 +106,7 @@ def test_asking_changes_nothing(feature: str, small: MakeSettings) -> None:
     """Bit for bit: the projection's base, the head's power iteration, every running average."""
     chosen = [f"distill.student.feature={feature}", "distill.student.scaling=batch"]
     asked, alone = (build(small, *chosen) for _ in range(2))
-    heldout = load_heldout_set(asked.settings.data)
+    heldout = load_heldout_set(small().data)
     assert heldout is not None
     share = ExplainedShare(asked, heldout, seed=0)
     for number in range(4):
@@ -148,7 +148,7 @@ def test_layers_of_two_teachers_layers_measure_the_first(small: MakeSettings) ->
     assert settings.distill is not None
     layers = [pair.teacher for pair in settings.distill.pairs if pair.teacher is not None]
     teacher = load_teacher(settings.distill.teacher, 32, "cpu", layers)
-    gan = GAN(settings, 10, "cpu", teacher)
+    gan = build_trainer(settings, 10, "cpu", teacher)
     heldout = load_heldout_set(settings.data)
     assert heldout is not None
     assert ExplainedShare(gan, heldout, 0).teacher.shape == (200, teacher.widths[0])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gan_vkd.game.gan import remedy
+from gan_vkd.game.build import remedy
 from gan_vkd.runtime.finite import Watch
 
 NAN, INF = float("nan"), float("inf")

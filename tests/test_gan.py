@@ -2,22 +2,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan_vkd.data.augment import augment
+from gan_vkd.data.augment import Augmentations
 from gan_vkd.data.sets import Batch, load_training_set, to_network
 from gan_vkd.distill import METHODS
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.regularization import flip_and_shift
+from gan_vkd.game.trainer import Trainer
 from gan_vkd.teachers.features import FeatureBank, load_bank, load_views
 from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.teachers.text import class_embeddings
 from tests.conftest import MakeSettings
 
 
-def build(make: MakeSettings, *overrides: str, arm: str = "whitening") -> GAN:
+def build(make: MakeSettings, *overrides: str, arm: str = "whitening") -> Trainer:
     settings = make(*overrides, arm=arm)
     teacher = load_teacher(settings.distill.teacher, 32, "cpu") if settings.distill else None
     torch.manual_seed(0)
-    return GAN(settings, 10, "cpu", teacher)
+    return build_trainer(settings, 10, "cpu", teacher)
 
 
 def batch(size: int = 8) -> Batch:
@@ -62,10 +63,10 @@ def test_the_average_is_a_copy_before_its_start_and_exponential_after(small: Mak
     labels = batch().labels
     for iteration in (0, 1):
         gan.generator_step(labels, iteration)
-        assert not changed(copy(gan.generator), gan.average)
-    before = copy(gan.average)
+        assert not changed(copy(gan.generator), gan.ema.generator)
+    before = copy(gan.ema.generator)
     gan.generator_step(labels, 2)
-    for name, value in gan.average.state_dict().items():
+    for name, value in gan.ema.generator.state_dict().items():
         expected = 0.75 * before[name] + 0.25 * gan.generator.state_dict()[name]
         torch.testing.assert_close(value, expected)
 
@@ -119,8 +120,8 @@ def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSett
     torch.manual_seed(5)
     with torch.no_grad():
         fake = again.generator(torch.randn(8, again.generator.z_dim), labels)
-    seen = torch.cat([augment(side, again.settings.augment) for side in (fake, images)])
-    scores = again.discriminator(seen, torch.cat([labels, labels]))
+    seen = torch.cat([again.augment(side) for side in (fake, images)])
+    scores = again.score(seen, torch.cat([labels, labels]))
     loss = sum((1 + s).clamp_min(0) / 8 for s in scores[:8])
     loss = loss + sum((1 - s).clamp_min(0) / 8 for s in scores[8:])
     loss.backward()
@@ -136,7 +137,7 @@ def test_the_generator_step_follows_the_gradient_of_the_written_loss(small: Make
 
     torch.manual_seed(5)
     fake = again.generator(torch.randn(8, again.generator.z_dim), labels)
-    scores = again.discriminator(augment(fake, again.settings.augment), labels)
+    scores = again.score(again.augment(fake), labels)
     (-sum(scores) / 8).backward()
     taken = dict(gan.generator.named_parameters())
     for name, p in again.generator.named_parameters():
@@ -174,7 +175,7 @@ def test_every_method_trains_the_same_discriminator(method: str, small: MakeSett
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
     torch.manual_seed(0)
     text = class_embeddings(None, teacher, []) if method == "kd_dlgm" else None
-    gan, plain = GAN(settings, 10, "cpu", teacher, text=text), build(small, arm="none")
+    gan, plain = build_trainer(settings, 10, "cpu", teacher, text=text), build(small, arm="none")
     shapes = [[p.shape for p in g.discriminator.parameters()] for g in (gan, plain)]
     assert shapes[0] == shapes[1]
     assert gan.distillation is not None
@@ -213,7 +214,7 @@ def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -
     assert settings.distill is not None
     data = load_training_set(settings.data)
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
-    gan = GAN(settings, 10, "cpu", teacher, lambda: load_bank(teacher, data, False, None))
+    gan = build_trainer(settings, 10, "cpu", teacher, lambda: load_bank(teacher, data, False, None))
     assert gan.distillation is not None
     normalize = gan.distillation.method.methods[0].normalize
     features = teacher(to_network(data.images)).double()
@@ -244,7 +245,7 @@ def test_directions_that_agree_are_taken_from_two_augmented_views(small: MakeSet
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
     views = load_views(teacher, data, settings.augment, None)
     never = lambda: pytest.fail("the bank was computed")  # noqa: E731
-    gan = GAN(settings, 10, "cpu", teacher, never, load_views=lambda: views)
+    gan = build_trainer(settings, 10, "cpu", teacher, never, load_views=lambda: views)
     assert gan.distillation is not None
     normalize = gan.distillation.method.methods[0].normalize
     torch.testing.assert_close(normalize.mean, torch.cat(views).double().mean(0))
@@ -267,7 +268,7 @@ def test_every_choice_of_images_view_and_statistics_goes_together(
     data = load_training_set(settings.data)
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
     bank = load_bank(teacher, data, False, None) if settings.distill.needs_bank else None
-    gan = GAN(settings, 10, "cpu", teacher, lambda: bank)
+    gan = build_trainer(settings, 10, "cpu", teacher, lambda: bank)
     assert gan.discriminator_step(batch(), batch().labels, 0)["distill_loss"].isfinite()
 
 
@@ -286,7 +287,7 @@ def test_what_cannot_fit_is_told_before_features_are_computed(
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
     never = lambda: pytest.fail("the bank was computed")  # noqa: E731
     with pytest.raises(ValueError, match=message):
-        GAN(settings, 10, "cpu", teacher, never)
+        build_trainer(settings, 10, "cpu", teacher, never)
 
 
 @pytest.mark.parametrize(
@@ -302,11 +303,11 @@ def test_a_batch_too_small_for_relations_is_refused(
     if method == "kd_dlgm":
         chosen.append("distill.normalization=whitening")
 
-    def make(size: int) -> GAN:
+    def make(size: int) -> Trainer:
         settings = small(*chosen, f"train.batch_size={size}")
         assert settings.distill is not None
         teacher = load_teacher(settings.distill.teacher, 32, "cpu")
-        return GAN(settings, 10, "cpu", teacher, text=torch.eye(10, 64))
+        return build_trainer(settings, 10, "cpu", teacher, text=torch.eye(10, 64))
 
     if least > 1:
         with pytest.raises(ValueError, match=f"method = {method} relates"):
@@ -319,13 +320,13 @@ def test_a_batch_too_small_for_relations_is_refused(
 def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSettings) -> None:
     pairs = (
         "distill.pairs=[{student: {layer: blocks.1.0, pool: sum}, teacher: {layer: layer2}, "
-        "weight: 0.5}, {weight: 2}, {student: {layer: pool}, teacher: {layer: linear}}]"
+        "weight: 0.5}, {weight: 2}, {teacher: {layer: linear}}]"
     )
     settings = small(pairs, "distill.weight=3", arm="layernorm")
     assert settings.distill is not None
     layers = [pair.teacher or settings.distill.teacher for pair in settings.distill.pairs]
     teacher = load_teacher(settings.distill.teacher, 32, "cpu", layers)
-    gan = GAN(settings, 10, "cpu", teacher)
+    gan = build_trainer(settings, 10, "cpu", teacher)
     assert gan.distillation is not None
     assert teacher.widths == [32, 64, 10]
     shapes = [m.project.matrix().shape for m in gan.distillation.method.methods]
@@ -333,8 +334,7 @@ def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSetting
 
     images, labels = batch().images, batch().labels
     gan.discriminator.eval()
-    gan.discriminator(images, labels)
-    students = gan.reader.take()
+    students = gan.distillation.students(gan.judge(images, labels).features)
     h = gan.discriminator.blocks[1][0](gan.discriminator.blocks[0][0](images))
     torch.testing.assert_close(students[0], h.sum((2, 3)))
     torch.testing.assert_close(students[1], gan.discriminator.features(images))
@@ -358,18 +358,18 @@ def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSetting
     assert {f"method.methods.{i}.project.base" for i in range(3)} <= moved
 
 
-def written_regularisers(gan: GAN, seed: int) -> dict[str, torch.Tensor]:
+def written_regularisers(gan: Trainer, seed: int) -> dict[str, torch.Tensor]:
     """What a step at `seed` adds to the hinge loss, from the same draws, written out."""
     torch.manual_seed(seed)
     real, labels = batch().images, batch().labels
     with torch.no_grad():
         fake = gan.generator(torch.randn(8, gan.generator.z_dim), labels)
-    sides = [augment(side, ["translation"]) for side in (fake, real)]
+    sides = [Augmentations(["translation"])(side) for side in (fake, real)]
     twice = torch.cat([labels, labels])
-    scores = gan.discriminator(torch.cat(sides), twice)
-    again = gan.discriminator(torch.cat([flip_and_shift(side, False) for side in sides]), twice)
+    scores = gan.score(torch.cat(sides), twice)
+    again = gan.score(torch.cat([flip_and_shift(side, False) for side in sides]), twice)
     asked = real.clone().requires_grad_()
-    own = gan.discriminator(augment(asked, ["translation"]), labels)
+    own = gan.score(Augmentations(["translation"])(asked), labels)
     (gradient,) = torch.autograd.grad(own.sum(), asked, create_graph=True)
     apart = (scores - again).square()
     return {
@@ -412,8 +412,8 @@ def test_the_averages_of_lecam_are_saved(small: MakeSettings) -> None:
     gan, other = (build(small, "regularize={lecam: 1}", arm="none") for _ in range(2))
     gan.discriminator_step(batch(), batch().labels, 0)
     other.load_state(gan.state())
-    assert not changed(copy(gan.lecam), other.lecam)
-    assert int(other.lecam.updates) == 1
+    assert not changed(copy(gan.regularizers["lecam_loss"]), other.regularizers["lecam_loss"])
+    assert int(other.regularizers["lecam_loss"].updates) == 1
 
 
 def test_lecam_starts_after_so_many_iterations_of_all_their_updates(small: MakeSettings) -> None:

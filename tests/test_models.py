@@ -13,12 +13,9 @@ from gan_vkd.networks.biggan import (
     DiscriminatorBlock,
     Generator,
     GeneratorBlock,
-    SNConv2d,
-    SNEmbedding,
-    SNLinear,
-    SpectralNorm,
 )
 from gan_vkd.networks.cifar_resnet import CifarResNet
+from gan_vkd.networks.layers import SNConv2d, SNEmbedding, SNLinear, SpectralNorm
 from tests.real_data import SHARED, needs_shared
 
 
@@ -69,7 +66,7 @@ def test_shapes(resolution, classes):
     images = generator(torch.randn(3, 16), labels)
     assert images.shape == (3, 3, resolution, resolution)
     assert images.abs().max() <= 1
-    assert discriminator(images, labels).shape == (3,)
+    assert discriminator(images, labels).score.shape == (3,)
     assert discriminator.features(images).shape == (3, discriminator.linear.in_features)
 
 
@@ -79,9 +76,9 @@ def test_labels_matter_where_there_are_classes_and_only_there():
     generator, discriminator = spread(Generator(32, 4, 16, 2)), spread(Discriminator(32, 4, 2))
     assert not torch.allclose(generator(z, zeros), generator(z, ones))
     discriminator.eval()
-    assert not torch.allclose(discriminator(images, zeros), discriminator(images, ones))
+    assert not torch.allclose(discriminator(images, zeros)[0], discriminator(images, ones)[0])
     alone = spread(Discriminator(32, 4, 0)).eval()
-    assert torch.equal(alone(images, zeros), alone(images, ones))
+    assert torch.equal(alone(images, zeros).score, alone(images, ones).score)
     assert not hasattr(alone, "embed")
 
 
@@ -221,7 +218,8 @@ def test_discriminator_block_is_the_naive_order(first, downsample, inputs, outpu
 def test_score_is_taken_from_the_features(classes):
     network = spread(Discriminator(32, 4, classes)).eval()
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 2, 1, 0])
-    score, features = network(images, labels), network.features(images)
+    score, features = network(images, labels)
+    assert torch.equal(features, network.features(images))
     assert (features >= 0).all()
     expected = features @ network.linear.normalized_weight()[0] + network.linear.bias
     if classes:

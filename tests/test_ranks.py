@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gan_vkd.data.sets import Batches, load_training_set
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import Settings
 from gan_vkd.networks.biggan import Generator
 from gan_vkd.run import Run
@@ -144,7 +144,7 @@ def play(settings: Settings) -> dict[str, Any]:
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
-    gan = GAN(
+    gan = build_trainer(
         settings,
         10,
         "cpu",
@@ -166,7 +166,9 @@ def play(settings: Settings) -> dict[str, Any]:
         note(gan.discriminator_step(batch, batches.random_labels(size), step))
         note(gan.generator_step(batches.random_labels(size), step))
     with torch.no_grad():
-        picture = gan.average(torch.ones(1, settings.model.z_dim), torch.zeros(1, dtype=torch.long))
+        picture = gan.ema.generator(
+            torch.ones(1, settings.model.z_dim), torch.zeros(1, dtype=torch.long)
+        )
     return {"losses": losses, "picture": picture.numpy()}
 
 

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gan_vkd.data.augment import augment
-from gan_vkd.game.adversarial import hinge_discriminator
+from gan_vkd.data.augment import Augmentations
+from gan_vkd.game.adversary import Hinge
 from gan_vkd.game.regularization import LeCam, consistency, flip_and_shift, r1_penalty
-from gan_vkd.networks.biggan import Discriminator, SNConv2d, SNLinear
+from gan_vkd.networks.biggan import Discriminator
+from gan_vkd.networks.layers import SNConv2d, SNLinear
 
 
 @pytest.fixture(autouse=True)
@@ -267,7 +268,7 @@ def test_r1_at_the_clean_images_goes_through_the_augmentation() -> None:
 
     def scores(images: Tensor) -> Tensor:
         torch.manual_seed(5)
-        return (augment(images, ["translation", "cutout"]) * w).sum((1, 2, 3))
+        return (Augmentations(["translation", "cutout"])(images) * w).sum((1, 2, 3))
 
     images = torch.randn(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     slopes = [float(scores(unit.view(1, 3, 8, 8))) for unit in torch.eye(192).double()]
@@ -280,27 +281,27 @@ def test_r1_is_the_mean_over_images_of_the_discriminator() -> None:
     network, images, labels = discriminator()
     network.eval()
     images.requires_grad_()
-    together = r1_penalty(network(images, labels), images)
+    together = r1_penalty(network(images, labels).score, images)
     alone = []
     for image, label in zip(images.detach(), labels, strict=True):
         x = image[None].requires_grad_()
-        alone.append(r1_penalty(network(x, label[None]), x))
+        alone.append(r1_penalty(network(x, label[None]).score, x))
     torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
 def test_r1_refuses_images_without_a_gradient() -> None:
     network, images, labels = discriminator()
     with pytest.raises(RuntimeError, match="require"):
-        r1_penalty(network(images, labels), images)
+        r1_penalty(network(images, labels).score, images)
 
 
 def test_r1_falls_under_descent() -> None:
     network, images, labels = discriminator()
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
-    penalties = []
+    policy, penalties = Augmentations(["color", "translation", "cutout"]), []
     for _ in range(40):
         x = images.clone().requires_grad_()
-        penalty = r1_penalty(network(augment(x, ["color", "translation", "cutout"]), labels), x)
+        penalty = r1_penalty(network(policy(x), labels).score, x)
         optimizer.zero_grad()
         penalty.backward()
         optimizer.step()
@@ -312,16 +313,17 @@ def test_r1_falls_under_descent() -> None:
 
 
 def lecam_loss(network: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
-    return LeCam(start=0)(*network(images, labels).chunk(2))
+    return LeCam(start=0)(*network(images, labels).score.chunk(2))
 
 
 def consistency_loss(network: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
-    return consistency(network(images, labels), network(flip_and_shift(images), labels))
+    moved = network(flip_and_shift(images), labels)
+    return consistency(network(images, labels).score, moved.score)
 
 
 def r1_loss(network: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
     clean = images.requires_grad_()
-    return r1_penalty(network(augment(clean, ["translation", "cutout"]), labels), clean)
+    return r1_penalty(network(Augmentations(["translation", "cutout"])(clean), labels).score, clean)
 
 
 Penalty = Callable[[Discriminator, Tensor, Tensor], Tensor]
@@ -367,10 +369,10 @@ def test_all_of_them_in_one_step() -> None:
     fake, real = images.chunk(2)
     for step in range(3):
         real = real.detach().requires_grad_(step % 2 == 0)
-        seen = augment(torch.cat([fake, real]), ["translation", "cutout"])
-        fake_score, real_score = network(seen, labels).chunk(2)
-        fake_again, real_again = network(flip_and_shift(seen), labels).chunk(2)
-        loss = hinge_discriminator(real_score, fake_score)
+        seen = Augmentations(["translation", "cutout"])(torch.cat([fake, real]))
+        fake_score, real_score = network(seen, labels).score.chunk(2)
+        fake_again, real_again = network(flip_and_shift(seen), labels).score.chunk(2)
+        loss = Hinge().discriminator(real_score, fake_score)
         loss = loss + 0.3 * lecam(real_score, fake_score)
         loss = loss + 10 * consistency(real_score, real_again)
         loss = loss + 10 * consistency(fake_score, fake_again)

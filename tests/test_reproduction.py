@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from gan_vkd.data.sets import Batch
 from gan_vkd.distill import Teacher
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import Settings, load_settings
+from gan_vkd.game.trainer import Trainer
 from scripts.iterations_that_fit import iterations_that_fit
 from tests.conftest import config_of
 
@@ -51,17 +52,17 @@ def test_a_cell_is_the_published_arm_but_for_the_four_choices_in_its_name(name: 
     assert cell == published | {"arm": name, "distill": published["distill"] | chosen}
 
 
-def build(settings: Settings) -> GAN:
+def build(settings: Settings) -> Trainer:
     """As a run does it, with a teacher of random weights in the place of CLIP."""
     torch.manual_seed(1)  # whatever was drawn before, a run sets its seed after it
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, TEACHER_WIDTH))
     teacher = Teacher(network, mean=[0.5] * 3, std=[0.5] * 3)
     torch.manual_seed(settings.seed)
-    return GAN(settings, 10, "cpu", teacher, text=torch.ones(10, TEACHER_WIDTH))
+    return build_trainer(settings, 10, "cpu", teacher, text=torch.ones(10, TEACHER_WIDTH))
 
 
-def initial(gan: GAN) -> dict[str, Tensor]:
-    networks = {"G": gan.generator, "D": gan.discriminator, "average": gan.average}
+def initial(gan: Trainer) -> dict[str, Tensor]:
+    networks = {"G": gan.generator, "D": gan.discriminator, "average": gan.ema.generator}
     return {f"{n}.{k}": v for n, net in networks.items() for k, v in net.state_dict().items()}
 
 

@@ -5,28 +5,29 @@ import torch
 from PIL import Image
 
 from gan_vkd.data.sets import ImageSet, load_heldout_set, load_training_set, to_network
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.scores import Scores, save_histogram, summary
+from gan_vkd.game.trainer import Trainer
 from gan_vkd.run import Run
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
 
 
-def build(small: MakeSettings) -> tuple[GAN, ImageSet, ImageSet]:
+def build(small: MakeSettings) -> tuple[Trainer, ImageSet, ImageSet]:
     settings = small(arm="none")
     torch.manual_seed(0)
     heldout = load_heldout_set(settings.data)
     assert heldout is not None
-    return GAN(settings, 10, "cpu"), load_training_set(settings.data), heldout
+    return build_trainer(settings, 10, "cpu"), load_training_set(settings.data), heldout
 
 
 def test_scores_are_the_discriminators_on_clean_images(small: MakeSettings) -> None:
     gan, data, heldout = build(small)
-    scores = Scores(data, heldout, seed=0)(gan, gan.average)
+    scores = Scores(data, heldout, seed=0)(gan.discriminator, gan.ema.generator)
     gan.discriminator.eval()
     with torch.no_grad():
-        training = gan.discriminator(to_network(data.images), data.labels)
-        unseen = gan.discriminator(to_network(heldout.images), heldout.labels)
+        training = gan.score(to_network(data.images), data.labels)
+        unseen = gan.score(to_network(heldout.images), heldout.labels)
     torch.testing.assert_close(scores["training"].sort().values, training.sort().values)
     torch.testing.assert_close(scores["heldout"].sort().values, unseen.sort().values)
     assert len(scores["fake"]) == len(data)
@@ -37,7 +38,10 @@ def test_looking_changes_nothing_and_is_the_same_again(small: MakeSettings) -> N
     probe = Scores(data, heldout, seed=0)
     before = {k: v.clone() for k, v in gan.discriminator.state_dict().items()}
     random = torch.get_rng_state()
-    first, again = probe(gan, gan.average), probe(gan, gan.average)
+    first, again = (
+        probe(gan.discriminator, gan.ema.generator),
+        probe(gan.discriminator, gan.ema.generator),
+    )
     assert all(torch.equal(first[kind], again[kind]) for kind in first)
     assert torch.equal(random, torch.get_rng_state())
     assert gan.discriminator.training
@@ -57,11 +61,11 @@ def test_held_out_labels_are_those_of_the_training_sets_classes(small: MakeSetti
         classes,
         [str(i) for i in range(23)],
     )
-    expected = Scores(data, chosen, seed=0)(gan, gan.average)["heldout"]
-    found = Scores(data, both, seed=0)(gan, gan.average)["heldout"]
+    expected = Scores(data, chosen, seed=0)(gan.discriminator, gan.ema.generator)["heldout"]
+    found = Scores(data, both, seed=0)(gan.discriminator, gan.ema.generator)["heldout"]
     torch.testing.assert_close(found.sort().values, expected.sort().values)
-    assert "heldout" not in Scores(data, foreign, seed=0)(gan, gan.average)
-    assert "heldout" not in Scores(data, None, seed=0)(gan, gan.average)
+    assert "heldout" not in Scores(data, foreign, seed=0)(gan.discriminator, gan.ema.generator)
+    assert "heldout" not in Scores(data, None, seed=0)(gan.discriminator, gan.ema.generator)
 
 
 def test_held_out_images_are_drawn_from_all_classes(small: MakeSettings) -> None:

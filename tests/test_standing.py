@@ -12,7 +12,7 @@ from gan_vkd.data.sets import Batches, load_training_set
 from gan_vkd.evaluation.evaluator import frechet_distance, load_reference
 from gan_vkd.evaluation.judge import make_extractor
 from gan_vkd.evaluation.settings import EvaluateSettings
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import Settings
 from gan_vkd.networks.biggan import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples
@@ -53,7 +53,7 @@ def test_they_are_the_mean_and_variance_of_all_activations(
     slow, seen = in_training_mode(generator), []
     for norm in slow.batch_norms():
         norm.register_forward_hook(lambda _, args, output: seen.append(args[0]))
-    latents, labels = draw_inputs(8, UNEQUAL, 21, settings.seed + 1)
+    latents, labels = draw_inputs(Generator(32, 2, 8, 10), UNEQUAL, 21, settings.seed + 1)
     with torch.no_grad():
         for z, y in zip(latents.split(7), labels.split(7), strict=True):
             slow(z, y)
@@ -109,7 +109,7 @@ def test_the_distance_is_that_of_batch_norm_in_training_mode(small: MakeSettings
     game = ["train.d_steps=1", "train.ema_decay=0.97", "train.g_lr=2e-3", "train.d_lr=2e-3"]
     settings = small(*game, arm="none")
     torch.manual_seed(0)
-    gan = GAN(settings, 10, "cpu")
+    gan = build_trainer(settings, 10, "cpu")
     batches = Batches(load_training_set(settings.data), 8, flip=False, seed=0, device="cpu")
     for step in range(31):
         gan.discriminator_step(batches(step), batches.random_labels(8), step)
@@ -118,7 +118,7 @@ def test_the_distance_is_that_of_batch_norm_in_training_mode(small: MakeSettings
     reference = extractor.features(load_reference("heldout", settings.data).images, 100)
 
     def distance(mode: str) -> float:
-        sampled = as_sampled(gan.average, SHARES, sampled_by(small, mode))
+        sampled = as_sampled(gan.ema.generator, SHARES, sampled_by(small, mode))
         images = draw_samples(sampled, SHARES, 1000, 100, 0)
         return frechet_distance(extractor.features(images, 100), reference)
 

@@ -14,8 +14,9 @@ from torch import nn
 
 from gan_vkd.data.sets import load_heldout_set, load_training_set, to_network
 from gan_vkd.data.settings import DataSettings
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import load_settings
+from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.cifar_resnet import CifarResNet
 from gan_vkd.networks.weights import load_foreign
 from gan_vkd.run import Run
@@ -308,12 +309,12 @@ def test_taught_classifier_is_a_teacher(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path) -> tuple[Run, GAN]:
+def run(tmp_path) -> tuple[Run, Trainer]:
     (tmp_path / "given.yaml").write_text(
         "arm: none\ndata: {source: digits}\nmodel: {ch: 2, z_dim: 8}\n"
     )
     settings = load_settings(tmp_path / "given.yaml")
-    run, gan = Run(tmp_path / "run"), GAN(settings, 10, "cpu")
+    run, gan = Run(tmp_path / "run"), build_trainer(settings, 10, "cpu")
     run.write_settings(settings.dump())
     run.save(1, {"trained": gan.state()})
     return run, gan

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan_vkd import training
 from gan_vkd.game import gan as gan_module
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.trainer import Trainer
 from gan_vkd.run import Run
 from gan_vkd.runtime import stopping
 from gan_vkd.runtime.checkpoint import load_state, save_state
@@ -23,15 +23,15 @@ from tests.states import assert_identical, flat
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int, *signals: int) -> None:
-    step = GAN.generator_step
+    step = Trainer.generator_step
 
-    def stopping(self: GAN, labels: Tensor, now: int) -> dict[str, Tensor]:
+    def stopping(self: Trainer, labels: Tensor, now: int) -> dict[str, Tensor]:
         if now == iteration:
             for number in signals:
                 os.kill(os.getpid(), number)
         return step(self, labels, now)
 
-    monkeypatch.setattr(GAN, "generator_step", stopping)
+    monkeypatch.setattr(Trainer, "generator_step", stopping)
 
 
 def spoil_in(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     """Records after the checkpoint belong to a past that is lived again: none stays twice."""
     train(small(), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(GAN, "generator_step", _dies_at(4))
+        patch.setattr(Trainer, "generator_step", _dies_at(4))
         with pytest.raises(ZeroDivisionError):
             train(small(), tmp_path / "killed")
     train(small(), tmp_path / "killed", resume=True)
@@ -121,9 +121,9 @@ def test_a_checkpoint_of_another_version_is_one_line(small: MakeSettings, tmp_pa
 
 
 def _dies_at(iteration: int) -> Any:
-    step = GAN.generator_step
+    step = Trainer.generator_step
 
-    def dying(self: GAN, labels: Tensor, now: int) -> dict[str, Tensor]:
+    def dying(self: Trainer, labels: Tensor, now: int) -> dict[str, Tensor]:
         if now == iteration:
             raise ZeroDivisionError
         return step(self, labels, now)
@@ -214,16 +214,16 @@ def test_what_is_not_finite_is_named_where_it_began(
     )
     assert "try another distill.teacher" in str(error.value)
 
-    step = GAN.generator_step
+    step = Trainer.generator_step
 
-    def exploding(self: GAN, labels: Tensor, now: int) -> dict[str, Tensor]:
+    def exploding(self: Trainer, labels: Tensor, now: int) -> dict[str, Tensor]:
         losses = step(self, labels, now)
         if now == 4:
             self.generator.linear.weight.grad.fill_(float("inf"))  # type: ignore[union-attr]
         return losses
 
     with monkeypatch.context() as patch:
-        patch.setattr(GAN, "generator_step", exploding)
+        patch.setattr(Trainer, "generator_step", exploding)
         with pytest.raises(VkdError) as error:
             train(small(), tmp_path / "b")
     named = "the gradient of generator.linear.weight is not finite at iteration 5"
@@ -287,14 +287,14 @@ def test_a_record_holds_the_means_since_the_last_one_whatever_else_was_due(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[float] = []
-    step = GAN.generator_step
+    step = Trainer.generator_step
 
-    def noting(self: GAN, labels: Tensor, now: int) -> dict[str, Tensor]:
+    def noting(self: Trainer, labels: Tensor, now: int) -> dict[str, Tensor]:
         losses = step(self, labels, now)
         told.append(float(losses["g_loss"].detach()))
         return losses
 
-    monkeypatch.setattr(GAN, "generator_step", noting)
+    monkeypatch.setattr(Trainer, "generator_step", noting)
     train(small("train.log_every=4", "train.checkpoint_every=3", arm="none"), tmp_path / "run")
     means = [r["g_loss"] for r in Run(tmp_path / "run").records("metrics") if "g_loss" in r]
     assert means == pytest.approx([sum(told[:4]) / 4, sum(told[4:]) / 2], rel=1e-5)
@@ -328,7 +328,7 @@ def test_out_of_memory_is_one_line(
     def full(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(GAN, "generator_step", full)
+    monkeypatch.setattr(Trainer, "generator_step", full)
     with pytest.raises(VkdError, match="set a smaller") as caught:
         train(small(arm="none"), tmp_path / "run")
     assert len(str(caught.value).splitlines()) == 1

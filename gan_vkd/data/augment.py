@@ -1,12 +1,38 @@
-"""DiffAugment (Zhao et al., NeurIPS 2020): one differentiable augmentation for real and fake."""
+"""What the discriminator sees its images through: DiffAugment (Zhao et al., NeurIPS 2020).
 
-from collections.abc import Callable, Sequence
+A further augmentation is a class of its own, registered under its name.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
 from gan_vkd.runtime.ranks import own_rows
+from gan_vkd.runtime.registry import Chosen, Registry
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+
+
+class Augmentation(nn.Module):
+    """A differentiable augmentation; this one leaves images as they are.
+
+    Every sample draws its own parameters from torch's global generator. What an augmentation adapts
+    in training are buffers, which are in the checkpoints and equal on all ranks.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] -> the same."""
+        return images
+
+    def observe(self, real_scores: Tensor) -> None:
+        """Scores (B,) of real images at an update of the discriminator, without gradient."""
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
 def color(x: Tensor) -> Tensor:
@@ -52,19 +78,48 @@ def _covered(length: int, ratio: float, x: Tensor) -> Tensor:
     return (offset >= 0) & (offset < size)
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "color": color,
-    "translation": translation,
-    "cutout": cutout,
-}
+@AUGMENTATIONS.register("color")
+class Color(Augmentation):
+    def forward(self, images: Tensor) -> Tensor:
+        return color(images)
 
 
-def augment(images: Tensor, policy: Sequence[str]) -> Tensor:
-    """Applies the named augmentations in order to images (B, C, H, W) in [-1, 1].
+@AUGMENTATIONS.register("translation")
+class Translation(Augmentation):
+    def __init__(self, *, ratio: Ratio = 0.125) -> None:
+        super().__init__()
+        self.ratio = ratio
 
-    Every sample draws its own parameters from torch's global generator. An empty policy is the
-    identity.
+    def forward(self, images: Tensor) -> Tensor:
+        return translation(images, self.ratio)
+
+
+@AUGMENTATIONS.register("cutout")
+class Cutout(Augmentation):
+    def __init__(self, *, ratio: Ratio = 0.5) -> None:
+        super().__init__()
+        self.ratio = ratio
+
+    def forward(self, images: Tensor) -> Tensor:
+        return cutout(images, self.ratio)
+
+
+class Augmentations(Augmentation):
+    """Several augmentations, one after the other; none of them is the identity.
+
+    Args:
+        policy: names in AUGMENTATIONS, or mappings of a name and options.
     """
-    for name in policy:
-        images = AUGMENTATIONS[name](images)
-    return images
+
+    def __init__(self, policy: Sequence[Chosen]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(AUGMENTATIONS.make(chosen) for chosen in policy)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for part in self.parts:
+            images = part(images)
+        return images
+
+    def observe(self, real_scores: Tensor) -> None:
+        for part in self.parts:
+            part.observe(real_scores)

@@ -22,7 +22,7 @@ from gan_vkd.evaluation.measures import (
     precision_recall,
 )
 from gan_vkd.evaluation.settings import EvaluateSettings
-from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line

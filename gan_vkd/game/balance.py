@@ -5,14 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_vkd.distill.precision import at_least_float32
-from gan_vkd.game.settings import DistillSettings
 from gan_vkd.runtime import ranks
 
 LARGEST = 1e4  # of automatic weights, as in VQGAN
 
 
 def balance(
-    settings: DistillSettings, students: list[Tensor], game: Tensor, distillation: Tensor
+    z: Tensor | None, game: Tensor, loss: Tensor, weight: float | str, gradient_ratio: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weight of the distillation, and what a record tells; nothing waits for the device.
 
@@ -26,30 +25,29 @@ def balance(
     - gradient_ratio, gradient_cosine: of the weighted distillation to the game, at z;
     - distill_weight.
 
-    Nothing is told where no pair of layers reads z.
+    Nothing is told where the distillation does not read z.
 
     Args:
-        settings: of the distillation.
-        students: the features that it reads, one a pair.
-        game, distillation: both losses, without a weight.
+        z: the features, or None.
+        game, loss: the game's and the distillation's, without a weight.
+        weight: a number or "auto".
+        gradient_ratio: what "auto" keeps.
     """
-    given, pair = settings.weight, settings.score_pair
-    if pair is None:
-        assert given != "auto"
-        return torch.full_like(distillation, given), {}
-    z = students[pair]
+    if z is None:
+        assert weight != "auto"
+        return torch.full_like(loss, float(weight)), {}
     of_game, of_distillation = (
-        ranks.gather(at_least_float32(torch.autograd.grad(loss, z, retain_graph=True)[0]))
-        for loss in (game, distillation)
+        ranks.gather(at_least_float32(torch.autograd.grad(term, z, retain_graph=True)[0]))
+        for term in (game, loss)
     )
     ratio = _ratio(of_distillation.norm(), of_game.norm())
-    if given == "auto":
-        weight = _ratio(torch.full_like(ratio, settings.gradient_ratio), ratio).clamp_max(LARGEST)
+    if weight == "auto":
+        factor = _ratio(torch.full_like(ratio, gradient_ratio), ratio).clamp_max(LARGEST)
     else:
-        weight = torch.full_like(ratio, given)
+        factor = torch.full_like(ratio, float(weight))
     cosine = F.cosine_similarity(of_game.flatten(), of_distillation.flatten(), dim=0)
-    told = {"distill_weight": weight, "gradient_ratio": weight * ratio, "gradient_cosine": cosine}
-    return weight, told | _spread(ranks.gather(z.detach()))
+    told = {"distill_weight": factor, "gradient_ratio": factor * ratio, "gradient_cosine": cosine}
+    return factor, told | _spread(ranks.gather(z.detach()))
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

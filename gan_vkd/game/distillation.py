@@ -1,25 +1,30 @@
 """The distillation as the discriminator's step calls it: the teacher, the student, their loss."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gan_vkd.data.sets import Batch
-from gan_vkd.distill import METHODS, LayerPairs, StudentFeature, Teacher
-from gan_vkd.distill.head import Head
+from gan_vkd.distill import Layer, LayerPairs, Reader, StudentFeature, Teacher
 from gan_vkd.distill.losses import Aggregated
 from gan_vkd.distill.normalization import RunningStatistics, Whitening
-from gan_vkd.game.settings import DistillSettings
 from gan_vkd.runtime import ranks
 from gan_vkd.teachers.features import FeatureBank
 
 
-class StudentLayer(NamedTuple):
-    """Features of the discriminator: their width, and the positions that they are the sum over."""
+class Pair(NamedTuple):
+    """What of the discriminator is to match a layer of the teacher, and how.
 
-    width: int
-    positions: int
+    method: the loss of student features and teacher features. feature: what is made of the
+    discriminator's features before. layer: where it is read; None: what its score is taken from.
+    """
+
+    method: nn.Module
+    feature: StudentFeature
+    layer: Layer | None = None
+    weight: float = 1.0
 
 
 class Distillation(nn.Module):
@@ -28,60 +33,84 @@ class Distillation(nn.Module):
     The teacher is held outside of the module's state: it is frozen and comes from its own file.
 
     Args:
-        settings: of the distillation.
         teacher: read at one layer a pair.
-        students: what the discriminator's features are, one a pair.
-        text: (C, dt) embeddings of the classes, where the method needs them.
+        pairs: in the order of the teacher's layers.
+        weight: beside the game; "auto": as `gradient_ratio` says.
+        gradient_ratio: of the norm of the distillation's gradient to the game's, at the features
+            that the score is taken from.
+        images: which are distilled.
+        view: what the teacher sees, as the discriminator does or before it is augmented.
+        aggregated: weight of KD-DLGM's aggregated term beside another method.
+        head: to the teacher's width, for that term where the feature has no head.
+
+    Raises:
+        ValueError: a weight or term that needs the features of the score, and no pair has them.
     """
 
     def __init__(
         self,
-        settings: DistillSettings,
         teacher: Teacher,
-        students: list[StudentLayer],
-        text: Tensor | None = None,
+        pairs: Sequence[Pair],
+        *,
+        weight: float | Literal["auto"] = 10.0,
+        gradient_ratio: float = 1.0,
+        images: Literal["both", "real", "fake"] = "both",
+        view: Literal["augmented", "clean"] = "augmented",
+        aggregated: float = 0.0,
+        head: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.settings, self._teacher = settings, [teacher]
+        self._teacher, self._reader = [teacher], Reader(nn.Identity(), [])
         self.bank: FeatureBank | None = None
-        make = METHODS[settings.method]
-        options = settings.options() | ({"text": text} if settings.method == "kd_dlgm" else {})
-        how = settings.student.model_dump()
-        features = [
-            StudentFeature(student.width, width, positions=student.positions, **how)
-            for student, width in zip(students, teacher.widths, strict=True)
-        ]
-        widths = zip((feature.width for feature in features), teacher.widths, strict=True)
-        methods = [make(student, width, **options) for student, width in widths]
-        self.features = nn.ModuleList(features)
-        self.method = LayerPairs(methods, [pair.weight for pair in settings.pairs])
-        # samples that are related to each other
-        self.least_batch = max(self.method.least_batch, features[0].least_batch)
+        self.layers = [pair.layer for pair in pairs]
+        self.score_pair = self.layers.index(None) if None in self.layers else None
+        if self.score_pair is None and (weight == "auto" or aggregated):
+            raise ValueError(
+                "weight = auto and aggregated need a pair that reads the features of the score"
+            )
+        self.weight, self.gradient_ratio = weight, gradient_ratio
+        self.images, self.view, self.aggregated_weight = images, view, aggregated
+        self.features = nn.ModuleList(pair.feature for pair in pairs)
+        self.method = LayerPairs([p.method for p in pairs], [p.weight for p in pairs])
         self.aggregated = Aggregated()
-        self.head: nn.Module | None = None  # before the aggregated term, where the feature has none
-        at = settings.score_pair
-        if settings.aggregated and at is not None and features[at].head is None:
-            self.head = Head(students[at].width, teacher.widths[at])
+        self.head = head
+
+    def read(self, discriminator: nn.Module) -> None:
+        """Reads this network's layers from here on.
+
+        Raises:
+            ValueError: no layer of that name.
+        """
+        self._reader = Reader(discriminator, [layer for layer in self.layers if layer is not None])
+
+    def students(self, features: Tensor) -> list[Tensor]:
+        """What the pairs read of the last forward, whose features of the score are given."""
+        read = iter(self._reader.take())
+        return [features if layer is None else next(read) for layer in self.layers]
+
+    def at_the_score(self, students: list[Tensor]) -> Tensor | None:
+        """Those of the students that the score is taken from."""
+        return None if self.score_pair is None else students[self.score_pair]
+
+    @property
+    def least_batch(self) -> int:
+        """Samples that are related to each other."""
+        return max(self.method.least_batch, self.features[0].least_batch)
 
     @property
     def teacher(self) -> Teacher:
         """Frozen."""
         return self._teacher[0]
 
-    def use(self, bank: FeatureBank) -> None:
-        """Looks the teacher's features of clean real images up from here on, on the bank's device.
-
-        Where the settings ask for the training set's statistics, they are taken from it.
-        """
-        self.bank = bank
-        if self.settings.statistics == "training_set" and not self.settings.needs_views:
-            self.to(bank.features.device)
-            rows = bank.features[ranks.own_part(len(bank.features))]
-            known = rows.split(self.teacher.widths, dim=1)
-            batches = 1 + len(bank.features) // 1000  # as many on every rank
-            for method, features in zip(self.method.methods, known, strict=True):
-                assert isinstance(method.normalize, RunningStatistics)
-                method.normalize.fit(features.tensor_split(batches))
+    def fit(self, bank: FeatureBank) -> None:
+        """Takes the normalisations' statistics from the features of the whole training set."""
+        self.to(bank.features.device)
+        rows = bank.features[ranks.own_part(len(bank.features))]
+        known = rows.split(self.teacher.widths, dim=1)
+        batches = 1 + len(bank.features) // 1000  # as many on every rank
+        for method, features in zip(self.method.methods, known, strict=True):
+            assert isinstance(method.normalize, RunningStatistics)
+            method.normalize.fit(features.tensor_split(batches))
 
     def fit_views(self, first: Tensor, second: Tensor) -> None:
         """Takes the whitening from the teacher's features (N, dt) of two views of all images."""
@@ -106,7 +135,7 @@ class Distillation(nn.Module):
         """
         b = len(batch.labels)
         fake, real = slice(None, b), slice(b, None)
-        part = {"both": slice(None), "fake": fake, "real": real}[self.settings.images]
+        part = {"both": slice(None), "fake": fake, "real": real}[self.images]
         target = self._target(part, batch, augmented, clean)
         students = [s[part] for s in students]
         if self.method.least_batch > 1 and ranks.world() > 1:
@@ -115,11 +144,11 @@ class Distillation(nn.Module):
         targets = target.split(self.teacher.widths, dim=1)
         features = [feature(s) for feature, s in zip(self.features, students, strict=True)]
         losses = {"distill_loss": self.method([scaled for _, scaled in features], targets)}
-        at = self.settings.score_pair
-        if self.settings.aggregated and at is not None:
+        at = self.score_pair
+        if self.aggregated_weight and at is not None:
             mapped = features[at][0] if self.head is None else self.head(students[at])
             term = self.aggregated(mapped, targets[at])
-            losses["aggregated_loss"] = self.settings.aggregated * term
+            losses["aggregated_loss"] = self.aggregated_weight * term
         return losses
 
     def sides(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,17 +159,17 @@ class Distillation(nn.Module):
 
     def _of_all_ranks(self, features: Tensor) -> Tensor:
         """All ranks' rows, those of fake images before those of real ones."""
-        sides = features.chunk(2 if self.settings.images == "both" else 1)
+        sides = features.chunk(2 if self.images == "both" else 1)
         return torch.cat([ranks.gather(side) for side in sides])
 
     @torch.no_grad()
     def _target(self, part: slice, batch: Batch, augmented: Tensor, clean: Tensor) -> Tensor:
-        teacher, settings = self.teacher, self.settings
-        if settings.view == "augmented":
+        teacher = self.teacher
+        if self.view == "augmented":
             return teacher(augmented[part])
-        if self.bank is None or settings.images == "fake":
+        if self.bank is None or self.images == "fake":
             return teacher(clean[part])
         known = self.bank(batch.indices, batch.flipped)
-        if settings.images == "real":
+        if self.images == "real":
             return known
         return torch.cat([teacher(clean[: len(known)]), known])

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gan_vkd.data.sets import ImageSet, to_network
-from gan_vkd.game.gan import GAN
+from gan_vkd.game.trainer import Trainer
 
 COUNT = 200  # images at most, the same at every call
 BATCH = 100
@@ -30,38 +30,38 @@ class ExplainedShare:
     features are computed once.
 
     Args:
-        gan: with a distillation whose method maps to the teacher's features.
+        trainer: with a distillation whose method maps to the teacher's features.
         heldout: images of which the first COUNT in an order drawn by `seed` are taken.
         seed: of the order.
     """
 
-    def __init__(self, gan: GAN, heldout: ImageSet, seed: int) -> None:
-        assert gan.distillation is not None
-        self.gan, self.distillation = gan, gan.distillation
+    def __init__(self, trainer: Trainer, heldout: ImageSet, seed: int) -> None:
+        assert trainer.distillation is not None
+        self.trainer, self.distillation = trainer, trainer.distillation
         order = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(seed))
-        images = heldout.images[order[:COUNT]].to(gan.device)
+        images = heldout.images[order[:COUNT]].to(trainer.device)
         self.images = to_network(images).split(BATCH)
         with torch.no_grad():
             teacher = [self.distillation.teacher.read(batch)[0] for batch in self.images]
         self.teacher = torch.cat(teacher)
 
     @staticmethod
-    def is_defined(gan: GAN) -> bool:
+    def is_defined(trainer: Trainer) -> bool:
         """Whether the method maps the student to the teacher's features."""
-        distillation = gan.distillation
+        distillation = trainer.distillation
         return distillation is not None and hasattr(distillation.method.methods[0], "sides")
 
     @torch.no_grad()
     def __call__(self) -> float:
         """R^2 of the present discriminator, in eval mode; the training goes on as if unasked."""
-        networks = self.gan.discriminator, self.distillation
+        networks = self.trainer.discriminator, self.distillation
         for network in networks:
             network.eval()
-        labels = torch.zeros(len(self.images[0]), dtype=torch.int64, device=self.gan.device)
+        labels = torch.zeros(len(self.images[0]), dtype=torch.int64, device=self.trainer.device)
         students = []
         for batch in self.images:
-            self.gan.score(batch, labels[: len(batch)])
-            students.append(self.gan.reader.take()[0])
+            features = self.trainer.judge(batch, labels[: len(batch)]).features
+            students.append(self.distillation.students(features)[0])
         share = explained_share(*self.distillation.sides(torch.cat(students), self.teacher))
         for network in networks:
             network.train()

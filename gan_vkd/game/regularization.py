@@ -1,17 +1,54 @@
 """Regularisers of the discriminator for little data; they add to the game with any distillation.
 
-Each returns a scalar without its weight, in float32 or better, and never waits for the device.
+All are computed in float32 or better, and none waits for the device.
 """
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_vkd.data.sets import Batch
 from gan_vkd.distill.precision import Precise, at_least_float32
+from gan_vkd.game.schedule import Schedule, as_schedule
 from gan_vkd.runtime.ranks import mean, own_rows
 
 
-class LeCam(Precise):
+class Update(NamedTuple):
+    """What a regulariser sees of an update of the discriminator; B fake images and B real ones.
+
+    number: of the update. iteration: that it belongs to. batch: the real images before they are
+    augmented. images (2B, 3, R, R), labels (2B,): fake and real, as they were scored. fake_score,
+    real_score: (B,). augment: of images. score: of images and labels, by the discriminator.
+    """
+
+    number: int
+    iteration: int
+    batch: Batch
+    images: Tensor
+    labels: Tensor
+    fake_score: Tensor
+    real_score: Tensor
+    augment: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], Tensor]
+
+
+class Regularizer(Precise):
+    """A term of the discriminator's loss; its state, where it has one, is in the checkpoints.
+
+    name: of the term in the records.
+    """
+
+    name: str
+
+    def penalty(self, update: Update) -> Tensor | None:
+        """The weighted term, a scalar; None where it is not due."""
+        raise NotImplementedError
+
+
+class LeCam(Regularizer):
     """Keeps the scores near the moving average of the other side (Tseng et al., CVPR 2021, eq. 4).
 
         mean relu(D(x) - fake_average)^2 + mean relu(real_average - D(G(z)))^2
@@ -27,23 +64,29 @@ class LeCam(Precise):
         decay: of the averages, in [0, 1]. 0.9 is what the CIFAR figures were obtained with; the
             paper says 0.99, which according to its author makes no obvious difference.
         start: in calls, one an update of the discriminator. Published: 1,000 iterations of 4.
+        weight: of the penalty.
 
     Raises:
         ValueError: a decay outside of [0, 1] or a negative start.
     """
 
+    name = "lecam_loss"
+
     real_average: Tensor
     fake_average: Tensor
     updates: Tensor
 
-    def __init__(self, decay: float = 0.9, start: int = 4000) -> None:
+    def __init__(self, decay: float = 0.9, start: int = 4000, weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= decay <= 1 or start < 0:
             raise ValueError(f"decay must be in [0, 1] and start >= 0, got {decay}, {start}")
-        self.decay, self.start = decay, start
+        self.decay, self.start, self.weight = decay, start, weight
         self.register_buffer("real_average", torch.zeros(()))
         self.register_buffer("fake_average", torch.zeros(()))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def penalty(self, update: Update) -> Tensor:
+        return self.weight * self(update.real_score, update.fake_score)
 
     def forward(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
         """Scores (B,) of real and of fake images, which may differ in number -> scalar."""
@@ -119,3 +162,54 @@ def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return at_least_float32(gradient).square().sum() / (2 * len(images))
+
+
+class Consistency(Regularizer):
+    """The scores of images and of the same images moved are to agree (`consistency`).
+
+    Args:
+        weight: published are 10 and 10.
+        images: real images (CR-GAN) or both (balanced).
+        flip: whether a mirrored image is as good.
+    """
+
+    name = "consistency_loss"
+
+    def __init__(
+        self, weight: float = 10.0, images: Literal["real", "both"] = "both", flip: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight, self.images, self.flip = weight, images, flip
+
+    def penalty(self, update: Update) -> Tensor:
+        b = len(update.real_score)
+        first = b if self.images == "real" else 0
+        images, labels = update.images[first:], update.labels[first:]
+        scores = torch.cat([update.fake_score, update.real_score])[first:]
+        moved = torch.cat([flip_and_shift(side, self.flip) for side in images.split(b)])
+        again = update.score(moved, labels)
+        pairs = zip(again.split(b), scores.split(b), strict=True)
+        return self.weight * torch.stack([consistency(a, s) for a, s in pairs]).sum()
+
+
+class R1(Regularizer):
+    """The penalty of `r1_penalty`, at the clean real images and through the augmentation.
+
+    Args:
+        weight: the paper's gamma, a number or a schedule over iterations.
+        every: updates from one to the next; it is as much stronger (lazy regularisation, Karras et
+            al., CVPR 2020, appendix B).
+    """
+
+    name = "r1_loss"
+
+    def __init__(self, weight: Schedule | float, every: int = 16) -> None:
+        super().__init__()
+        self.weight, self.every = as_schedule(weight), every
+
+    def penalty(self, update: Update) -> Tensor | None:
+        if update.number % self.every:
+            return None
+        real = update.batch.images.detach().clone().requires_grad_()
+        scores = update.score(update.augment(real), update.batch.labels)
+        return self.weight(update.iteration) * self.every * r1_penalty(scores, real)

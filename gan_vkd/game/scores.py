@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from gan_vkd.data.sets import ImageSet, to_network
-from gan_vkd.game.gan import GAN
-from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.interface import Discriminator, Generator
 from gan_vkd.runtime.checkpoint import write_atomically
 
 COUNT = 1000  # images of each kind at most, the same at every call
@@ -34,30 +33,29 @@ class Scores:
                 self.real["heldout"] = _draw(known, seed)
 
     @torch.no_grad()
-    def __call__(self, gan: GAN, generator: Generator) -> dict[str, Tensor]:
+    def __call__(self, discriminator: Discriminator, generator: Generator) -> dict[str, Tensor]:
         """Scores (N,) on the CPU by kind: training, heldout (where there is one) and fake.
 
         Args:
-            gan: whose discriminator is asked.
+            discriminator: which is asked, in eval mode; afterwards it is in training mode.
             generator: of the fake images, as it is sampled.
         """
-        training = self.real["training"]
-        source = torch.Generator().manual_seed(self.seed)
-        latents = torch.randn(len(training), generator.z_dim, generator=source)
-        gan.discriminator.eval()
+        training, device = self.real["training"], next(discriminator.parameters()).device
+        latents = generator.latents(len(training), source=torch.Generator().manual_seed(self.seed))
+        discriminator.eval()
         scores = {
             kind: [
-                gan.discriminator(to_network(x.to(gan.device)), y.to(gan.device))
+                discriminator(to_network(x.to(device)), y.to(device)).score
                 for x, y in zip(images.images.split(BATCH), images.labels.split(BATCH), strict=True)
             ]
             for kind, images in self.real.items()
         }
         batches = zip(latents.split(BATCH), training.labels.split(BATCH), strict=True)
         scores["fake"] = [
-            gan.discriminator(generator(z.to(gan.device), y.to(gan.device)), y.to(gan.device))
+            discriminator(generator(z.to(device), y.to(device)), y.to(device)).score
             for z, y in batches
         ]
-        gan.discriminator.train()
+        discriminator.train()
         return {kind: torch.cat(parts).float().cpu() for kind, parts in scores.items()}
 
 

@@ -38,7 +38,7 @@ class PairSettings(Section):
     @property
     def at_the_score(self) -> bool:
         """Whether the student's features are those that the score is taken from."""
-        return self.student.layer in (None, "pool")
+        return self.student.layer is None
 
 
 class StudentSettings(Section):
@@ -98,7 +98,12 @@ class DistillSettings(MethodSettings):
     def needs_bank(self) -> bool:
         """Whether the teacher's features of all clean real images are asked for."""
         looked_up = self.view == "clean" and self.images != "fake"
-        return looked_up or (self.statistics == "training_set" and not self.needs_views)
+        return looked_up or self.fits_bank
+
+    @property
+    def fits_bank(self) -> bool:
+        """Whether the normalisation's statistics are taken from them."""
+        return self.statistics == "training_set" and not self.needs_views
 
     @property
     def needs_views(self) -> bool:
@@ -138,6 +143,7 @@ class Settings(RunSettings):
     model: ModelSettings = ModelSettings()
     augment: list[Literal["color", "translation", "cutout"]] = ["translation", "cutout"]
     distill: DistillSettings | None = None
+    adversary: Literal["hinge", "non_saturating", "relativistic"] = "hinge"
     regularize: RegularizeSettings = RegularizeSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

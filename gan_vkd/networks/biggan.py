@@ -12,136 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_vkd.distill.precision import without_autocast
-from gan_vkd.runtime import ranks
+from gan_vkd.networks import interface
+from gan_vkd.networks.interface import NETWORKS, Architecture, Judgement
+from gan_vkd.networks.layers import BatchNorm, ClassBatchNorm, SNConv2d, SNEmbedding, SNLinear
+from gan_vkd.runtime.settings import Positive
 
 # resolution -> multipliers of ch: of the generator's input and blocks, the discriminator's blocks
 GENERATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [16, 16, 8, 4, 2]}
 DISCRIMINATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [1, 2, 4, 8, 16]}
 DOWNSAMPLE = {32: [True, True, False, False], 64: [True, True, True, True, False]}
-
-
-class SpectralNorm:
-    """Divides a layer's weight by its largest singular value (Miyato et al., ICLR 2018).
-
-    One power iteration a forward; the left singular vector is kept in training mode only. The
-    singular value is differentiated, the vectors are not.
-    """
-
-    weight: Tensor
-    training: bool
-    u0: Tensor
-    sv0: Tensor
-
-    def _track(self: "nn.Module", rows: int) -> None:  # type: ignore
-        self.register_buffer("u0", torch.randn(1, rows))
-        self.register_buffer("sv0", torch.ones(1))
-
-    def normalized_weight(self) -> Tensor:
-        with without_autocast(self.weight):
-            return self._normalized_weight()
-
-    def _normalized_weight(self) -> Tensor:
-        matrix = self.weight.flatten(1)
-        with torch.no_grad():
-            v = F.normalize(self.u0 @ matrix, eps=1e-8)
-            u = F.normalize(v @ matrix.T, eps=1e-8)
-        sigma = (v @ matrix.T @ u.T).squeeze()
-        if self.training:
-            with torch.no_grad():
-                self.u0.copy_(u)
-                self.sv0.copy_(sigma)
-        return self.weight / sigma
-
-
-class SNConv2d(SpectralNorm, nn.Conv2d):
-    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3) -> None:
-        super().__init__(inputs, outputs, kernel_size, padding=kernel_size // 2)
-        self._track(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.normalized_weight(), self.bias, padding=self.padding)
-
-
-class SNLinear(SpectralNorm, nn.Linear):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs)
-        self._track(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.normalized_weight(), self.bias)
-
-
-class SNEmbedding(SpectralNorm, nn.Embedding):
-    def __init__(self, rows: int, width: int) -> None:
-        super().__init__(rows, width)
-        self._track(rows)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.embedding(x, self.normalized_weight())
-
-
-def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
-    """Batch norm (B, C, H, W) without gain and bias, over the samples of all ranks."""
-    if not training or ranks.world() == 1:
-        return F.batch_norm(x, mean, var, training=training)
-    dims, count = (0, 2, 3), x.numel() // x.shape[1] * ranks.world()
-    batch_mean = ranks.total(x.sum(dims)) / count
-    centred = x - batch_mean[:, None, None]
-    batch_var = ranks.total(centred.square().sum(dims)) / count
-    with torch.no_grad():
-        mean.lerp_(batch_mean, 0.1)
-        var.lerp_(batch_var * count / (count - 1), 0.1)
-    return centred * (batch_var + 1e-5).rsqrt()[:, None, None]
-
-
-class Standardization(nn.Module):
-    """What both batch norms do before gain and bias, with their running statistics (C,).
-
-    of_batch: in eval mode too, by the statistics of the batch at hand, on this rank alone; the
-    running ones are then neither used nor updated.
-    """
-
-    stored_mean: Tensor
-    stored_var: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.of_batch = False
-        self.register_buffer("stored_mean", torch.zeros(channels))
-        self.register_buffer("stored_var", torch.ones(channels))
-
-    def standardize(self, x: Tensor) -> Tensor:
-        if self.of_batch and not self.training:
-            return F.batch_norm(x, None, None, training=True)
-        return standardize(x, self.stored_mean, self.stored_var, self.training)
-
-
-class BatchNorm(Standardization):
-    """Batch norm with its own gain and bias."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.gain = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.standardize(x)
-        return torch.addcmul(self.bias[:, None, None], x, self.gain[:, None, None])
-
-
-class ClassBatchNorm(Standardization):
-    """Batch norm with gain and bias by class; one class is the unconditional case."""
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__(channels)
-        self.gain = nn.Embedding(classes, channels)
-        self.bias = nn.Embedding(classes, channels)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        x = self.standardize(x)
-        gain, bias = self.gain(labels), self.bias(labels)
-        return torch.addcmul(bias[:, :, None, None], x, 1 + gain[:, :, None, None])
 
 
 class GeneratorBlock(nn.Module):
@@ -163,7 +42,7 @@ class GeneratorBlock(nn.Module):
         return h + F.interpolate(self.conv_sc(x), scale_factor=2.0)
 
 
-class Generator(nn.Module):
+class Generator(interface.Generator):
     """Latents and labels to images in [-1, 1].
 
     Args:
@@ -192,9 +71,6 @@ class Generator(nn.Module):
                 h = block(h, labels)
         return torch.tanh(self.output_layer(h))
 
-    def batch_norms(self) -> list[Standardization]:
-        return [module for module in self.modules() if isinstance(module, Standardization)]
-
 
 class DiscriminatorBlock(nn.Module):
     """Residual block, pre-activated except for the first, halving the resolution where asked."""
@@ -216,15 +92,8 @@ class DiscriminatorBlock(nn.Module):
         return h + (self.conv_sc(x) if hasattr(self, "conv_sc") else x)
 
 
-class RectifiedSum(nn.Module):
-    """Maps (B, d, H, W) -> (B, d): rectified, summed over space."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return F.relu(maps).sum((2, 3))
-
-
-class Discriminator(nn.Module):
-    """Images to a score, taken from the features that `pool` puts out.
+class Discriminator(interface.Discriminator):
+    """Images to a score, taken from features that are rectified and summed over space.
 
     Args:
         resolution: 32 or 64.
@@ -243,10 +112,10 @@ class Discriminator(nn.Module):
                 zip(pairwise(widths), DOWNSAMPLE[resolution], strict=True)
             )
         )
-        self.pool = RectifiedSum()
-        self.linear = SNLinear(widths[-1], 1)
+        self.width = widths[-1]
+        self.linear = SNLinear(self.width, 1)
         if classes:
-            self.embed = SNEmbedding(classes, widths[-1])
+            self.embed = SNEmbedding(classes, self.width)
         self.apply(_initialize)
 
     def features(self, images: Tensor) -> Tensor:
@@ -255,15 +124,34 @@ class Discriminator(nn.Module):
         for stage in self.blocks:
             for block in cast(nn.ModuleList, stage):
                 h = block(h)
-        return self.pool(h)
+        return F.relu(h).sum((2, 3))
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Score (B,), by projection on the class (Miyato and Koyama, ICLR 2018, equation 5)."""
+    def forward(self, images: Tensor, labels: Tensor) -> Judgement:
+        """The score by projection on the class (Miyato and Koyama, ICLR 2018, equation 5)."""
         h = self.features(images)
         score = self.linear(h).squeeze(1)
-        return score + (self.embed(labels) * h).sum(1) if self.classes else score
+        return Judgement(score + (self.embed(labels) * h).sum(1) if self.classes else score, h)
 
 
 def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, 0, 0.02)
+
+
+@NETWORKS.register("biggan")
+class BigGAN(Architecture):
+    """Both networks.
+
+    Args:
+        ch: channel multiplier; the published CIFAR networks have 64.
+        z_dim: width of the latent.
+    """
+
+    def __init__(self, *, ch: Positive = 64, z_dim: Positive = 128) -> None:
+        self.ch, self.z_dim = ch, z_dim
+
+    def generator(self, resolution: int, classes: int) -> Generator:
+        return Generator(resolution, self.ch, self.z_dim, classes)
+
+    def discriminator(self, resolution: int, classes: int) -> Discriminator:
+        return Discriminator(resolution, self.ch, classes)

@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 
 from gan_vkd.data.sets import to_uint8
-from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.interface import Generator
 
 
-def draw_inputs(z_dim: int, shares: list[float], count: int, seed: int) -> tuple[Tensor, Tensor]:
+def draw_inputs(
+    generator: Generator, shares: list[float], count: int, seed: int
+) -> tuple[Tensor, Tensor]:
     """Latents (count, z_dim) and labels (count,), of the seed alone, drawn on the CPU.
 
     Labels follow `shares`, the frequencies of the training set's classes.
@@ -15,7 +17,7 @@ def draw_inputs(z_dim: int, shares: list[float], count: int, seed: int) -> tuple
     source = torch.Generator().manual_seed(seed)
     weights = torch.tensor(shares, dtype=torch.float64)
     labels = torch.multinomial(weights, count, replacement=True, generator=source)
-    return torch.randn(count, z_dim, generator=source), labels
+    return generator.latents(count, source=source), labels
 
 
 @torch.no_grad()
@@ -36,5 +38,5 @@ def draw_samples(
     part: slice = slice(None),
 ) -> Tensor:
     """uint8 samples (count, 3, R, R) on the CPU by `draw_inputs`, or a part of them."""
-    latents, labels = draw_inputs(generator.z_dim, shares, count, seed)
+    latents, labels = draw_inputs(generator, shares, count, seed)
     return generate(generator, latents[part], labels[part], batch_size)

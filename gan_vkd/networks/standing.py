@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gan_vkd.distill.precision import at_least_float32
-from gan_vkd.networks.biggan import Generator, Standardization
+from gan_vkd.networks.interface import Generator
+from gan_vkd.networks.layers import Standardization
 from gan_vkd.networks.sampling import draw_inputs
 from gan_vkd.networks.settings import SamplingSettings
 
@@ -66,7 +67,7 @@ def restandardize(
     norms, device = generator.batch_norms(), next(generator.parameters()).device
     hooks = [norm.register_forward_pre_hook(collect) for norm in norms]
     normalize_by_batch(generator, True)
-    latents, labels = draw_inputs(generator.z_dim, shares, batches * batch_size, seed)
+    latents, labels = draw_inputs(generator, shares, batches * batch_size, seed)
     for z, y in zip(latents.split(batch_size), labels.split(batch_size), strict=True):
         generator(z.to(device), y.to(device))
     normalize_by_batch(generator, False)

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
 from gan_vkd.runtime.checkpoint import write_atomically
 
@@ -28,7 +28,7 @@ def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> 
     if len(rows) == 1:
         return grid(draw_samples(generator, list(shares), 100, 100, seed), 10)
     one = [[float(c == row) for c in range(len(shares))] for row in rows]
-    drawn = [draw_inputs(generator.z_dim, s, 10, seed + i) for i, s in enumerate(one)]
+    drawn = [draw_inputs(generator, s, 10, seed + i) for i, s in enumerate(one)]
     latents, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     return grid(generate(generator, latents, labels, len(labels)), 10)
 

@@ -11,6 +11,10 @@ def several_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def number_of_ranks() -> int:
+    return dist.get_world_size() if several_ranks() else 1
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -32,4 +36,4 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 def mean_over_ranks(x: Tensor) -> Tensor:
     """The mean of the ranks' tensors on every rank, differentiable."""
-    return sum_over_ranks(x) / dist.get_world_size() if several_ranks() else x
+    return sum_over_ranks(x) / number_of_ranks()

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gan_vkd.data.augment import augment
+from gan_vkd.data.augment import Augmentations
 from gan_vkd.data.sets import ImageSet, to_network
 from gan_vkd.distill import Teacher
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import digest, load_state, save_state
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.registry import Chosen
 
 CHECKED = 8  # rows that are computed anew before a file is believed
 TOLERANCE = 1e-2  # of their relative error: other devices and kernels round differently
@@ -121,7 +122,7 @@ def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None)
 
 
 def load_views(
-    teacher: Teacher, data: ImageSet, policy: Sequence[str], folder: Path | None
+    teacher: Teacher, data: ImageSet, policy: Sequence[Chosen], folder: Path | None
 ) -> tuple[Tensor, Tensor]:
     """The features (N, d) of one augmented view of every image, and of another one.
 
@@ -151,11 +152,11 @@ def load_views(
     return features[:n], features[n:]
 
 
-def _view(pixels: Tensor, seed: int, policy: Sequence[str]) -> Tensor:
+def _view(pixels: Tensor, seed: int, policy: Sequence[Chosen]) -> Tensor:
     """An augmented image (3, R, R), always the same for a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return augment(to_network(pixels[None]), policy)[0]
+        return Augmentations(policy)(to_network(pixels[None]))[0]
 
 
 def _parts(rows: Tensor) -> Iterable[Tensor]:

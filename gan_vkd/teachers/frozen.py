@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import Layer, Teacher
-from gan_vkd.networks.biggan import Discriminator
 from gan_vkd.networks.cifar_resnet import CifarResNet
+from gan_vkd.networks.interface import NETWORKS, Discriminator
 from gan_vkd.networks.settings import ModelSettings
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.checkpoint import load_state
@@ -247,12 +247,13 @@ class _TrainedDiscriminator(Section):
 
 
 class _FeaturesOf(nn.Module):
-    def __init__(self, discriminator: Any) -> None:
+    def __init__(self, discriminator: Discriminator) -> None:
         super().__init__()
         self.discriminator = discriminator
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.discriminator.features(images)
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return self.discriminator(images, labels).features
 
 
 def _discriminator(path: Path) -> Built:
@@ -261,7 +262,8 @@ def _discriminator(path: Path) -> Built:
     if state is None:
         raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
     gan = state["trained"]
-    network = Discriminator(settings.data.resolution, settings.model.ch, gan["classes"])
+    architecture = NETWORKS.make({"name": "biggan", **settings.model.model_dump()})
+    network = architecture.discriminator(settings.data.resolution, gan["classes"])
     fill(network, gan["discriminator"], str(path))
     return Built(_FeaturesOf(network), mean=HALF, std=HALF)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan_vkd.distill.head import HIDDEN, Head
-from gan_vkd.networks.biggan import SNLinear
+from gan_vkd.networks.layers import SNLinear
 
 DS, DT = 16, 12
 

@@ -1,0 +1,168 @@
+"""From the settings of a run to its trainer."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from gan_vkd.data.augment import Augmentations
+from gan_vkd.distill import METHODS, Layer, Reader, StudentFeature, Teacher
+from gan_vkd.distill.head import Head
+from gan_vkd.game.adversary import ADVERSARIES
+from gan_vkd.game.distillation import Distillation, Pair
+from gan_vkd.game.ema import EMA
+from gan_vkd.game.regularization import R1, Consistency, LeCam, Regularizer
+from gan_vkd.game.schedule import as_schedule
+from gan_vkd.game.settings import DistillSettings, Settings
+from gan_vkd.game.trainer import Trainer
+from gan_vkd.networks.interface import NETWORKS, Discriminator
+from gan_vkd.teachers.features import FeatureBank
+from gan_vkd.teachers.frozen import as_layer
+
+
+def build_trainer(
+    settings: Settings,
+    classes: int,
+    device: str,
+    teacher: Teacher | None = None,
+    load_bank: Callable[[], FeatureBank] | None = None,
+    text: Tensor | None = None,
+    load_views: Callable[[], tuple[Tensor, Tensor]] | None = None,
+) -> Trainer:
+    """The trainer that the settings describe.
+
+    Args:
+        settings: of the run.
+        classes: 0 for none.
+        device: where everything lies.
+        teacher, text: of the distillation; text (C, dt), embeddings of the classes.
+        load_bank: gives the teacher's features of the clean real images; called where the settings
+            need them, when all else is known to fit.
+        load_views: gives those of two augmented views of them, in the same way.
+
+    Raises:
+        ValueError: a layer, width or batch that does not fit the method, or views that never agree.
+    """
+    train, resolution = settings.train, settings.data.resolution
+    network = NETWORKS.make({"name": "biggan", **settings.model.model_dump()})
+    generator = network.generator(resolution, classes).to(device)
+    discriminator = network.discriminator(resolution, classes).to(device)
+    distillation = None
+    if settings.distill is not None:
+        assert teacher is not None
+        distillation = build_distillation(settings.distill, teacher, discriminator, text).to(device)
+        _require_batch(settings, distillation)
+        if load_bank is not None and settings.distill.needs_bank:
+            distillation.bank = load_bank()
+            if settings.distill.fits_bank:
+                distillation.fit(distillation.bank)
+        if load_views is not None and settings.distill.needs_views:
+            distillation.fit_views(*load_views())
+    return Trainer(
+        generator,
+        discriminator,
+        ADVERSARIES.make(settings.adversary),
+        Augmentations(settings.augment).to(device),
+        distillation,
+        [term.to(device) for term in _regularizers(settings)],
+        ema=EMA(generator, as_schedule(train.ema_decay), train.ema_start),
+        g_lr=train.g_lr,
+        d_lr=train.d_lr,
+        betas=train.betas,
+        d_steps=train.d_steps,
+        precision=train.precision,
+    )
+
+
+def build_distillation(
+    settings: DistillSettings, teacher: Teacher, discriminator: Discriminator, text: Tensor | None
+) -> Distillation:
+    """The projections, heads and losses for these two networks.
+
+    Raises:
+        ValueError: a layer or width that does not fit the method.
+    """
+    layers = [None if pair.at_the_score else as_layer(pair.student, "") for pair in settings.pairs]
+    widths = _widths(discriminator, [layer for layer in layers if layer is not None])
+    students = [
+        (discriminator.width, discriminator.positions) if layer is None else (next(widths), 1)
+        for layer in layers
+    ]
+    how = settings.student.model_dump()
+    features = [
+        StudentFeature(width, teacher_width, positions=positions, **how)
+        for (width, positions), teacher_width in zip(students, teacher.widths, strict=True)
+    ]
+    make = METHODS[settings.method]
+    options = settings.options() | ({"text": text} if settings.method == "kd_dlgm" else {})
+    pairs = [
+        Pair(make(feature.width, teacher_width, **options), feature, layer, pair.weight)
+        for feature, teacher_width, layer, pair in zip(
+            features, teacher.widths, layers, settings.pairs, strict=True
+        )
+    ]
+    head = None  # before the aggregated term, where the feature has none
+    at = settings.score_pair
+    if settings.aggregated and at is not None and features[at].head is None:
+        head = Head(discriminator.width, teacher.widths[at])
+    return Distillation(
+        teacher,
+        pairs,
+        weight=settings.weight,
+        gradient_ratio=settings.gradient_ratio,
+        images=settings.images,
+        view=settings.view,
+        aggregated=settings.aggregated,
+        head=head,
+    )
+
+
+@torch.no_grad()
+def _widths(discriminator: Discriminator, layers: list[Layer]) -> Iterator[int]:
+    """Of the layers' features, by a forward of one image."""
+    resolution, device = discriminator.resolution, next(discriminator.parameters()).device
+    reader = Reader(discriminator, layers)
+    image = torch.zeros(1, 3, resolution, resolution, device=device)
+    discriminator.eval()(image, torch.zeros(1, dtype=torch.int64, device=device))
+    discriminator.train()
+    return iter([features.shape[1] for features in reader.take()])
+
+
+def _require_batch(settings: Settings, distillation: Distillation) -> None:
+    distill, batch = settings.distill, settings.train.batch_size
+    assert distill is not None
+    least, given = distillation.least_batch, 2 * batch if distill.images == "both" else batch
+    if given < least:
+        what = f"method = {distill.method}"
+        if distillation.method.least_batch < least:
+            what = f"student.scaling = {distill.student.scaling}"
+        raise ValueError(
+            f"{what} relates {least} images or more to each other, and train.batch_size = "
+            f"{batch} gives it {given}"
+        )
+
+
+def _regularizers(settings: Settings) -> list[Regularizer]:
+    chosen, terms = settings.regularize, list[Regularizer]()
+    if chosen.lecam:
+        start = chosen.lecam_start * settings.train.d_steps
+        terms.append(LeCam(start=start, weight=chosen.lecam))
+    if chosen.consistency:
+        flip = settings.data.flip
+        terms.append(Consistency(chosen.consistency, chosen.consistency_images, flip))
+    if chosen.r1:
+        terms.append(R1(chosen.r1, chosen.r1_every))
+    return terms
+
+
+def remedy(name: str) -> str:
+    """What may help against a tensor of that name that is not finite."""
+    if name.endswith(".normalize.transform"):
+        return "a larger distill.whitening.eps or .shrinkage"
+    if ".normalize." in name:
+        return "another distill.teacher, whose features are finite"
+    if "gradient of generator" in name or name == "g_loss":
+        return "a smaller train.g_lr"
+    if "distill" in name:
+        return "a smaller distill.weight or train.d_lr"
+    return "a smaller train.d_lr"

@@ -1,0 +1,231 @@
+"""The adversarial game with distillation in the discriminator: two steps, as in the paper."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_vkd.data.augment import Augmentation
+from gan_vkd.data.sets import Batch
+from gan_vkd.distill.precision import at_least_float32
+from gan_vkd.game.adversary import Adversary, Hinge
+from gan_vkd.game.balance import balance
+from gan_vkd.game.distillation import Distillation
+from gan_vkd.game.ema import EMA
+from gan_vkd.game.regularization import Regularizer, Update
+from gan_vkd.game.schedule import Schedule, as_schedule
+from gan_vkd.networks.interface import Discriminator, Generator, Judgement
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.devices import autocast
+
+
+class Trainer:
+    """Trains a generator against a discriminator, and what is distilled into the discriminator.
+
+    One iteration is some updates of the discriminator (`discriminator_step`) and one of the
+    generator (`generator_step`). All modules lie on one device, which is the generator's.
+
+    Args:
+        generator, discriminator: networks (gan_vkd/networks/interface.py).
+        adversary: the losses of the game; hinge where it is None.
+        augment: what the discriminator sees its images through; as they are where it is None.
+        distillation: of a teacher's features; None for none.
+        regularizers: further terms of the discriminator's loss.
+        ema: the average of the generator that is sampled; None: with a decay of 0.9999.
+        g_lr, d_lr, betas: of Adam, numbers or schedules over iterations.
+        d_steps: updates of the discriminator in an iteration.
+        precision: "float32" or "bfloat16", of convolutions and linear layers.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        adversary: Adversary | None = None,
+        augment: Augmentation | None = None,
+        distillation: Distillation | None = None,
+        regularizers: Sequence[Regularizer] = (),
+        *,
+        ema: EMA | None = None,
+        g_lr: Schedule | float = 2e-4,
+        d_lr: Schedule | float = 2e-4,
+        betas: tuple[Schedule | float, Schedule | float] = (0.0, 0.999),
+        d_steps: int = 1,
+        precision: str = "float32",
+    ) -> None:
+        self.generator, self.discriminator = generator, discriminator
+        self.device = str(next(generator.parameters()).device)
+        self.adversary = adversary or Hinge()
+        self.augment = augment or Augmentation()
+        self.distillation = distillation
+        self.regularizers = nn.ModuleDict({term.name: term for term in regularizers})
+        self.ema = ema or EMA(generator)
+        self.d_steps, self.precision = d_steps, precision
+        self._learnt = list(discriminator.parameters())
+        if distillation is not None:
+            distillation.read(discriminator)
+            self._learnt += distillation.parameters()
+        if self.device == "cpu":  # oneDNN's convolutions are up to 5x faster in this layout
+            for network in (generator, discriminator, self.ema.generator):
+                network.to(memory_format=torch.channels_last)
+        self._rates = as_schedule(g_lr), as_schedule(d_lr)
+        self._betas = as_schedule(betas[0]), as_schedule(betas[1])
+        self._factor = 1.0
+        self.g_optimizer = torch.optim.Adam(generator.parameters())
+        self.d_optimizer = torch.optim.Adam(self._learnt)
+        self._set_optimizers(0)
+
+    def generate(self, labels: Tensor) -> Tensor:
+        """Images (B, 3, R, R) of new latents, in float32 at least."""
+        draw = lambda n: self.generator.latents(n, self.device)  # noqa: E731
+        with autocast(self.device, self.precision):
+            images = self.generator(ranks.own_rows(draw, len(labels)), labels)
+        return at_least_float32(images)
+
+    def judge(self, images: Tensor, labels: Tensor) -> Judgement:
+        """Scores (B,), in float32 at least, and the features that they are taken from."""
+        with autocast(self.device, self.precision):
+            score, features = self.discriminator(images, labels)
+        return Judgement(at_least_float32(score), features)
+
+    def score(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Scores (B,), in float32 at least."""
+        return self.judge(images, labels).score
+
+    def discriminator_step(
+        self, batch: Batch, fake_labels: Tensor, number: int
+    ) -> dict[str, Tensor]:
+        """Update `number` of the discriminator and the projections on B real and B fake images."""
+        iteration = number // self.d_steps
+        self._set_optimizers(iteration)
+        with torch.no_grad():
+            fake = self.generate(fake_labels)
+        clean = torch.cat([fake, batch.images])
+        labels = torch.cat([fake_labels, batch.labels])
+        images = torch.cat([self.augment(side) for side in (fake, batch.images)])
+        score, features = self.judge(images, labels)
+        fake_score, real_score = score.chunk(2)
+        losses = {"d_loss": self.adversary.discriminator(real_score, fake_score)}
+        told = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
+        if self.distillation is not None:
+            students = self.distillation.students(features)
+            with autocast(self.device, self.precision):  # of the teacher
+                losses |= self.distillation(students, batch, images, clean)
+            weight, seen = balance(
+                self.distillation.at_the_score(students), losses["d_loss"], losses["distill_loss"],
+                self.distillation.weight, self.distillation.gradient_ratio,
+            )  # fmt: skip
+            losses["distill_loss"] = weight * losses["distill_loss"]
+            told |= seen
+        losses |= self._penalties(
+            Update(
+                number, iteration, batch, images, labels, fake_score, real_score, self.augment,
+                self.score,
+            )
+        )  # fmt: skip
+        self.augment.observe(real_score.detach())
+        self.d_optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        ranks.average_gradients(self._learnt)
+        self.d_optimizer.step()
+        return losses | told
+
+    def _penalties(self, update: Update) -> dict[str, Tensor]:
+        """What the regularisers ask for; their forwards come last."""
+        terms = {name: term.penalty(update) for name, term in self.regularizers.items()}
+        return {name: loss for name, loss in terms.items() if loss is not None}
+
+    def generator_step(
+        self, labels: Tensor, iteration: int, real: Batch | None = None
+    ) -> dict[str, Tensor]:
+        """One update of the generator and of its average.
+
+        Args:
+            labels: (B,), of the images that are generated.
+            iteration: counted from 0.
+            real: B images that the fake ones are compared with, where the game is relative.
+        """
+        self._set_optimizers(iteration)
+        self.discriminator.requires_grad_(False)
+        scores = self.score(self.augment(self.generate(labels)), labels)
+        real_scores = None
+        if self.adversary.relative:
+            assert real is not None, "a relative game needs real images in the generator's step"
+            real_scores = self.score(self.augment(real.images), real.labels)
+        loss = self.adversary.generator(scores, real_scores)
+        self.g_optimizer.zero_grad()
+        loss.backward()
+        ranks.average_gradients(self.generator.parameters())
+        self.g_optimizer.step()
+        self.discriminator.requires_grad_(True)
+        self.ema.update(self.generator, iteration)
+        return {"g_loss": loss}
+
+    def _set_optimizers(self, iteration: int) -> None:
+        """Learning rates and betas of an iteration."""
+        betas = self._betas[0](iteration), self._betas[1](iteration)
+        for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self._rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = rate(iteration) * self._factor, betas
+
+    # what a run's loop needs (gan_vkd.runtime.progress.Trained)
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Those of the schedules times a factor, from the next step on."""
+        self._factor = factor
+
+    def decompositions(self) -> dict[str, Tensor]:
+        """Projections' bases and whitening statistics, by name: what can fail beside a loss."""
+        if self.distillation is None:
+            return {}
+        floats = ((k, v) for k, v in self.distillation.named_buffers() if v.is_floating_point())
+        return {f"distillation.{name}": value for name, value in floats}
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Of the last update of each network, by parameter."""
+        return {
+            f"the gradient of {name}.{parameter}": value.grad
+            for name, module in self._modules().items()
+            for parameter, value in module.named_parameters()
+            if value.grad is not None
+        }
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """All that changes while it is trained, but the average."""
+        modules: dict[str, nn.Module] = {
+            "discriminator": self.discriminator,
+            "generator": self.generator,
+            "regularizers": self.regularizers,
+            "augment": self.augment,
+        }
+        return modules | ({"distillation": self.distillation} if self.distillation else {})
+
+    def shared(self) -> dict[str, Tensor]:
+        """What all ranks must agree on: weights, and random numbers drawn for the whole batch."""
+        state = {
+            f"{name}.{key}": value
+            for name, module in self._modules().items()
+            for key, value in module.state_dict().items()
+        }
+        state["random numbers"] = torch.get_rng_state()
+        if self.device.startswith("cuda"):
+            state["random numbers of the device"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def state(self) -> dict[str, Any]:
+        """For `load_state`: all that the rest of the training depends on."""
+        modules = {name: module.state_dict() for name, module in self._modules().items()}
+        return modules | {
+            "classes": self.generator.classes,
+            "average": self.ema.generator.state_dict(),
+            "g_optimizer": self.g_optimizer.state_dict(),
+            "d_optimizer": self.d_optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name, module in self._modules().items():
+            module.load_state_dict(state[name])
+        self.ema.generator.load_state_dict(state["average"])
+        self.g_optimizer.load_state_dict(state["g_optimizer"])
+        self.d_optimizer.load_state_dict(state["d_optimizer"])

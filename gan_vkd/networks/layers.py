@@ -1,0 +1,131 @@
+"""Layers of generators and discriminators: spectral norm, and batch norm over several processes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_vkd.distill.precision import without_autocast
+from gan_vkd.runtime.across import number_of_ranks, several_ranks, sum_over_ranks
+
+
+class SpectralNorm:
+    """Divides a layer's weight by its largest singular value (Miyato et al., ICLR 2018).
+
+    One power iteration a forward; the left singular vector is kept in training mode only. The
+    singular value is differentiated, the vectors are not.
+    """
+
+    weight: Tensor
+    training: bool
+    u0: Tensor
+    sv0: Tensor
+
+    def _track(self: "nn.Module", rows: int) -> None:  # type: ignore
+        self.register_buffer("u0", torch.randn(1, rows))
+        self.register_buffer("sv0", torch.ones(1))
+
+    def normalized_weight(self) -> Tensor:
+        with without_autocast(self.weight):
+            return self._normalized_weight()
+
+    def _normalized_weight(self) -> Tensor:
+        matrix = self.weight.flatten(1)
+        with torch.no_grad():
+            v = F.normalize(self.u0 @ matrix, eps=1e-8)
+            u = F.normalize(v @ matrix.T, eps=1e-8)
+        sigma = (v @ matrix.T @ u.T).squeeze()
+        if self.training:
+            with torch.no_grad():
+                self.u0.copy_(u)
+                self.sv0.copy_(sigma)
+        return self.weight / sigma
+
+
+class SNConv2d(SpectralNorm, nn.Conv2d):
+    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel_size, padding=kernel_size // 2)
+        self._track(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.normalized_weight(), self.bias, padding=self.padding)
+
+
+class SNLinear(SpectralNorm, nn.Linear):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self._track(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.normalized_weight(), self.bias)
+
+
+class SNEmbedding(SpectralNorm, nn.Embedding):
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width)
+        self._track(rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.embedding(x, self.normalized_weight())
+
+
+def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
+    """Batch norm (B, C, H, W) without gain and bias, over the samples of all processes."""
+    if not training or not several_ranks():
+        return F.batch_norm(x, mean, var, training=training)
+    dims, count = (0, 2, 3), x.numel() // x.shape[1] * number_of_ranks()
+    batch_mean = sum_over_ranks(x.sum(dims)) / count
+    centred = x - batch_mean[:, None, None]
+    batch_var = sum_over_ranks(centred.square().sum(dims)) / count
+    with torch.no_grad():
+        mean.lerp_(batch_mean, 0.1)
+        var.lerp_(batch_var * count / (count - 1), 0.1)
+    return centred * (batch_var + 1e-5).rsqrt()[:, None, None]
+
+
+class Standardization(nn.Module):
+    """What both batch norms do before gain and bias, with their running statistics (C,).
+
+    of_batch: in eval mode too, by the statistics of the batch at hand, on this rank alone; the
+    running ones are then neither used nor updated.
+    """
+
+    stored_mean: Tensor
+    stored_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.of_batch = False
+        self.register_buffer("stored_mean", torch.zeros(channels))
+        self.register_buffer("stored_var", torch.ones(channels))
+
+    def standardize(self, x: Tensor) -> Tensor:
+        if self.of_batch and not self.training:
+            return F.batch_norm(x, None, None, training=True)
+        return standardize(x, self.stored_mean, self.stored_var, self.training)
+
+
+class BatchNorm(Standardization):
+    """Batch norm with its own gain and bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.standardize(x)
+        return torch.addcmul(self.bias[:, None, None], x, self.gain[:, None, None])
+
+
+class ClassBatchNorm(Standardization):
+    """Batch norm with gain and bias by class; one class is the unconditional case."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__(channels)
+        self.gain = nn.Embedding(classes, channels)
+        self.bias = nn.Embedding(classes, channels)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        x = self.standardize(x)
+        gain, bias = self.gain(labels), self.bias(labels)
+        return torch.addcmul(bias[:, :, None, None], x, 1 + gain[:, :, None, None])

@@ -1,0 +1,80 @@
+"""Components by name: one registry a kind, to which anybody can add.
+
+    @PROJECTIONS.register("mine")
+    class Mine(Projection):
+        def __init__(self, student_width: int, teacher_width: int, *, scale: float = 1.0): ...
+
+The keyword-only arguments of a component are its settings: their annotations say which values are
+valid, their defaults what is usual. `projection: {name: mine, scale: 2}` in a settings file, or
+`projection: mine`, then chooses it.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+Made = TypeVar("Made")
+Maker = TypeVar("Maker", bound=Callable[..., Any])
+Chosen = str | Mapping[str, Any]  # a name, or a name with options
+
+
+class Registry(Mapping[str, Callable[..., Made]], Generic[Made]):
+    """Classes or functions of one kind by name.
+
+    Args:
+        kind: what they are, in words.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._makers: dict[str, Callable[..., Made]] = {}
+
+    def register(self, name: str) -> Callable[[Maker], Maker]:
+        """Adds the decorated class or function.
+
+        Raises:
+            ValueError: a name that is taken.
+        """
+
+        def add(maker: Maker) -> Maker:
+            if name in self._makers:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            self._makers[name] = maker
+            return maker
+
+        return add
+
+    def make(self, chosen: Chosen, *args: Any) -> Made:
+        """The component that is chosen, from its positional arguments.
+
+        Raises:
+            ValueError: no such name; or what the component does not take.
+        """
+        options = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+        return self[options.pop("name")](*args, **options)
+
+    def unknown(self, name: str) -> str:
+        """Why there is nothing of that name, with the nearest name or all that are known."""
+        near = difflib.get_close_matches(name, self, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(self)}"
+        return f"no {self.kind} of that name; {hint}"
+
+    def __getitem__(self, name: str) -> Callable[..., Made]:
+        if name not in self._makers:
+            raise ValueError(f"{name}: {self.unknown(name)}")
+        return self._makers[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other

@@ -1,0 +1,246 @@
+"""The trainer built from objects, without settings."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_vkd.data.augment import Augmentation, Augmentations
+from gan_vkd.distill import StudentFeature, Teacher, VkDLoss
+from gan_vkd.game.adversary import ADVERSARIES, Adversary
+from gan_vkd.game.distillation import Distillation, Pair
+from gan_vkd.game.ema import EMA
+from gan_vkd.game.regularization import R1, Regularizer, Update
+from gan_vkd.game.schedule import Schedule
+from gan_vkd.game.trainer import Trainer
+from gan_vkd.networks.biggan import Discriminator, Generator
+from gan_vkd.networks.interface import Discriminator as AnyDiscriminator
+from gan_vkd.networks.interface import Generator as AnyGenerator
+from gan_vkd.networks.interface import Judgement
+from tests.test_gan import batch, changed, copy
+
+
+def networks() -> tuple[Generator, Discriminator]:
+    torch.manual_seed(0)
+    return Generator(32, 2, 8, 10), Discriminator(32, 2, 10)
+
+
+class Linear(nn.Module):
+    """A teacher's network that tests can compute by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(3 * 32 * 32, 16)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.map(images.flatten(1))
+
+
+def teacher() -> Teacher:
+    return Teacher(Linear(), mean=[0.5] * 3, std=[0.5] * 3)
+
+
+@pytest.mark.parametrize("name", ADVERSARIES)
+def test_every_game_with_every_part_trains_all_of_them(name: str) -> None:
+    generator, discriminator = networks()
+    known = teacher()
+    feature = StudentFeature(discriminator.width, known.width, scaling="batch")
+    loss = VkDLoss(feature.width, known.width, normalization="whitening")
+    distillation = Distillation(known, [Pair(loss, feature)], weight="auto")
+    trainer = Trainer(
+        generator, discriminator, ADVERSARIES.make(name), Augmentations(["translation"]),
+        distillation, [R1(1.0, every=1)],
+    )  # fmt: skip
+    before = [copy(module) for module in (generator, discriminator, distillation)]
+    for number in range(2):
+        told = trainer.discriminator_step(batch(), batch().labels, number)
+        told |= trainer.generator_step(batch().labels, number, batch())
+        assert all(value.isfinite() for value in told.values())
+    assert {"d_loss", "distill_loss", "r1_loss", "g_loss", "gradient_ratio"} <= told.keys()
+    for state, module in zip(before, (generator, discriminator, distillation), strict=True):
+        assert changed(state, module)
+
+
+def test_a_relative_game_compares_with_the_real_images_of_the_batch() -> None:
+    class Seen(Adversary):
+        relative = True
+
+        def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+            return (real - fake).mean()
+
+        def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:
+            assert real is not None
+            self.real = real
+            return (real - fake).mean()
+
+    game = Seen()
+    trainer = Trainer(*networks(), game)
+    trainer.discriminator.eval()
+    trainer.generator_step(batch().labels, 0, batch())
+    torch.testing.assert_close(game.real, trainer.score(batch().images, batch().labels))
+    assert not game.real.requires_grad or game.real.grad_fn is not None
+    with pytest.raises(AssertionError, match="needs real images"):
+        trainer.generator_step(batch().labels, 1)
+
+
+class Shift(Augmentation):
+    """Moves images by what it has observed."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.mean
+
+    def observe(self, real_scores: Tensor) -> None:
+        assert not real_scores.requires_grad
+        self.mean.add_(real_scores.mean())
+
+
+def test_an_augmentation_observes_real_scores_and_is_in_the_checkpoint() -> None:
+    first, second = (Trainer(*networks(), augment=Shift()) for _ in range(2))
+    told = first.discriminator_step(batch(), batch().labels, 0)
+    assert first.augment.mean == told["real_score"]
+    assert first.augment.mean != 0
+    second.load_state(first.state())
+    assert second.augment.mean == first.augment.mean
+    assert "augment.mean" in first.shared()
+
+
+def test_schedules_set_rates_betas_and_the_average() -> None:
+    """Half a cosine: a quarter of the way is at (1 - cos 45 degrees) / 2."""
+    trainer = Trainer(
+        *networks(),
+        g_lr=Schedule(end=1e-4, start=5e-4, iterations=4),
+        d_lr=2e-4,
+        betas=(0.0, Schedule(end=0.99, start=0.9, iterations=2)),
+        d_steps=2,
+    )
+
+    def now() -> tuple[float, float, float]:
+        (g,), (d,) = trainer.g_optimizer.param_groups, trainer.d_optimizer.param_groups
+        return g["lr"], d["lr"], g["betas"][1]
+
+    seen = []
+    for iteration in range(6):
+        for number in (2 * iteration, 2 * iteration + 1):
+            trainer.discriminator_step(batch(), batch().labels, number)
+        trainer.generator_step(batch().labels, iteration)
+        seen.append(now())
+    quarter = (1 - 0.5**0.5) / 2
+    expected = [5e-4, 5e-4 - quarter * 4e-4, 3e-4, 1e-4 + quarter * 4e-4, 1e-4, 1e-4]
+    assert [rate for rate, _, _ in seen] == pytest.approx(expected)
+    assert {rate for _, rate, _ in seen} == {2e-4}
+    assert [beta for _, _, beta in seen] == pytest.approx([0.9, 0.945, 0.99, 0.99, 0.99, 0.99])
+    trainer.set_learning_rates(0.5)
+    trainer.generator_step(batch().labels, 6)
+    assert now()[:2] == pytest.approx((5e-5, 1e-4))
+
+
+def test_a_schedule_of_the_average_is_a_weight_an_iteration() -> None:
+    generator, _ = networks()
+    ema = EMA(generator, Schedule(end=0.5, start=0.0, iterations=1), start=0)
+    other = Generator(32, 2, 8, 10)
+    first = copy(ema.generator)
+    ema.update(other, 1)
+    for name, value in ema.generator.state_dict().items():
+        torch.testing.assert_close(value, (first[name] + other.state_dict()[name]) / 2)
+    ema.update(generator, 0)
+    assert not changed(copy(generator), ema.generator)
+
+
+def test_a_penalty_may_follow_a_schedule() -> None:
+    trainer, real = Trainer(*networks()), batch()
+    trainer.discriminator.eval()
+    scores, term = torch.zeros(8), R1(Schedule(end=1.0, start=3.0, iterations=2), every=4)
+    found = []
+    for iteration in range(4):
+        update = Update(
+            8, iteration, real, real.images, real.labels, scores, scores, trainer.augment,
+            trainer.score,
+        )  # fmt: skip
+        penalty = term.penalty(update)
+        assert penalty is not None
+        found.append(float(penalty.detach()))
+    assert [x / found[-1] for x in found] == pytest.approx([3, 2, 1, 1])
+    assert term.penalty(update._replace(number=9)) is None
+
+
+class Count(Regularizer):
+    """Counts its calls; due at every other update."""
+
+    name = "count"
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def penalty(self, update: Update) -> Tensor | None:
+        self.calls += 1
+        assert update.images.shape == (16, 3, 32, 32)
+        return None if update.number % 2 else update.real_score.square().mean()
+
+
+def test_a_term_of_ones_own_is_added_where_it_is_due_and_kept() -> None:
+    first, second = (Trainer(*networks(), regularizers=[Count()]) for _ in range(2))
+    keys = [first.discriminator_step(batch(), batch().labels, n).keys() for n in range(2)]
+    assert "count" in keys[0]
+    assert "count" not in keys[1]
+    second.load_state(first.state())
+    assert second.regularizers["count"].calls == 2
+
+
+class TinyGenerator(AnyGenerator):
+    def __init__(self) -> None:
+        super().__init__()
+        self.resolution, self.z_dim, self.classes = 32, 4, 0
+        self.map = nn.Linear(4, 3 * 32 * 32)
+
+    def latents(self, count: int, device: object = "cpu", source: object = None) -> Tensor:
+        return torch.rand(count, 4, generator=source) * 2 - 1  # type: ignore[call-overload]
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        assert (z.abs() <= 1).all()
+        return self.map(z).tanh().unflatten(1, (3, 32, 32))
+
+
+class TinyDiscriminator(AnyDiscriminator):
+    def __init__(self) -> None:
+        super().__init__()
+        self.resolution, self.classes, self.width = 32, 0, 6
+        self.body, self.head = nn.Linear(3 * 32 * 32, 6), nn.Linear(6, 1)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Judgement:
+        features = self.body(images.flatten(1))
+        return Judgement(self.head(features).squeeze(1), features)
+
+
+def test_other_networks_need_nothing_but_the_interface() -> None:
+    """A latent that is uniform, a discriminator without blocks; distilled by an inner layer too."""
+    from gan_vkd.distill import Layer
+    from gan_vkd.networks.sampling import draw_samples
+
+    known = Teacher(
+        Linear(), mean=[0.5] * 3, std=[0.5] * 3, layers=[Layer("map"), Layer("map")]
+    )  # fmt: skip
+    pairs = [
+        Pair(VkDLoss(6, 16), StudentFeature(6, 16)),
+        Pair(VkDLoss(6, 16), StudentFeature(6, 16), Layer("body"), weight=0.5),
+    ]
+    distillation = Distillation(known, pairs, weight=1.0)
+    trainer = Trainer(TinyGenerator(), TinyDiscriminator(), distillation=distillation)
+    told = trainer.discriminator_step(batch(), batch().labels, 0)
+    told |= trainer.generator_step(batch().labels, 0)
+    assert all(value.isfinite() for value in told.values())
+    assert draw_samples(trainer.ema.generator, [1.0], 5, 2, 0).shape == (5, 3, 32, 32)
+
+
+def test_an_automatic_weight_needs_the_features_of_the_score() -> None:
+    from gan_vkd.distill import Layer
+
+    pair = Pair(VkDLoss(6, 16), StudentFeature(6, 16), Layer("body"))
+    with pytest.raises(ValueError, match="features of the score"):
+        Distillation(teacher(), [pair], weight="auto")
