@@ -6,7 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from gan_vkd.data.settings import WITH_TEST_SPLIT, DataSettings
+from gan_vkd.distill import METHODS
+from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.facts import Facts
+from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import (
     Above0,
     Beta,
@@ -17,8 +20,7 @@ from gan_vkd.runtime.settings import (
     Seed,
     Weight,
 )
-from gan_vkd.runtime.settings_file import Section, load_as
-from gan_vkd.teachers.method_settings import Distance, MethodSettings
+from gan_vkd.runtime.settings_file import load_as
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
 
 Triple = tuple[float, float, float]
@@ -134,25 +136,26 @@ class TokenSettings(Section):
         return self._unless("kind", "soft", "temperature")
 
 
-class FeatureSettings(MethodSettings):
+class FeatureSettings(Section):
     """What the teacher's pooled features teach the student's tokens.
 
     tokens: whose mean it is, all as in the paper, or patches alone as in its released code.
     """
 
     tokens: Literal["all", "patches"] = "all"
-    normalization: Literal[
-        "layer_norm",
-        "standardize",
-        "whitening",
-        "whitening_pca",
-        "whitening_cholesky",
-        "phi_s",
-        "l2",
-        "none",
-    ] = "layer_norm"
-    distance: Distance = "smooth_l1"
+    method: Annotated[Choice, OneOf(METHODS, "vkd")] = choice("vkd")
     weight: Above0 = 1.0
+
+    @model_validator(mode="after")
+    def _fits_recognition(self) -> "FeatureSettings":
+        if getattr(METHODS[self.method.name], "takes_text", False):
+            raise ValueError(f"method = {self.method.name} belongs to GANs")
+        normalization = self.method.chosen.get("normalization", {})
+        if normalization.get("statistics") == "training_set":
+            raise ValueError("statistics = training_set belongs to GANs: set running or batch")
+        if normalization.get("directions") == "agreement":
+            raise ValueError("directions = agreement belongs to GANs")
+        return self
 
 
 class EarlySettings(Section):

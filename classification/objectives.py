@@ -97,8 +97,8 @@ class Objective(nn.Module):
         self.features, self.aligners = nn.ModuleList(), nn.ModuleList()
         for teacher_width, channels in teachers:
             if settings.features is not None:
-                make = METHODS[settings.features.method]
-                self.features.append(make(width, teacher_width, **settings.features.options()))
+                method = settings.features.method.chosen
+                self.features.append(METHODS.make(method, width, teacher_width))
             if settings.early is not None:
                 self.aligners.append(Aligner(early_width, channels))
 

@@ -125,7 +125,7 @@ def _require_classes(settings: ClassifierSettings, teachers: list[Teacher], clas
 def remedy(name: str) -> str:
     """What may help against a tensor of that name that is not finite."""
     if name.endswith(".normalize.transform"):
-        return "a larger objective.features.whitening.eps or .shrinkage"
+        return "a larger objective.features.method.normalization.eps or .shrinkage"
     if ".normalize." in name:
         return "another teacher, whose features are finite"
     if name in ("token_loss", "feature_loss", "early_loss"):

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_vkd.game.settings import Settings
-from gan_vkd.networks.biggan import Generator
+from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.networks.weights import fill, load_foreign, save_pth
 from gan_vkd.run import Run
 from gan_vkd.runtime.checkpoint import write_atomically
@@ -30,8 +30,7 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
     if not isinstance(gains, Tensor) or gains.ndim != 2:
         raise VkdError(f"{weights}: not a BigGAN generator of DiffAugment (no class gains in it)")
     classes = 0 if len(gains) == 1 else len(gains)
-    model = settings.model
-    generator = Generator(settings.data.resolution, model.ch, model.z_dim, classes)
+    generator = NETWORKS.make(settings.model.chosen).generator(settings.data.resolution, classes)
     fill(generator, state, str(weights))
     run.write_settings(settings.dump())
     run.export(generator, {"iteration": 0, "shares": [1 / len(gains)] * len(gains)})

@@ -69,7 +69,7 @@ class Run(RunFolder):
         facts = checked(GeneratorFacts, facts, file)
         try:
             with torch.device("meta"):  # takes no memory, whatever size a stranger's settings say
-                network = NETWORKS.make({"name": "biggan", **settings.model.model_dump()})
+                network = NETWORKS.make(settings.model.chosen)
                 generator = network.generator(settings.data.resolution, facts["classes"])
             generator.load_state_dict(state, assign=True)
         except (ValueError, TypeError, RuntimeError) as error:

@@ -68,10 +68,11 @@ def _train(settings: Settings, run: Run, resume: bool, stop: Stop) -> None:
             distill = settings.distill
             layers = [pair.teacher or distill.teacher for pair in distill.pairs]
             teacher = load_teacher(distill.teacher, settings.data.resolution, device, layers)
-            if distill.method == "kd_dlgm":
+            if distill.takes_text:
                 text = class_embeddings(distill.text, teacher, data.classes)
+            policy = [part.chosen for part in settings.augment]
             bank = partial(load_bank, teacher, data, settings.data.flip, settings.cache_folder)
-            views = partial(load_views, teacher, data, settings.augment, settings.cache_folder)
+            views = partial(load_views, teacher, data, policy, settings.cache_folder)
     ranks.require_alike(lambda: (settings.dump(), data.fingerprint()), run.path)
     torch.manual_seed(settings.seed)
     try:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gan_vkd import training
-from gan_vkd.game import gan as gan_module
+from gan_vkd.game.adversary import Hinge
+from gan_vkd.game.distillation import Distillation
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.run import Run
 from gan_vkd.runtime import stopping
@@ -25,23 +26,23 @@ from tests.states import assert_identical, flat
 def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int, *signals: int) -> None:
     step = Trainer.generator_step
 
-    def stopping(self: Trainer, labels: Tensor, now: int) -> dict[str, Tensor]:
+    def stopping(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
         if now == iteration:
             for number in signals:
                 os.kill(os.getpid(), number)
-        return step(self, labels, now)
+        return step(self, labels, now, *real)
 
     monkeypatch.setattr(Trainer, "generator_step", stopping)
 
 
 def spoil_in(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    calls, hinge = iter(range(1_000)), gan_module.hinge_discriminator
+    calls, hinge = iter(range(1_000)), Hinge.discriminator
 
-    def spoilt(real: Tensor, fake: Tensor) -> Tensor:
-        loss = hinge(real, fake)
+    def spoilt(self: Hinge, real: Tensor, fake: Tensor) -> Tensor:
+        loss = hinge(self, real, fake)
         return loss * float("nan") if next(calls) == call else loss
 
-    monkeypatch.setattr(gan_module, "hinge_discriminator", spoilt)
+    monkeypatch.setattr(Hinge, "discriminator", spoilt)
 
 
 LOOKED_UP = (
@@ -113,7 +114,7 @@ def test_a_checkpoint_of_another_version_is_one_line(small: MakeSettings, tmp_pa
     train(small(), tmp_path / "run")
     for file in Run(tmp_path / "run").checkpoints():
         state = load_state(file)
-        del state["trained"]["lecam"]
+        del state["trained"]["augment"]
         save_state(file, state)
     with pytest.raises(VkdError, match="checkpoint is of another version") as caught:
         train(small("train.iterations=9"), tmp_path / "run", resume=True)
@@ -123,10 +124,10 @@ def test_a_checkpoint_of_another_version_is_one_line(small: MakeSettings, tmp_pa
 def _dies_at(iteration: int) -> Any:
     step = Trainer.generator_step
 
-    def dying(self: Trainer, labels: Tensor, now: int) -> dict[str, Tensor]:
+    def dying(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
         if now == iteration:
             raise ZeroDivisionError
-        return step(self, labels, now)
+        return step(self, labels, now, *real)
 
     return dying
 
@@ -199,14 +200,14 @@ def test_what_is_not_finite_is_named_where_it_began(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A teacher that breaks shows first in the whitening statistics, a step in a gradient."""
-    target, calls = gan_module.Distillation._target, iter(range(1_000))
+    target, calls = Distillation._target, iter(range(1_000))
 
     def broken(self: Any, *args: Any) -> Tensor:
         features = target(self, *args)
         return features / 0 if next(calls) == 7 else features
 
     with monkeypatch.context() as patch:
-        patch.setattr(gan_module.Distillation, "_target", broken)
+        patch.setattr(Distillation, "_target", broken)
         with pytest.raises(VkdError) as error:
             train(small(), tmp_path / "a")
     assert "distillation.method.methods.0.normalize.mean is not finite at iteration 4" in str(
@@ -216,8 +217,8 @@ def test_what_is_not_finite_is_named_where_it_began(
 
     step = Trainer.generator_step
 
-    def exploding(self: Trainer, labels: Tensor, now: int) -> dict[str, Tensor]:
-        losses = step(self, labels, now)
+    def exploding(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
+        losses = step(self, labels, now, *real)
         if now == 4:
             self.generator.linear.weight.grad.fill_(float("inf"))  # type: ignore[union-attr]
         return losses
@@ -259,11 +260,11 @@ def test_it_returns_to_the_last_checkpoint_with_a_smaller_learning_rate(
     with monkeypatch.context() as patch:
         spoil_in(patch, 2 * 4)
         # the second fault, 3 iterations of 2 after the return, is one too many
-        hinge, calls = gan_module.hinge_discriminator, iter(range(1_000))
+        hinge, calls = Hinge.discriminator, iter(range(1_000))
         patch.setattr(
-            gan_module,
-            "hinge_discriminator",
-            lambda real, fake: hinge(real, fake) / (0 if next(calls) == 11 else 1),
+            Hinge,
+            "discriminator",
+            lambda self, real, fake: hinge(self, real, fake) / (0 if next(calls) == 11 else 1),
         )
         with pytest.raises(VkdError, match="after 1 returns") as error:
             train(settings, tmp_path / "again")
@@ -289,8 +290,8 @@ def test_a_record_holds_the_means_since_the_last_one_whatever_else_was_due(
     told: list[float] = []
     step = Trainer.generator_step
 
-    def noting(self: Trainer, labels: Tensor, now: int) -> dict[str, Tensor]:
-        losses = step(self, labels, now)
+    def noting(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
+        losses = step(self, labels, now, *real)
         told.append(float(losses["g_loss"].detach()))
         return losses
 

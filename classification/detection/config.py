@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 
 from classification.config import EpochRunSettings, EpochSettings, Triple
 from gan_vkd.runtime.facts import Facts
+from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
-from gan_vkd.runtime.settings_file import Section, load_as
+from gan_vkd.runtime.settings_file import load_as
 
 SizeName = Literal["nano", "tiny", "small", "base"]
 

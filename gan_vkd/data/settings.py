@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Positive, Seed
-from gan_vkd.runtime.settings_file import Section
 
 WITH_TEST_SPLIT = ("cifar10", "cifar100", "digits")
 

@@ -1,8 +1,8 @@
 """The core: feature distillation by orthogonal projection. Imports torch and nothing above it."""
 
 from gan_vkd.distill.losses import METHODS, LayerPairs, VkDLoss
-from gan_vkd.distill.normalization import NORMALIZATIONS, Normalization, make_normalization
-from gan_vkd.distill.projection import PROJECTIONS, Projection, make_projection
+from gan_vkd.distill.normalization import NORMALIZATIONS, Normalization
+from gan_vkd.distill.projection import PROJECTIONS, Projection
 from gan_vkd.distill.student import SCALINGS, StudentFeature
 from gan_vkd.distill.teacher import Layer, Reader, Teacher
 
@@ -19,6 +19,4 @@ __all__ = [
     "StudentFeature",
     "Teacher",
     "VkDLoss",
-    "make_normalization",
-    "make_projection",
 ]

@@ -7,7 +7,6 @@ The other maps are here to compare it with.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gan_vkd.distill.precision import Precise, without_autocast
+from gan_vkd.runtime.registry import Registry
 
 
 def geodesic(base: Tensor, tangent: Tensor, thin: bool | None = None) -> Tensor:
@@ -91,6 +91,9 @@ class Projection(Precise):
 
     def extra_repr(self) -> str:
         return f"{self.student_width}, {self.teacher_width}"
+
+
+PROJECTIONS: Registry[Projection] = Registry("projection")
 
 
 @dataclass
@@ -187,6 +190,7 @@ class FrameProjection(Projection):
         return self.__dict__ | {"_made": None}  # a graph can be neither copied nor pickled
 
 
+@PROJECTIONS.register("orthogonal")
 class OrthogonalProjection(FrameProjection):
     """P = expm(X P0^T - P0 X^T) P0, the published matrix exponential in its thin form.
 
@@ -244,6 +248,7 @@ class OrthogonalProjection(FrameProjection):
         return self
 
 
+@PROJECTIONS.register("orthogonal_fixed")
 class FixedProjection(Projection):
     """A random frame that is not trained, uniform over the Stiefel manifold."""
 
@@ -263,6 +268,7 @@ class FixedProjection(Projection):
             return features.to(self.base.dtype) @ self.matrix().T
 
 
+@PROJECTIONS.register("orthogonal_full")
 class FullExponentialProjection(FrameProjection):
     """P = expm(W - W^T)[:, :ds] with all of W (n x n) free: the form as it was published."""
 
@@ -275,6 +281,7 @@ class FullExponentialProjection(FrameProjection):
         return torch.linalg.matrix_exp(weight - weight.T)[:, : self.columns]
 
 
+@PROJECTIONS.register("cayley")
 class CayleyProjection(FrameProjection):
     """P = (I - A/2)^-1 (I + A/2) [I; 0] with A = X [I 0] - [I; 0] X^T."""
 
@@ -290,6 +297,7 @@ class CayleyProjection(FrameProjection):
         return cayley(self.base, parameters[0])
 
 
+@PROJECTIONS.register("householder")
 class HouseholderProjection(FrameProjection):
     """P is the product of ds Householder reflections, by torch's householder_product.
 
@@ -307,6 +315,7 @@ class HouseholderProjection(FrameProjection):
         return torch.linalg.householder_product(below + unit, tau)
 
 
+@PROJECTIONS.register("linear")
 class LinearProjection(Projection):
     """An unconstrained learnt linear map, as in FitNets (Romero et al., ICLR 2015)."""
 
@@ -318,6 +327,7 @@ class LinearProjection(Projection):
         return self.linear(features)
 
 
+@PROJECTIONS.register("mlp")
 class MLPProjection(Projection):
     """Two layers with a rectifier between them, as wide as the teacher."""
 
@@ -330,6 +340,7 @@ class MLPProjection(Projection):
         return self.layers(features)
 
 
+@PROJECTIONS.register("identity")
 class IdentityProjection(Projection):
     """No map at all.
 
@@ -347,21 +358,3 @@ class IdentityProjection(Projection):
 
     def forward(self, features: Tensor) -> Tensor:
         return features
-
-
-PROJECTIONS: dict[str, Callable[[int, int], Projection]] = {
-    "orthogonal": OrthogonalProjection,
-    "orthogonal_fixed": FixedProjection,
-    "orthogonal_static": partial(OrthogonalProjection, rebase=False),
-    "orthogonal_full": FullExponentialProjection,
-    "cayley": CayleyProjection,
-    "householder": HouseholderProjection,
-    "linear": LinearProjection,
-    "mlp": MLPProjection,
-    "identity": IdentityProjection,
-}
-
-
-def make_projection(name: str, student_width: int, teacher_width: int) -> Projection:
-    """A projection by name: one of PROJECTIONS."""
-    return PROJECTIONS[name](student_width, teacher_width)

@@ -44,7 +44,7 @@ def build_trainer(
         ValueError: a layer, width or batch that does not fit the method, or views that never agree.
     """
     train, resolution = settings.train, settings.data.resolution
-    network = NETWORKS.make({"name": "biggan", **settings.model.model_dump()})
+    network = NETWORKS.make(settings.model.chosen)
     generator = network.generator(resolution, classes).to(device)
     discriminator = network.discriminator(resolution, classes).to(device)
     distillation = None
@@ -61,8 +61,8 @@ def build_trainer(
     return Trainer(
         generator,
         discriminator,
-        ADVERSARIES.make(settings.adversary),
-        Augmentations(settings.augment).to(device),
+        ADVERSARIES.make(settings.adversary.chosen),
+        Augmentations([part.chosen for part in settings.augment]).to(device),
         distillation,
         [term.to(device) for term in _regularizers(settings)],
         ema=EMA(generator, as_schedule(train.ema_decay), train.ema_start),
@@ -93,10 +93,14 @@ def build_distillation(
         StudentFeature(width, teacher_width, positions=positions, **how)
         for (width, positions), teacher_width in zip(students, teacher.widths, strict=True)
     ]
-    make = METHODS[settings.method]
-    options = settings.options() | ({"text": text} if settings.method == "kd_dlgm" else {})
+    texts = [text] if settings.takes_text else []
     pairs = [
-        Pair(make(feature.width, teacher_width, **options), feature, layer, pair.weight)
+        Pair(
+            METHODS.make(settings.method.chosen, feature.width, teacher_width, *texts),
+            feature,
+            layer,
+            pair.weight,
+        )
         for feature, teacher_width, layer, pair in zip(
             features, teacher.widths, layers, settings.pairs, strict=True
         )
@@ -133,7 +137,7 @@ def _require_batch(settings: Settings, distillation: Distillation) -> None:
     assert distill is not None
     least, given = distillation.least_batch, 2 * batch if distill.images == "both" else batch
     if given < least:
-        what = f"method = {distill.method}"
+        what = f"method = {distill.method.name}"
         if distillation.method.least_batch < least:
             what = f"student.scaling = {distill.student.scaling}"
         raise ValueError(
@@ -158,7 +162,7 @@ def _regularizers(settings: Settings) -> list[Regularizer]:
 def remedy(name: str) -> str:
     """What may help against a tensor of that name that is not finite."""
     if name.endswith(".normalize.transform"):
-        return "a larger distill.whitening.eps or .shrinkage"
+        return "a larger distill.method.normalization.eps or .shrinkage"
     if ".normalize." in name:
         return "another distill.teacher, whose features are finite"
     if "gradient of generator" in name or name == "g_loss":

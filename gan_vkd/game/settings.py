@@ -5,9 +5,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from gan_vkd.data.augment import AUGMENTATIONS
 from gan_vkd.data.settings import DataSettings
+from gan_vkd.distill import METHODS
 from gan_vkd.evaluation.settings import EvaluateSettings
-from gan_vkd.networks.settings import ModelSettings
+from gan_vkd.game.adversary import ADVERSARIES
+from gan_vkd.networks.interface import NETWORKS
+from gan_vkd.runtime.components import Choice, OneOf, choice
+from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import (
     Above0,
     Beta,
@@ -18,8 +23,7 @@ from gan_vkd.runtime.settings import (
     Weight,
     number_or,
 )
-from gan_vkd.runtime.settings_file import Section, load_as
-from gan_vkd.teachers.method_settings import Method, MethodSettings
+from gan_vkd.runtime.settings_file import load_as
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings, TextSettings
 
 AutoWeight = Annotated[
@@ -48,51 +52,57 @@ class StudentSettings(Section):
     scaling: Literal["none", "batch", "learnt"] = "none"
 
 
-class DistillSettings(MethodSettings):
+class DistillSettings(Section):
+    """What of a frozen teacher is distilled into the discriminator, and how."""
+
     teacher: NetworkSettings
-    method: Literal[Method, "kd_dlgm"] = "vkd"  # type: ignore[assignment]
+    method: Annotated[Choice, OneOf(METHODS, "vkd")] = choice("vkd")
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
     text: TextSettings | None = None  # null: the rows of the teacher's classifier
     student: StudentSettings = StudentSettings()
-    spectral_head: bool = True  # KD-DLGM's head is spectrally normalised, as released
     aggregated: Weight = 0.0  # of KD-DLGM's aggregated term beside another method; 10 as published
     weight: AutoWeight = 10.0  # auto: as gradient_ratio says
     gradient_ratio: Above0 = 1.0  # of the distillation's to the game's, at the pooled features
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
-    statistics: Literal["running", "batch", "training_set"] = "running"  # type: ignore[assignment]
 
     @property
     def idle(self) -> dict[str, str]:
-        idle = super().idle | self._unless("method", "kd_dlgm", "text", "spectral_head")
-        idle |= self._unless("weight", "auto", "gradient_ratio")
-        if self.method == "kd_dlgm":
-            idle["aggregated"] = "belongs to other methods: it is a part of kd_dlgm"
-            idle["student"] = "belongs to other methods: kd_dlgm has a head of its own"
-        return idle
-
-    def options(self) -> dict[str, Any]:
-        if self.method == "kd_dlgm":
-            return {"spectral": self.spectral_head}
-        return super().options()
+        idle = self._unless("weight", "auto", "gradient_ratio")
+        if self.takes_text:
+            why = f"belongs to other methods: {self.method.name} has a head and this term"
+            return idle | dict.fromkeys(("aggregated", "student"), why)
+        return idle | {"text": f"belongs to methods with texts, which {self.method.name} is not"}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DistillSettings":
-        if self.method == "kd_dlgm" and self.images != "both":
-            raise ValueError("kd_dlgm compares real with fake images: set images = both")
-        if self.aggregated and self.images != "both":
-            raise ValueError("aggregated compares real with fake images: set images = both")
+        for name, chosen in ((self.method.name, self.takes_text), ("aggregated", self.aggregated)):
+            if chosen and self.images != "both":
+                raise ValueError(f"{name} compares real with fake images: set images = both")
         if self.score_pair is None and (self.weight == "auto" or self.aggregated):
             raise ValueError(
                 "weight = auto and aggregated need a pair that reads the discriminator where its "
                 "score is taken"
             )
+        if self.needs_views and self._normalization.get("statistics") != "training_set":
+            raise ValueError(
+                "method.normalization: directions = agreement needs statistics = training_set"
+            )
         return self
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the method compares with texts of the classes, by a head of its own."""
+        return getattr(METHODS[self.method.name], "takes_text", False)
 
     @property
     def score_pair(self) -> int | None:
         """The place of the first pair that reads the features which the score is taken from."""
         return next((i for i, pair in enumerate(self.pairs) if pair.at_the_score), None)
+
+    @property
+    def _normalization(self) -> dict[str, Any]:
+        return self.method.chosen.get("normalization", {})
 
     @property
     def needs_bank(self) -> bool:
@@ -103,12 +113,13 @@ class DistillSettings(MethodSettings):
     @property
     def fits_bank(self) -> bool:
         """Whether the normalisation's statistics are taken from them."""
-        return self.statistics == "training_set" and not self.needs_views
+        chosen = self._normalization.get("statistics") == "training_set"
+        return chosen and not self.needs_views
 
     @property
     def needs_views(self) -> bool:
         """Whether its features of two augmented views of them are."""
-        return self.whitening.directions == "agreement"
+        return self._normalization.get("directions") == "agreement"
 
 
 class RegularizeSettings(Section):
@@ -140,10 +151,12 @@ class Settings(RunSettings):
 
     cache: str | None = None  # a folder for features of real images, computed once
     data: DataSettings
-    model: ModelSettings = ModelSettings()
-    augment: list[Literal["color", "translation", "cutout"]] = ["translation", "cutout"]
+    model: Annotated[Choice, OneOf(NETWORKS, "biggan")] = choice("biggan")
+    adversary: Annotated[Choice, OneOf(ADVERSARIES)] = choice("hinge")
+    augment: list[Annotated[Choice, OneOf(AUGMENTATIONS)]] = Field(
+        default=["translation", "cutout"], validate_default=True
+    )
     distill: DistillSettings | None = None
-    adversary: Literal["hinge", "non_saturating", "relativistic"] = "hinge"
     regularize: RegularizeSettings = RegularizeSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -157,7 +170,8 @@ class Settings(RunSettings):
     def _views_differ(self) -> "Settings":
         if self.distill is not None and self.distill.needs_views and not self.augment:
             raise ValueError(
-                "distill.whitening.directions = agreement compares augmented views: set augment"
+                "distill.method.normalization.directions = agreement compares augmented views: set "
+                "augment"
             )
         return self
 
@@ -172,8 +186,8 @@ class Settings(RunSettings):
     @property
     def relief(self) -> str:
         return (
-            f"ch {self.model.ch}, batch {self.train.batch_size}: set a smaller train.batch_size "
-            "or model.ch, or share the batch by more ranks"
+            f"{self.model}, batch {self.train.batch_size}: set a smaller train.batch_size or a "
+            "narrower model, or share the batch by more ranks"
         )
 
     @property

@@ -1,14 +1,9 @@
-"""The settings of the networks of the game, and of samples of a generator."""
+"""The settings of samples of a generator."""
 
 from typing import Literal
 
+from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Positive, Seed
-from gan_vkd.runtime.settings_file import Section
-
-
-class ModelSettings(Section):
-    ch: Positive = 64
-    z_dim: Positive = 128
 
 
 class SamplingSettings(Section):

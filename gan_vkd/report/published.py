@@ -69,14 +69,13 @@ DISTILLATION: dict[str, Any] = {
 # whitening and beside which other term is not settled.
 ARMS: dict[str, Any] = {
     "none": None,
-    "fitnets": DISTILLATION | {"method": "fitnets"},
-    "pkd": DISTILLATION | {"method": "pkd", "pkd_form": "code"},
-    "spkd": DISTILLATION | {"method": "spkd"},
+    "fitnets": DISTILLATION | {"method": {"name": "fitnets"}},
+    "pkd": DISTILLATION | {"method": {"name": "pkd", "form": "code"}},
+    "spkd": DISTILLATION | {"method": {"name": "spkd"}},
     "kd_dlgm": DISTILLATION
     | {
-        "method": "kd_dlgm",
+        "method": {"name": "kd_dlgm", "spectral": True},
         "text": TextSettings(normalize=False).model_dump(exclude={"names"}),
-        "spectral_head": True,
     },
 }
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -135,7 +134,7 @@ DEVIATIONS = (
         "belongs to the generator, which the discriminator's step does not train: perhaps a fixed "
         "random rotation",
         "trained with the discriminator",
-        "distill.projection=orthogonal_fixed",
+        "distill.method.projection=orthogonal_fixed",
     ),
     Deviation(
         "VkD: KD-DLGM's aggregated term",

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gan_vkd.runtime.errors import VkdError
-from gan_vkd.runtime.settings_file import in_one_clause
+from gan_vkd.runtime.settings_faults import in_one_clause
 
 
 class Facts(BaseModel):

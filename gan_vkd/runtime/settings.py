@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import yaml
 from pydantic import BeforeValidator, Field
 
-from gan_vkd.runtime.settings_file import Section
+from gan_vkd.runtime.section import Section
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -3,40 +3,18 @@
 Of any schema that is made of sections: nothing here knows what is trained.
 """
 
-import difflib
-import re
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError
 
 from gan_vkd.runtime.errors import SettingsError, one_line
+from gan_vkd.runtime.section import Section
+from gan_vkd.runtime.settings_faults import in_one_line
 from gan_vkd.runtime.settings_names import extended, files_of
 
 MOST_VALUES = 10_000  # of a settings file
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @property
-    def idle(self) -> dict[str, str]:
-        """Settings that the others leave without effect, and why."""
-        return {}
-
-    def _unless(self, key: str, owner: str, *names: str) -> dict[str, str]:
-        """The names are idle unless the setting `key` is `owner`."""
-        chosen = getattr(self, key)
-        why = f"belongs to {key} = {owner}, but {key} = {chosen}"
-        return {} if chosen == owner else dict.fromkeys(names, why)
-
-    @model_validator(mode="after")
-    def _nothing_idle_is_set(self) -> Self:
-        for name, why in self.idle.items():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} {why}")
-        return self
 
 
 Schema = TypeVar("Schema", bound=Section)
@@ -54,7 +32,7 @@ def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        faults = [f"{path}: {_fault(fault, schema)}" for fault in error.errors()]
+        faults = [f"{path}: {in_one_line(fault, schema)}" for fault in error.errors()]
         raise SettingsError("\n".join(faults)) from None
 
 
@@ -71,51 +49,6 @@ def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     for item in overrides:
         tree = _overridden(tree, item)
     return tree
-
-
-def _fault(error: Any, schema: type[Section]) -> str:
-    path = [str(part) for part in error["loc"] if part != "[key]"]
-    key = ".".join(path) or "settings"
-    listed = error["loc"][-1:] == ("[key]",)  # a mapping whose keys are listed
-    if listed or error["type"] == "extra_forbidden":
-        known = _names(error["ctx"]["expected"]) if listed else _known_keys(path[:-1], schema)
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
-        return f"{key}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
-    if error["type"] == "missing":
-        return f"{key}: missing"
-    value = "" if isinstance(error["input"], dict) else f" = {_cut(repr(error['input']))}"
-    return f"{key}{value}: {in_one_clause(error)}"
-
-
-def in_one_clause(error: Any) -> str:
-    """The message of a pydantic fault: ours as it is, pydantic's begun in lower case."""
-    ours = str(error["msg"]).partition("Value error, ")[2]
-    return ours or error["msg"][0].lower() + error["msg"][1:]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _names(expected: str) -> list[str]:
-    """Those that pydantic quotes: 'a', 'b' or 'c'."""
-    return re.findall("'([^']*)'", expected)
-
-
-def _known_keys(path: list[str], schema: type[Section]) -> list[str]:
-    section = schema
-    for part in path:
-        if not part.isdigit():  # a place in a list
-            section = _section_in(section.model_fields[part].annotation)
-    return list(section.model_fields)
-
-
-def _section_in(annotation: Any) -> type[Section]:
-    """The section behind `Section | None`, `list[Section]` and the like."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next(_section_in(inner) for inner in get_args(annotation) if inner is not type(None))
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -161,11 +94,20 @@ def _parse(text: str) -> Any:
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Key by key; what names another component than the base does replaces it whole."""
     merged = dict(base)
     for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        below = _mapping(merged.get(key))
+        both = isinstance(value, dict) and value.get("name", below.get("name")) == below.get("name")
+        merged[key] = _merge(below, value) if both else value
     return merged
+
+
+def _mapping(node: Any) -> dict[str, Any]:
+    """A component that is given by its name alone as a mapping; nothing for other values."""
+    if isinstance(node, str):
+        return {"name": node}
+    return node if isinstance(node, dict) else {}
 
 
 def _overridden(tree: dict[str, Any], item: str) -> dict[str, Any]:
@@ -198,7 +140,7 @@ def _put(node: Any, path: list[str], value: Any, item: str) -> Any:
         return [*node[:place], _put(node[place], rest, value, item), *node[place + 1 :]]
     if part.isdecimal():
         raise SettingsError(f"{item!r}: {part} is a place in a list, and no list is set there")
-    mapping = node if isinstance(node, dict) else {}
+    mapping = _mapping(node)
     return mapping | {part: _put(mapping.get(part), rest, value, item)}
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gan_vkd.runtime.components import OneOf, one_of
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.progress import is_finished
+from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import RunSettings
-from gan_vkd.runtime.settings_file import Section
 from gan_vkd.runtime.settings_names import extended, short_name
 
 
@@ -118,13 +119,15 @@ def plan(
 def _concerns(override: str, settings: RunSettings) -> bool:
     """False for a setting that has no part or no effect in the arm, such as distill.weight."""
     node: Any = settings
+    chosen: OneOf | None = None
     for part in override.partition("=")[0].split("."):
         if isinstance(node, Section):
             if part in node.idle:
                 return False
-            if part not in type(node).model_fields:
-                return True  # to be refused as an unknown key
-            node = getattr(node, part)
+            field = type(node).model_fields.get(part)
+            if field is None:  # of another component, or to be refused as an unknown key
+                return chosen is None or not chosen.takes(part)
+            node, chosen = getattr(node, part), one_of(field)
         elif isinstance(node, dict):
             node = node.get(part)
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import ConfigDict
@@ -13,12 +13,13 @@ from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import Layer, Teacher
 from gan_vkd.networks.cifar_resnet import CifarResNet
 from gan_vkd.networks.interface import NETWORKS, Discriminator
-from gan_vkd.networks.settings import ModelSettings
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.checkpoint import load_state
+from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.folder import RunFolder
-from gan_vkd.runtime.settings_file import Section, load_as
+from gan_vkd.runtime.section import Section
+from gan_vkd.runtime.settings_file import load_as
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -243,7 +244,7 @@ class _TrainedDiscriminator(Section):
 
     model_config = ConfigDict(extra="ignore")
     data: DataSettings
-    model: ModelSettings = ModelSettings()
+    model: Annotated[Choice, OneOf(NETWORKS, "biggan")] = choice("biggan")
 
 
 class _FeaturesOf(nn.Module):
@@ -262,7 +263,7 @@ def _discriminator(path: Path) -> Built:
     if state is None:
         raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
     gan = state["trained"]
-    architecture = NETWORKS.make({"name": "biggan", **settings.model.model_dump()})
+    architecture = NETWORKS.make(settings.model.chosen)
     network = architecture.discriminator(settings.data.resolution, gan["classes"])
     fill(network, gan["discriminator"], str(path))
     return Built(_FeaturesOf(network), mean=HALF, std=HALF)

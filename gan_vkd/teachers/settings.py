@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Positive
-from gan_vkd.runtime.settings_file import Section
 
 Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the name
 

@@ -15,8 +15,8 @@ from gan_vkd.networks.cifar_resnet import CifarResNet
 from gan_vkd.runtime.checkpoint import save_state
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Positive, Seed
-from gan_vkd.runtime.settings_file import Section
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 

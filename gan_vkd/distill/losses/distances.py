@@ -1,9 +1,9 @@
 """Distances between two sets of features (B, d), by name."""
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor
+
+from gan_vkd.runtime.registry import Registry
 
 
 def mean_norm(a: Tensor, b: Tensor) -> Tensor:
@@ -19,10 +19,9 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(a, b, dim=1).mean()
 
 
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": F.mse_loss,
-    "smooth_l1": F.smooth_l1_loss,
-    "l1": F.l1_loss,
-    "norm": mean_norm,
-    "cosine": cosine_distance,
-}
+DISTANCES: Registry[Tensor] = Registry("distance")
+DISTANCES.register("mse")(F.mse_loss)
+DISTANCES.register("smooth_l1")(F.smooth_l1_loss)
+DISTANCES.register("l1")(F.l1_loss)
+DISTANCES.register("norm")(mean_norm)
+DISTANCES.register("cosine")(cosine_distance)

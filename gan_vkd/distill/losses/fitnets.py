@@ -3,9 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_vkd.distill.losses.registry import METHODS
 from gan_vkd.distill.precision import Precise, full_precision
 
 
+@METHODS.register("fitnets")
 class FitNets(Precise):
     """Squared error of a learnt linear regressor to the teacher's features.
 

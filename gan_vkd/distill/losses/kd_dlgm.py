@@ -5,9 +5,11 @@ from torch import Tensor
 
 from gan_vkd.distill.head import Head
 from gan_vkd.distill.losses.aggregated import Aggregated
+from gan_vkd.distill.losses.registry import METHODS
 from gan_vkd.distill.precision import Precise, full_precision
 
 
+@METHODS.register("kd_dlgm")
 class KDDLGM(Precise):
     """Aggregated and correlated distillation with text, as in KD-DLGAN (Cui et al., CVPR 2023).
 
@@ -34,9 +36,10 @@ class KDDLGM(Precise):
 
     text: Tensor
     least_batch = 2
+    takes_text = True
 
     def __init__(
-        self, student_width: int, teacher_width: int, *, text: Tensor, spectral: bool = True
+        self, student_width: int, teacher_width: int, text: Tensor, *, spectral: bool = True
     ) -> None:
         super().__init__()
         if text.ndim != 2 or text.shape[1] != teacher_width or len(text) < 2:

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_vkd.distill.losses.registry import METHODS
 from gan_vkd.distill.precision import full_precision
 
 
+@METHODS.register("pkd")
 class PKD(nn.Module):
     """Divergence of the teacher's conditional probabilities of neighbours from the student's.
 

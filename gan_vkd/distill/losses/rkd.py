@@ -4,9 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_vkd.distill.losses.registry import METHODS
 from gan_vkd.distill.precision import full_precision
 
 
+@METHODS.register("rkd")
 class RKD(nn.Module):
     """Relations of pairs and of triplets: distances over their mean, and angles.
 

@@ -3,9 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_vkd.distill.losses.registry import METHODS
 from gan_vkd.distill.precision import full_precision
 
 
+@METHODS.register("spkd")
 class SPKD(nn.Module):
     """Mean squared difference of the row-normalised products of all pairs.
 

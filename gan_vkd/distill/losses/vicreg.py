@@ -3,11 +3,13 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_vkd.distill.losses.registry import METHODS
 from gan_vkd.distill.normalization import Standardize
 from gan_vkd.distill.precision import Precise, full_precision
 from gan_vkd.distill.projection import LinearProjection
 
 
+@METHODS.register("vicreg")
 class VICReg(Precise):
     """Invariance to the standardised teacher, variance and covariance of the projected student.
 

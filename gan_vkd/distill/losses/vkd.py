@@ -1,25 +1,27 @@
 """Distillation by orthogonal projection: the method of this project."""
 
-from typing import Any
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from gan_vkd.distill.losses.distances import DISTANCES
-from gan_vkd.distill.normalization import make_normalization
+from gan_vkd.distill.losses.registry import METHODS
+from gan_vkd.distill.normalization import NORMALIZATIONS
 from gan_vkd.distill.precision import at_least_float32
-from gan_vkd.distill.projection import make_projection
+from gan_vkd.distill.projection import PROJECTIONS
+from gan_vkd.runtime.registry import Chosen
 
 
+@METHODS.register("vkd")
 class VkDLoss(nn.Module):
     """distance(Zs P^T, normalise(Zt)) (Miles, Elezi and Deng, CVPR 2024, algorithm 1).
 
     Args:
         student_width: ds.
         teacher_width: dt.
-        projection: a name in PROJECTIONS.
-        normalization: a name in NORMALIZATIONS.
+        projection: one of PROJECTIONS, by name or as a mapping of name and options.
+        normalization: one of NORMALIZATIONS in the same way, as {"name": "whitening", "eps": 0}.
         distance: a name in DISTANCES; a mean over samples.
-        options: of the normalisation (momentum, eps, shrinkage, ...).
     """
 
     def __init__(
@@ -27,14 +29,13 @@ class VkDLoss(nn.Module):
         student_width: int,
         teacher_width: int,
         *,
-        projection: str = "orthogonal",
-        normalization: str = "layer_norm",
-        distance: str = "mse",
-        **options: Any,
+        projection: Annotated[Chosen, PROJECTIONS] = "orthogonal",
+        normalization: Annotated[Chosen, NORMALIZATIONS] = "whitening",
+        distance: Annotated[str, DISTANCES] = "mse",
     ) -> None:
         super().__init__()
-        self.project = make_projection(projection, student_width, teacher_width)
-        self.normalize = make_normalization(normalization, teacher_width, **options)
+        self.project = PROJECTIONS.make(projection, student_width, teacher_width)
+        self.normalize = NORMALIZATIONS.make(normalization, teacher_width)
         self.distance = DISTANCES[distance]
 
     def sides(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

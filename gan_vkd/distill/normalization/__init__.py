@@ -6,13 +6,15 @@ mode a module with statistics first takes the batch into them, in eval mode, and
 only applies them.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 from gan_vkd.distill.normalization.covariance import RunningCovariance
 from gan_vkd.distill.normalization.hadamard import hadamard
-from gan_vkd.distill.normalization.interface import L2, Identity, LayerNorm, Normalization
+from gan_vkd.distill.normalization.interface import (
+    L2,
+    NORMALIZATIONS,
+    Identity,
+    LayerNorm,
+    Normalization,
+)
 from gan_vkd.distill.normalization.phi_s import PhiS
 from gan_vkd.distill.normalization.spectrum import effective_rank, view_agreement
 from gan_vkd.distill.normalization.standardize import Standardize
@@ -32,22 +34,5 @@ __all__ = [
     "Whitening",
     "effective_rank",
     "hadamard",
-    "make_normalization",
     "view_agreement",
 ]
-
-NORMALIZATIONS: dict[str, Callable[..., Normalization]] = {
-    "layer_norm": LayerNorm,
-    "standardize": Standardize,
-    "whitening": Whitening,
-    "whitening_pca": partial(Whitening, kind="pca"),
-    "whitening_cholesky": partial(Whitening, kind="cholesky"),
-    "phi_s": PhiS,
-    "l2": L2,
-    "none": Identity,
-}
-
-
-def make_normalization(name: str, width: int, **options: Any) -> Normalization:
-    """A normalisation by name: one of NORMALIZATIONS, with the options of its class."""
-    return NORMALIZATIONS[name](width, **options)

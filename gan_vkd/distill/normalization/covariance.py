@@ -1,13 +1,13 @@
 """Running covariances, and a matrix taken from them every so often."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gan_vkd.distill.normalization.spectrum import effective_rank
-from gan_vkd.distill.normalization.statistics import Moments, RunningStatistics
+from gan_vkd.distill.normalization.statistics import Moments, RunningStatistics, Statistics
 
 
 class RunningCovariance(RunningStatistics):
@@ -33,16 +33,17 @@ class RunningCovariance(RunningStatistics):
         *,
         momentum: float = 0.0,
         eps: float = 1e-5,
-        statistics: Literal["running", "batch"] = "running",
+        statistics: Statistics = "running",
         every: int = 100,
         groups: int = 1,
         extra: int = 0,
     ) -> None:
         super().__init__(width, momentum=momentum, eps=eps, statistics=statistics, extra=extra)
-        if every < 1 or groups < 1 or width % groups:
-            raise ValueError(
-                f"every must be positive and groups divide the width {width}, got {every}, {groups}"
-            )
+        RunningCovariance.check(
+            momentum=momentum, eps=eps, statistics=statistics, every=every, groups=groups
+        )
+        if width % groups:
+            raise ValueError(f"groups must divide the width {width}, got {groups}")
         self.every, self.groups, self.size = every, groups, width // groups
         side = (width + extra) // groups
         self._updates = 0
@@ -50,6 +51,12 @@ class RunningCovariance(RunningStatistics):
         self.register_buffer("second", torch.zeros(groups, side, side, dtype=torch.float64))
         unit = torch.eye(self.size, dtype=torch.float64)
         self.register_buffer("transform", unit.repeat(groups, 1, 1))
+
+    @classmethod
+    def check(cls, *, every: int, groups: int = 1, **others: Any) -> None:
+        super().check(**others)
+        if every < 1 or groups < 1:
+            raise ValueError(f"every and groups must be positive, got {every}, {groups}")
 
     def _grouped(self, features: Tensor) -> Tensor:
         """(B, groups * n) -> (groups, B, n)."""

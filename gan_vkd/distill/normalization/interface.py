@@ -1,9 +1,12 @@
 """The interface of all normalisations, and those that take each sample by itself."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from gan_vkd.distill.precision import Precise
+from gan_vkd.runtime.registry import Registry
 
 
 class Normalization(Precise):
@@ -19,7 +22,19 @@ class Normalization(Precise):
             raise ValueError(f"a normalisation needs a positive width, got {width}")
         self.width = width
 
+    @classmethod
+    def check(cls, **options: Any) -> None:
+        """Refuses options that are out of range or exclude each other, whatever the width.
 
+        Raises:
+            ValueError: such options.
+        """
+
+
+NORMALIZATIONS: Registry[Normalization] = Registry("normalization")
+
+
+@NORMALIZATIONS.register("none")
 class Identity(Normalization):
     """The features as they are."""
 
@@ -27,6 +42,7 @@ class Identity(Normalization):
         return features.detach().float()
 
 
+@NORMALIZATIONS.register("layer_norm")
 class LayerNorm(Normalization):
     """Zero mean and unit variance over the depth of each sample, without affine parameters."""
 
@@ -34,6 +50,7 @@ class LayerNorm(Normalization):
         return F.layer_norm(features.detach().float(), (self.width,))
 
 
+@NORMALIZATIONS.register("l2")
 class L2(Normalization):
     """Unit length of each sample."""
 

@@ -1,16 +1,16 @@
 """PHI-S: a rotation after which one scale standardises every dimension."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from gan_vkd.distill.normalization.covariance import RunningCovariance
 from gan_vkd.distill.normalization.hadamard import hadamard
+from gan_vkd.distill.normalization.interface import NORMALIZATIONS
 from gan_vkd.distill.normalization.spectrum import principal
-from gan_vkd.distill.normalization.statistics import Moments
+from gan_vkd.distill.normalization.statistics import Moments, Statistics
 
 
+@NORMALIZATIONS.register("phi_s")
 class PhiS(RunningCovariance):
     """phi^-1 H U^T (z - mean), phi^2 the mean eigenvalue (Ranzinger et al. 2024, arXiv 2410.01680).
 
@@ -34,7 +34,7 @@ class PhiS(RunningCovariance):
         *,
         momentum: float = 0.0,
         eps: float = 1e-5,
-        statistics: Literal["running", "batch"] = "running",
+        statistics: Statistics = "running",
         every: int = 100,
     ) -> None:
         super().__init__(width, momentum=momentum, eps=eps, statistics=statistics, every=every)

@@ -1,13 +1,13 @@
 """Standardisation over the samples, dimension by dimension."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from gan_vkd.distill.normalization.statistics import Moments, RunningStatistics
+from gan_vkd.distill.normalization.interface import NORMALIZATIONS
+from gan_vkd.distill.normalization.statistics import Moments, RunningStatistics, Statistics
 
 
+@NORMALIZATIONS.register("standardize")
 class Standardize(RunningStatistics):
     """Zero mean and unit variance of every dimension over the samples."""
 
@@ -17,7 +17,7 @@ class Standardize(RunningStatistics):
         *,
         momentum: float = 0.0,
         eps: float = 1e-5,
-        statistics: Literal["running", "batch"] = "running",
+        statistics: Statistics = "running",
     ) -> None:
         super().__init__(width, momentum=momentum, eps=eps, statistics=statistics)
         self.register_buffer("second", torch.zeros(width, dtype=torch.float64))

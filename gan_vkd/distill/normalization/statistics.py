@@ -1,13 +1,15 @@
 """Mean and (co)variance of the teacher's features: of all that was seen, of a set, of a batch."""
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from gan_vkd.distill.normalization.interface import Normalization
 from gan_vkd.runtime.across import sum_over_ranks
+
+Statistics = Literal["running", "batch", "training_set"]
 
 
 class Moments(NamedTuple):
@@ -29,8 +31,9 @@ class RunningStatistics(Normalization):
         width: d.
         momentum: the least weight of a batch, in [0, 1].
         eps: added to variances (eigenvalues) before the inverse root.
-        statistics: what a batch is normalised by in training mode, "running" statistics or those of
-            the "batch" alone; in eval mode, and after `fit`, it is always the running ones.
+        statistics: what a batch is normalised by in training mode: "running" statistics, those of
+            the "batch" alone, or those of the "training_set", for which `fit` is called before. In
+            eval mode, and after `fit`, it is always the stored ones.
         extra: columns that a subclass adds to the features, for statistics of its own.
     """
 
@@ -45,19 +48,25 @@ class RunningStatistics(Normalization):
         *,
         momentum: float = 0.0,
         eps: float = 1e-5,
-        statistics: Literal["running", "batch"] = "running",
+        statistics: Statistics = "running",
         extra: int = 0,
     ) -> None:
         super().__init__(width)
-        if not 0 <= momentum <= 1 or eps < 0:
-            raise ValueError(f"momentum must be in [0, 1] and eps >= 0, got {momentum}, {eps}")
-        if statistics not in ("running", "batch"):
-            raise ValueError(f"statistics must be running or batch, got {statistics}")
+        RunningStatistics.check(momentum=momentum, eps=eps, statistics=statistics)
         self.momentum, self.eps, self.statistics = momentum, eps, statistics
         self._fitted = False
         self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(width + extra, dtype=torch.float64))
+
+    @classmethod
+    def check(cls, *, momentum: float, eps: float, statistics: str, **others: Any) -> None:
+        super().check(**others)
+        if not 0 <= momentum <= 1 or eps < 0:
+            raise ValueError(f"momentum must be in [0, 1] and eps >= 0, got {momentum}, {eps}")
+        if statistics not in get_args(Statistics):
+            known = ", ".join(get_args(Statistics))
+            raise ValueError(f"statistics must be one of {known}, got {statistics}")
 
     def _extended(self, features: Tensor) -> Tensor:
         """Features (B, d) -> the same with the extra columns behind."""
@@ -121,6 +130,8 @@ class RunningStatistics(Normalization):
     def forward(self, features: Tensor) -> Tensor:
         x = features.detach().to(self.mean.dtype)
         if self.training and not self._fitted:
+            if self.statistics == "training_set":
+                raise ValueError("statistics = training_set: call fit first")
             batch = self.update(features)
             if self.statistics == "batch":
                 centred = x - batch.mean[: self.width]

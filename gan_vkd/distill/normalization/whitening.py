@@ -1,11 +1,12 @@
 """Whitening: features of identity covariance."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gan_vkd.distill.normalization.covariance import RunningCovariance
+from gan_vkd.distill.normalization.interface import NORMALIZATIONS
 from gan_vkd.distill.normalization.shrinkage import (
     fourth_moment,
     ledoit_wolf,
@@ -14,9 +15,10 @@ from gan_vkd.distill.normalization.shrinkage import (
     towards_identity,
 )
 from gan_vkd.distill.normalization.spectrum import leading, principal, view_agreement
-from gan_vkd.distill.normalization.statistics import Moments
+from gan_vkd.distill.normalization.statistics import Moments, Statistics
 
 
+@NORMALIZATIONS.register("whitening")
 class Whitening(RunningCovariance):
     """(z - mean) W with W^T cov W = I, from a decomposition of the covariance.
 
@@ -43,7 +45,7 @@ class Whitening(RunningCovariance):
         agreement: the least correlation of a direction that agrees.
         every: updates between two decompositions of the running covariance.
         groups: whitened each by itself, d / groups neighbouring dimensions each, for wide teachers.
-        statistics: "running" or, in training mode, those of the "batch".
+        statistics: as in RunningStatistics.
 
     Raises:
         ValueError: options out of range, or that exclude each other.
@@ -61,8 +63,12 @@ class Whitening(RunningCovariance):
         agreement: float = 0.5,
         every: int = 100,
         groups: int = 1,
-        statistics: Literal["running", "batch"] = "running",
+        statistics: Statistics = "running",
     ) -> None:
+        self.check(
+            kind=kind, momentum=momentum, eps=eps, shrinkage=shrinkage, directions=directions,
+            agreement=agreement, every=every, groups=groups, statistics=statistics,
+        )  # fmt: skip
         super().__init__(
             width,
             momentum=momentum,
@@ -72,19 +78,38 @@ class Whitening(RunningCovariance):
             groups=groups,
             extra=groups if shrinkage == "ledoit_wolf" else 0,
         )
+        if isinstance(directions, int) and directions > self.size:
+            raise ValueError(f"directions must be 1 to {self.size}, got {directions}")
+        self.kind, self.shrinkage = kind, shrinkage
+        self.directions, self.agreement = directions, agreement
+        self._agreeing: Tensor | None = None
+
+    @classmethod
+    def check(
+        cls,
+        *,
+        kind: str,
+        momentum: float,
+        shrinkage: float | str,
+        directions: int | float | str | None,
+        agreement: float,
+        **others: Any,
+    ) -> None:
+        super().check(momentum=momentum, **others)
         if not isinstance(shrinkage, str) and not 0 <= shrinkage <= 1:
             raise ValueError(f"shrinkage must be auto or in [0, 1], got {shrinkage}")
         if shrinkage in ("ledoit_wolf", "oas") and momentum > 0:
             raise ValueError(f"shrinkage = {shrinkage} counts samples: momentum must be 0")
         if directions is not None and kind == "cholesky":
             raise ValueError("directions must be null for cholesky, whose factor has none")
-        if isinstance(directions, int) and not 1 <= directions <= self.size:
-            raise ValueError(f"directions must be 1 to {self.size}, got {directions}")
+        if isinstance(directions, int) and directions < 1:
+            raise ValueError(f"directions must be 1 or more, got {directions}")
         if isinstance(directions, float) and not 0 < directions < 1:
             raise ValueError(f"a share of the variance must be in (0, 1), got {directions}")
-        self.kind, self.shrinkage = kind, shrinkage
-        self.directions, self.agreement = directions, agreement
-        self._agreeing: Tensor | None = None
+        if not 0 < agreement <= 1:
+            raise ValueError(f"agreement must be in (0, 1], got {agreement}")
+        if agreement != 0.5 and directions != "agreement":
+            raise ValueError("agreement belongs to directions = agreement")
 
     def _extended(self, features: Tensor) -> Tensor:
         if self.shrinkage != "ledoit_wolf":
