@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from step import CONFIGS, DT, KnownTeacher
 
-from gan_vkd.data.sets import Batch
+from gan_vkd.data.batches import Batch
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import load_settings
 

@@ -37,7 +37,9 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
 from gan_vkd.data.augment import Augmentations
-from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set, to_network
+from gan_vkd.data.batches import Batches
+from gan_vkd.data.image_set import ImageSet, to_network
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import METHODS, Normalization, StudentFeature, make_normalization
 from gan_vkd.distill.losses import FitNets

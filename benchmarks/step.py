@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from timing import machine, side_by_side
 
-from gan_vkd.data.sets import Batch
+from gan_vkd.data.batches import Batch
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import load_settings
 from gan_vkd.game.trainer import Trainer

@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from gan_vkd.data.settings import WITH_TEST_SPLIT, DataSettings
+from gan_vkd.data.image_set import SOURCES
+from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import METHODS
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.facts import Facts
@@ -60,10 +61,10 @@ class InputSettings(Section):
             raise ValueError("give fraction or num_images, not both")
         if self.kind == "shards" and (self.num_images is None or self.classes is None):
             raise ValueError("shards do not say how much is in them: set num_images and classes")
-        split = self.kind == "memory" and self.source in WITH_TEST_SPLIT
+        split = self.kind == "memory" and self.source in SOURCES
         if self.heldout == "test" and not split:
             raise ValueError(
-                f"heldout = test belongs to source = {', '.join(WITH_TEST_SPLIT)} in memory: give "
+                f"heldout = test belongs to source = {', '.join(SOURCES)} in memory: give "
                 "a path, or null"
             )
         if self.kind == "files" and (self.num_images is not None or self.fraction is not None):

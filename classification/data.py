@@ -23,8 +23,9 @@ from classification.items import Faults, Item, sow
 from classification.order import BatchesFrom, Order, share_of_a_rank
 from classification.resident import PADDING, Resident, is_simple
 from classification.shards import ShardList, Stream
+from gan_vkd.data.image_set import ImageSet
 from gan_vkd.data.images import BadImage, FolderSource, list_images, open_rgb
-from gan_vkd.data.sets import ImageSet, load_heldout_set, load_training_set
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line

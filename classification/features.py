@@ -16,8 +16,8 @@ from classification.config import ClassifierSettings
 from classification.data import Images, load_heldout_images, test_transform
 from classification.run import Run, read_student
 from classification.students import Student
+from gan_vkd.data.image_set import draw_subset
 from gan_vkd.data.images import BadImage
-from gan_vkd.data.sets import draw_subset
 from gan_vkd.distill import Teacher
 from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.devices import pick_device

@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set
+from gan_vkd.data.batches import Batches
+from gan_vkd.data.image_set import ImageSet
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.evaluation.evaluator import Evaluator
 from gan_vkd.evaluation.settings import EvaluateSettings
 from gan_vkd.game.build import build_trainer, remedy

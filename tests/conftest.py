@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from gan_vkd.data.sets import ImageSet
+from gan_vkd.data.image_set import ImageSet
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.evaluation import judge
 from gan_vkd.evaluation.evaluator import Evaluator

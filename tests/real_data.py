@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd.data.sets import load_heldout_set, load_training_set, to_network
+from gan_vkd.data.image_set import to_network
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.teachers.settings import NetworkSettings

@@ -15,15 +15,9 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from gan_vkd.data.sets import (
-    Batches,
-    ImageSet,
-    draw_subset,
-    load_heldout_set,
-    load_training_set,
-    to_network,
-    to_uint8,
-)
+from gan_vkd.data.batches import Batches
+from gan_vkd.data.image_set import ImageSet, draw_subset, to_network, to_uint8
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.real_data import SHARED, needs_shared

@@ -7,7 +7,7 @@ from cleanfid import fid as cleanfid
 from cleanfid.resize import build_resizer
 from scipy import linalg
 
-from gan_vkd.data.sets import ImageSet, to_network
+from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.evaluation.evaluator import (
     frechet_distance,
     isolated_randomness,

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan_vkd.data.sets import load_heldout_set, to_network
+from gan_vkd.data.image_set import to_network
+from gan_vkd.data.sets import load_heldout_set
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.explained import ExplainedShare, explained_share
 from gan_vkd.run import Run

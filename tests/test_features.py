@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gan_vkd.data.sets import Batches, ImageSet, to_network
+from gan_vkd.data.batches import Batches
+from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.distill import Layer, Teacher
 from gan_vkd.teachers.features import FeatureBank, load_bank, load_views
 

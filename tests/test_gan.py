@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from gan_vkd.data.augment import Augmentations
-from gan_vkd.data.sets import Batch, load_training_set, to_network
+from gan_vkd.data.batches import Batch
+from gan_vkd.data.image_set import to_network
+from gan_vkd.data.sets import load_training_set
 from gan_vkd.distill import METHODS
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.regularization import flip_and_shift

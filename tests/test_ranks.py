@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd.data.sets import Batches, load_training_set
+from gan_vkd.data.batches import Batches
+from gan_vkd.data.sets import load_training_set
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import Settings
 from gan_vkd.networks.biggan import Generator

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_vkd.data.sets import Batch
+from gan_vkd.data.batches import Batch
 from gan_vkd.distill import Teacher
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import Settings, load_settings

@@ -2,7 +2,7 @@
 
 import torch
 
-from gan_vkd.data.sets import to_uint8
+from gan_vkd.data.image_set import to_uint8
 from gan_vkd.networks.biggan import Generator
 from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.report.pictures import class_grid

@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_vkd.data.sets import ImageSet, load_heldout_set, load_training_set, to_network
+from gan_vkd.data.image_set import ImageSet, to_network
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.scores import Scores, save_histogram, summary
 from gan_vkd.game.trainer import Trainer

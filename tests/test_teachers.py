@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from gan_vkd.data.sets import load_heldout_set, load_training_set, to_network
+from gan_vkd.data.image_set import to_network
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import load_settings

@@ -7,8 +7,6 @@ from pydantic import Field, model_validator
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Positive, Seed
 
-WITH_TEST_SPLIT = ("cifar10", "cifar100", "digits")
-
 
 class DataSettings(Section):
     """What is trained on. `source`: cifar10, cifar100, digits, or the path of a folder or zip."""

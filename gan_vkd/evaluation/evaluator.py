@@ -10,7 +10,8 @@ import torch
 from cleanfid import fid as cleanfid
 from torch import Tensor
 
-from gan_vkd.data.sets import ImageSet, load_heldout_set, load_training_set
+from gan_vkd.data.image_set import ImageSet
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.evaluation.judge import Extractor, make_extractor
 from gan_vkd.evaluation.measures import (

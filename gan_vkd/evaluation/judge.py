@@ -25,7 +25,7 @@ from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from torch import Tensor
 
-from gan_vkd.data.sets import ImageSet
+from gan_vkd.data.image_set import ImageSet
 from gan_vkd.distill import Teacher
 from gan_vkd.evaluation.settings import INCEPTION
 from gan_vkd.runtime.checkpoint import digest

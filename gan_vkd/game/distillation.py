@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gan_vkd.data.sets import Batch
+from gan_vkd.data.batches import Batch
 from gan_vkd.distill import Layer, LayerPairs, Reader, StudentFeature, Teacher
 from gan_vkd.distill.losses import Aggregated
 from gan_vkd.distill.normalization import RunningStatistics, Whitening

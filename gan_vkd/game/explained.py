@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gan_vkd.data.sets import ImageSet, to_network
+from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.game.trainer import Trainer
 
 COUNT = 200  # images at most, the same at every call

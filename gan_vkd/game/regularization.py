@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_vkd.data.sets import Batch
+from gan_vkd.data.batches import Batch
 from gan_vkd.distill.precision import Precise, at_least_float32
 from gan_vkd.game.schedule import Schedule, as_schedule
 from gan_vkd.runtime.ranks import mean, own_rows

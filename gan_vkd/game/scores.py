@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_vkd.data.sets import ImageSet, to_network
+from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.networks.interface import Discriminator, Generator
 from gan_vkd.runtime.checkpoint import write_atomically
 

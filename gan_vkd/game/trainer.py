@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_vkd.data.augment import Augmentation
-from gan_vkd.data.sets import Batch
+from gan_vkd.data.batches import Batch
 from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.game.adversary import Adversary, Hinge
 from gan_vkd.game.balance import balance

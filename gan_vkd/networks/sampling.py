@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gan_vkd.data.sets import to_uint8
+from gan_vkd.data.image_set import to_uint8
 from gan_vkd.networks.interface import Generator
 
 

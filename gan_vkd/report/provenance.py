@@ -13,7 +13,7 @@ from pathlib import Path
 from gan_vkd.evaluation.settings import INCEPTION
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.errors import VkdError
-from gan_vkd.teachers.frozen import CIFAR_RESNET_FILES
+from gan_vkd.teachers.cifar_resnet import CIFAR_RESNET_FILES
 from gan_vkd.teachers.settings import NetworkSettings
 
 # Parts of timm's tags for weights, and the images behind them; the first that fits.

@@ -1,0 +1,5 @@
+"""Frozen networks; importing the package registers its own families."""
+
+from gan_vkd.teachers import cifar_resnet as cifar_resnet
+from gan_vkd.teachers import discriminator as discriminator
+from gan_vkd.teachers import timm_models as timm_models

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gan_vkd.data.augment import Augmentations
-from gan_vkd.data.sets import ImageSet, to_network
+from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.distill import Teacher
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import digest, load_state, save_state

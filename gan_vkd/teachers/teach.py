@@ -9,7 +9,9 @@ from pydantic import Field
 from tqdm import tqdm
 
 from gan_vkd.data.augment import translation
-from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set, to_network
+from gan_vkd.data.batches import Batches
+from gan_vkd.data.image_set import ImageSet, to_network
+from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.networks.cifar_resnet import CifarResNet
 from gan_vkd.runtime.checkpoint import save_state

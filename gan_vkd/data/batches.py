@@ -1,0 +1,69 @@
+"""Endless batches of a set that lies on the training device as one uint8 tensor."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_vkd.data.image_set import ImageSet, rank_of, to_network
+from gan_vkd.runtime import ranks
+
+
+class Batch(NamedTuple):
+    """Images (B, 3, R, R) in [-1, 1] and labels (B,), with where they come from.
+
+    indices: (B,) in the set. flipped: (B,) bool, which ones are mirrored.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    flipped: Tensor
+
+
+class Batches:
+    """Endless shuffled epochs of a set that lies on the device.
+
+    The order is a function of (seed, batch number) alone, so a resumed run needs no state of it;
+    flips draw from torch's global generator. A batch may span epochs and may exceed the set. Of
+    several ranks each gets its part.
+    """
+
+    def __init__(self, data: ImageSet, batch_size: int, *, flip: bool, seed: int, device: str):
+        self.images, self.labels = data.images.to(device), data.labels.to(device)
+        self.batch_size, self.flip, self.seed = batch_size, flip, seed
+        self._orders: dict[int, Tensor] = {}
+
+    def __call__(self, number: int) -> Batch:
+        """Batch `number`, or this rank's rows of it."""
+        chosen = self._indices(number * self.batch_size)[ranks.own_part(self.batch_size)]
+        images = to_network(self.images[chosen])
+        flipped = torch.zeros_like(chosen, dtype=torch.bool)
+        if self.flip:
+            drawn = ranks.own_rows(lambda n: torch.rand(n, device=images.device), len(chosen))
+            flipped = drawn < 0.5
+            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+        return Batch(images, self.labels[chosen], chosen, flipped)
+
+    def random_labels(self, count: int) -> Tensor:
+        """Labels (count,) drawn with the frequencies of the training set."""
+        size, device = len(self.labels), self.labels.device
+        return self.labels[
+            ranks.own_rows(lambda n: torch.randint(size, (n,), device=device), count)
+        ]
+
+    def _indices(self, position: int) -> Tensor:
+        parts, missing = [], self.batch_size
+        while missing:
+            epoch, offset = divmod(position, len(self.labels))
+            parts.append(self._order(epoch)[offset : offset + missing])
+            position, missing = position + len(parts[-1]), missing - len(parts[-1])
+        return torch.cat(parts)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            seed = int.from_bytes(rank_of(self.seed, f"epoch {epoch}")[:7], "big")
+            order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(seed))
+            kept = {e: o for e, o in self._orders.items() if e == epoch - 1}
+            self._orders = kept | {epoch: order.to(self.labels.device)}
+        return self._orders[epoch]

@@ -1,0 +1,56 @@
+"""CIFAR-10 and CIFAR-100, as torchvision has them: at hand, or downloaded."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_vkd.data.image_set import SOURCES, ImageSet
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.lock import locked
+
+
+@SOURCES.register("cifar10")
+def cifar10(settings: DataSettings, train: bool) -> ImageSet:
+    from torchvision.datasets import CIFAR10
+
+    return _load(CIFAR10, settings, train)
+
+
+@SOURCES.register("cifar100")
+def cifar100(settings: DataSettings, train: bool) -> ImageSet:
+    from torchvision.datasets import CIFAR100
+
+    return _load(CIFAR100, settings, train)
+
+
+def _load(dataset_class: Any, settings: DataSettings, train: bool) -> ImageSet:
+    root = Path(settings.root).expanduser()
+    try:
+        dataset = _at_hand_or_fetched(partial(dataset_class, str(root), train), root, settings)
+    except Exception as error:  # urllib, http, tar, pickle: all mean no data
+        raise VkdError(
+            f"{settings.source} is not in {root} and could not be fetched ({one_line(error)}); "
+            f"put torchvision's {dataset_class.base_folder} there, or set data.root"
+        ) from None
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
+    if settings.resolution != images.shape[-1]:
+        raise SettingsError(f"{settings.source} has 32x32 images: set data.resolution=32")
+    names = [f"{'train' if train else 'test'}/{i:05d}" for i in range(len(images))]
+    return ImageSet(
+        images.contiguous(), torch.tensor(dataset.targets), list(dataset.classes), names
+    )
+
+
+def _at_hand_or_fetched(load: Callable[..., Any], root: Path, settings: DataSettings) -> Any:
+    """Of the processes that start together one fetches, and the others wait for it."""
+    try:
+        return load(download=False)
+    except RuntimeError:
+        if not settings.download:
+            raise
+    with locked(root, wait=True):
+        return load(download=True)

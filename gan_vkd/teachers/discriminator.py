@@ -1,0 +1,50 @@
+"""The discriminator of a run, frozen, as a teacher."""
+
+from typing import Annotated
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.networks.interface import NETWORKS, Discriminator
+from gan_vkd.networks.weights import fill
+from gan_vkd.runtime.components import Choice, OneOf, choice
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.folder import RunFolder
+from gan_vkd.runtime.section import Section
+from gan_vkd.runtime.settings_file import load_as
+from gan_vkd.teachers.interface import HALF, TEACHERS, Built, local
+from gan_vkd.teachers.settings import NetworkSettings
+
+
+class _TrainedDiscriminator(Section):
+    """What a run's settings say of its discriminator."""
+
+    model_config = ConfigDict(extra="ignore")
+    data: DataSettings
+    model: Annotated[Choice, OneOf(NETWORKS, "biggan")] = choice("biggan")
+
+
+class _FeaturesOf(nn.Module):
+    def __init__(self, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, images: Tensor) -> Tensor:
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return self.discriminator(images, labels).features
+
+
+@TEACHERS.register("discriminator")
+def discriminator(settings: NetworkSettings, whole: bool = False) -> Built:
+    path = local(settings)
+    trained = load_as(_TrainedDiscriminator, path)
+    state = RunFolder(path).latest_state()
+    if state is None:
+        raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
+    gan = state["trained"]
+    architecture = NETWORKS.make(trained.model.chosen)
+    network = architecture.discriminator(trained.data.resolution, gan["classes"])
+    fill(network, gan["discriminator"], str(path))
+    return Built(_FeaturesOf(network), mean=HALF, std=HALF)
