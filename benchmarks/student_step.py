@@ -1,8 +1,8 @@
 """What distillation adds to a student's update: python benchmarks/student_step.py
 
-configs/imagenet_deit_ti*.yaml with a batch that fits a laptop, RegNetY-160's widths (1,000 classes,
-3,024 features); the teacher's forward is left out: what it says is at hand. "A distillation token"
-is the larger student alone, which every distilled arm has.
+imagenet_deit_ti and imagenet_deit_ti_vkd with a batch that fits a laptop, RegNetY-160's widths
+(1,000 classes, 3,024 features); the teacher's forward is left out: what it says is at hand. "A
+distillation token" is the larger student alone, which every distilled arm has.
 """
 
 from pathlib import Path
@@ -18,11 +18,13 @@ from classification.students import build_student
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BATCH, CLASSES, WIDTH, ROUNDS = 32, 1000, 3024, 15
-PLAIN, VKD, HARD = "imagenet_deit_ti", "imagenet_deit_ti_vkd", "imagenet_deit_ti_hard"
+PLAIN, VKD = "imagenet_deit_ti", "imagenet_deit_ti_vkd"
+HARD = f"{PLAIN}+objectives/regnety160+objectives/hard"
+TOKEN = "student.name=deit_tiny_distilled_patch16_224"
 ARMS = {
     "plain": (PLAIN, []),
-    "plain, a distillation token": (PLAIN, ["student.name=deit_tiny_distilled_patch16_224"]),
-    "hard distillation": (HARD, []),
+    "plain, a distillation token": (PLAIN, [TOKEN]),
+    "hard distillation": (HARD, [TOKEN]),
     "VkD, linear": (VKD, ["objective.features.projection=linear"]),
     "VkD": (VKD, []),
     "VkD, static exponential": (VKD, ["objective.features.projection=orthogonal_static"]),
@@ -39,7 +41,7 @@ def settings_of(config: str, changes: list[str]) -> ClassifierSettings:
     common = [f"train.batch_size={BATCH}", "augment.mixup=0.8"]
     if not torch.cuda.is_available():
         common.append("train.precision=float32")
-    return load_settings(CONFIGS / f"{config}.yaml", [*common, *changes])
+    return load_settings(CONFIGS / config, [*common, *changes])
 
 
 def stepper(config: str, changes: list[str], device: str):

@@ -7,14 +7,16 @@ source "$(dirname "$0")/setup.sh"
 name=$1; shift
 arms=none,layernorm,whitening seeds=0 jobs=1 variant='' out=''
 options "arms seeds jobs variant out" "$@"
-experiment=$name${variant:+_$variant}
+experiment=$name${variant:++sizes/$variant}
 configs=()
 for arm in ${arms//,/ }; do
-    file=configs/${experiment}_$arm.yaml
-    if [ "$arm" = none ]; then configs+=("configs/$experiment")
-    elif [ -e "$file" ]; then configs+=("$file")
-    else configs+=("configs/$experiment+methods/$arm${variant:++methods/resnet}")
+    method=$arm
+    [ ! -e "configs/methods/${arm}_${name%%_*}.yaml" ] || method=${arm}_${name%%_*}  # of this data
+    if [ "$arm" = none ]; then configs+=("$experiment")
+    elif [ -e "configs/${name}_$arm.yaml" ]; then configs+=("${name}_$arm")
+    else configs+=("$experiment+methods/$method${variant:++methods/resnet}")
     fi
 done
-exec vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" --out "${out:-runs/$experiment}" \
+exec vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" \
+    --out "${out:-runs/$name${variant:+_$variant}}" \
     ${settings[@]+"${settings[@]}"}

@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
-# What each part of the distillation does, on CIFAR-10 at 10%: the arms of configs/ablation in one table.
+# What each part of the distillation does, on CIFAR-10 at 10%: every projection with whitening
+# and every normalisation with the orthogonal projection, in one table.
 #   bash scripts/cifar10_ablation.sh [seeds=0,1,2] [jobs=1] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued; a run that fails does not stop the others.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 seeds=0,1,2 jobs=1 out=runs/cifar10_10pct_ablation
 options "seeds jobs out" "$@"
-exec vkd sweep configs/ablation/*.yaml --seeds "$seeds" --jobs "$jobs" --out "$out" \
+base=cifar10_ablation
+configs=("$base+distill=null+arm=none" "$base")
+for projection in orthogonal_{fixed,static,full} cayley householder linear mlp; do
+    configs+=("$base+distill.projection=$projection+arm=$projection, whitening")
+done
+# identity needs equal widths, so it reads the teacher's second stage
+configs+=("$base+distill.projection=identity+distill.teacher.layer=layer2+arm=identity, whitening")
+for normalization in whitening_{pca,cholesky} phi_s layer_norm standardize l2 none; do
+    configs+=("$base+distill.normalization=$normalization+arm=orthogonal, $normalization")
+done
+exec vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" --out "$out" \
     ${settings[@]+"${settings[@]}"}

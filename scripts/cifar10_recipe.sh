@@ -8,6 +8,6 @@ source "$(dirname "$0")/setup.sh"
 arms=none,fitnets,kd_dlgm,whitening,whitening_pca seeds=0,1,2 jobs=2 out=runs/cifar10_recipe
 options "arms seeds jobs out" "$@"
 configs=()
-for arm in ${arms//,/ }; do configs+=("configs/recipe/$arm.yaml"); done
+for arm in ${arms//,/ }; do configs+=("recipe/$arm"); done
 exec vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" --out "$out" \
     ${settings[@]+"${settings[@]}"}

@@ -29,19 +29,32 @@ case $variant in
 esac
 out=${out:-runs/cifar10_reproduction${variant:+_$variant}}
 settings=("cache=$out/features" ${settings[@]+"${settings[@]}"})
-configs=(configs/reproduction/*.yaml)
+configs=(cifar10_10pct cifar10_10pct+methods/kd_dlgm)
+for reading in {pooled,head}_{trained,fixed}_{zca,cholesky}_{removed,kept}; do
+    config=cifar10_10pct+methods/whitening
+    for choice in ${reading//_/ }; do
+        case $choice in
+            head) config+=+distill.student.feature=head ;;  # KD-DLGAN's, two linear layers
+            fixed) config+=+distill.projection=orthogonal_fixed ;;  # P hangs on the generator
+            cholesky) config+=+methods/cholesky ;;
+            kept) config+=+distill.aggregated=10 ;;  # as published
+        esac
+    done
+    config+=+arm=$reading
+    configs+=("$config")
+    [ $reading != head_trained_cholesky_kept ] || slowest=$config
+done
 
 if [ ! -s "$out/iterations" ]; then
     # jobs at once, as all runs will be
-    slowest=head_trained_cholesky_kept
     rm -rf "$out/trial"
     begun=$SECONDS
-    vkd sweep configs/reproduction/$slowest.yaml --seeds "$(seq -s , 0 $((jobs - 1)))" --jobs "$jobs" \
+    vkd sweep "$slowest" --seeds "$(seq -s , 0 $((jobs - 1)))" --jobs "$jobs" \
         --out "$out/trial" "${settings[@]}" train.iterations=$trial \
         train.log_every=$((trial / 2))
     IFS=, read -ra listed <<< "$seeds"
     rounds=$(((${#configs[@]} * ${#listed[@]} + jobs - 1) / jobs))
-    python scripts/iterations_that_fit.py "$out/trial/${slowest}_seed0" --took $((SECONDS - begun)) \
+    python scripts/iterations_that_fit.py "$out"/trial/*_seed0 --took $((SECONDS - begun)) \
         --share $(((minutes * 60 - SECONDS) / rounds)) > "$out/iterations.part"
     mv "$out/iterations.part" "$out/iterations"
 fi

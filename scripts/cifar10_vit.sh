@@ -6,6 +6,10 @@ set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 seeds=0,1,2 jobs=1 out=runs/cifar10_vit
 options "seeds jobs out" "$@"
-exec vkd-classify sweep configs/cifar10_vit.yaml \
-    configs/cifar10_vit_{stem,hard,soft,cit,dearkd,vkd_linear,vkd}.yaml \
+taught=cifar10_vit+objectives/resnet56
+# CiT's second teacher is an involution network; here it is a smaller ResNet
+exec vkd-classify sweep cifar10_vit "cifar10_vit+student.stem=conv+arm=plain_stem" \
+    $taught+objectives/{hard,soft,dearkd} \
+    $taught+objectives/cit+teachers.resnet20.name=cifar_resnet20+student.stem=conv \
+    cifar10_vit_vkd+objective.features.projection=linear+arm=vkd_linear cifar10_vit_vkd \
     --seeds "$seeds" --jobs "$jobs" --out "$out" ${settings[@]+"${settings[@]}"}

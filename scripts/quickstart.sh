@@ -3,8 +3,7 @@
 # judge trained on the spot, three arms, a table and a picture.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
-for network in teacher judge; do
-    file=runs/quickstart/$network.safetensors
-    [ -e "$file" ] || vkd teach "configs/quickstart_$network.yaml" --out "$file"
-done
+teacher=runs/quickstart/teacher.safetensors judge=runs/quickstart/judge.safetensors
+[ -e $teacher ] || vkd teach quickstart_teacher --out $teacher
+[ -e $judge ] || vkd teach quickstart_teacher seed=1 depth=8 --out $judge
 exec bash scripts/arms.sh quickstart "$@"

@@ -28,12 +28,13 @@ QUICKSTART = [CONFIGS / f"quickstart{arm}.yaml" for arm in ("", "_layernorm", "_
 
 
 def config_of(experiment: str, arm: str) -> Path:
-    """The shipped settings of an arm of an experiment, a file or files on top of each other."""
+    """The shipped settings of an arm of an experiment, as scripts/arms.sh puts them together."""
     if arm == "none":
         return CONFIGS / experiment
-    file = CONFIGS / f"{experiment}_{arm}.yaml"
-    resnet = "+methods/resnet" if experiment.endswith("_cpu") else ""
-    return file if file.exists() else CONFIGS / f"{experiment}+methods/{arm}{resnet}"
+    of_this_data = f"{arm}_{experiment.partition('_')[0]}"
+    method = of_this_data if (CONFIGS / "methods" / f"{of_this_data}.yaml").exists() else arm
+    resnet = "+methods/resnet" if "+sizes/cpu" in experiment else ""
+    return CONFIGS / f"{experiment}+methods/{method}{resnet}"
 
 
 MakeSettings = Callable[..., Settings]

@@ -1,7 +1,6 @@
 """Settings are inherited, overridden and checked before any work, and faults name their key."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from gan_vkd.teachers.teach import TeachSettings
 from tests.conftest import config_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-TAUGHT = {"quickstart_teacher.yaml", "quickstart_judge.yaml"}
 MINIMAL = "arm: none\ndata: {source: digits}\n"
 
 
@@ -37,46 +35,40 @@ def fault(path: Path, *overrides: str) -> str:
 # the files of the project
 
 
-STUDENTS = sorted(
-    file for kind in ("cifar10_vit", "imagenet", "vit") for file in CONFIGS.glob(f"{kind}*.yaml")
-)
-OTHERS = [*STUDENTS, *CONFIGS.glob("coco_*.yaml")]
-RECIPE = {*CONFIGS.glob("recipe/*.yaml")} - {CONFIGS / "recipe" / "teacher.yaml"}
-STUDIES = [*CONFIGS.glob("ablation/*.yaml"), *CONFIGS.glob("reproduction/*.yaml"), *RECIPE]
-RUNS = sorted({*CONFIGS.glob("*.yaml"), *STUDIES} - {*OTHERS})
+ARMS = [
+    file.stem
+    for file in sorted((CONFIGS / "methods").glob("*.yaml"))
+    if yaml.safe_load(file.read_text()).get("arm") == file.stem
+]
+TABLE = [arm for arm in ARMS if arm not in ("rkd", "vicreg")]
+SMALL = "cifar10_10pct+sizes/cpu"
+OTHERS = ("cifar10_vit", "imagenet", "vit", "coco", "quickstart_teacher")
+RUNS = [
+    *(file.stem for file in CONFIGS.glob("*.yaml") if not file.stem.startswith(OTHERS)),
+    *(SMALL, "cifar100_10pct+sizes/cpu"),
+    *(f"recipe/{file.stem}" for file in (CONFIGS / "recipe").glob("*.yaml")),
+    *(f"{experiment}+regularizers/{file.stem}" for experiment in ("cifar10_10pct", SMALL)
+      for file in (CONFIGS / "regularizers").glob("*.yaml")),
+    *(f"cifar10_10pct+methods/{arm}" for arm in ARMS),
+    *(f"{SMALL}+methods/{arm}+methods/resnet" for arm in ARMS),
+    "cifar100_10pct+methods/kd_dlgm_cifar100", "cifar10_10pct+methods/whitening+methods/cholesky",
+    *(f"folder+methods/whitening+methods/{part}" for part in ("dino_tokens", "swin_layers")),
+]  # fmt: skip
+RUNS = sorted({*RUNS} - {"recipe/teacher"})
 
 
-@pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
-def test_every_config_loads_and_survives_its_dump(file, tmp_path):
-    schema = TeachSettings if file.name in TAUGHT else Settings
-    settings = load_as(schema, file)
+@pytest.mark.parametrize("name", [*RUNS, "quickstart_teacher"])
+def test_every_config_loads_and_survives_its_dump(name, tmp_path):
+    schema = TeachSettings if name == "quickstart_teacher" else Settings
+    settings = load_as(schema, CONFIGS / name)
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
     assert load_as(schema, tmp_path) == settings
 
 
-ARMS = sorted(file.stem for file in (CONFIGS / "methods").glob("*.yaml"))
-ARMS = [arm for arm in ARMS if arm not in ("clip", "resnet")]
-TABLE = [arm for arm in ARMS if arm not in ("rkd", "vicreg")]
-
-
-def test_the_ablation_has_every_projection_and_every_normalisation():
-    """Each beside the other's default, in the same run, under an arm named by them."""
-    base = load_settings(CONFIGS / "ablation" / "orthogonal+whitening.yaml")
-    choices = set()
-    for file in (CONFIGS / "ablation").glob("*.yaml"):
-        settings = load_settings(file)
-        assert settings.arm == file.stem
-        assert settings.model_copy(update={"arm": base.arm, "distill": base.distill}) == base
-        if settings.distill is not None:
-            assert file.stem == f"{settings.distill.projection}+{settings.distill.normalization}"
-            choices.add((settings.distill.projection, settings.distill.normalization))
-    fields = DistillSettings.model_fields
-    projections = get_args(fields["projection"].annotation)
-    normalizations = get_args(fields["normalization"].annotation)
-    assert choices == {
-        *((projection, "whitening") for projection in projections),
-        *(("orthogonal", normalization) for normalization in normalizations),
-    }
+def test_every_method_and_regulariser_has_an_arm_of_its_name():
+    assert {*ARMS} >= {*METHODS} - {"vkd"} | {"layernorm", "whitening"}
+    for file in (CONFIGS / "regularizers").glob("*.yaml"):
+        assert load_settings(CONFIGS / f"cifar10_10pct+regularizers/{file.stem}").arm == file.stem
 
 
 @pytest.mark.parametrize(
@@ -87,7 +79,7 @@ def test_the_ablation_has_every_projection_and_every_normalisation():
 )  # fmt: skip
 def test_an_option_of_another_method_is_refused(option, owner):
     other = "spkd" if owner == "vkd" else "whitening"
-    message = fault(config_of("cifar10_10pct_cpu", other), f"distill.{option}")
+    message = fault(config_of(SMALL, other), f"distill.{option}")
     method = "spkd" if owner == "vkd" else "vkd"
     name = option.partition("=")[0].partition(".")[0]
     assert f"{name} belongs to method = {owner}, but method = {method}" in message
@@ -120,16 +112,16 @@ AGREEMENT = ["distill.statistics=training_set", "distill.whitening.directions=ag
 )
 def test_what_would_have_no_effect_is_refused(change: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as error:
-        load_settings(config_of("cifar10_10pct_cpu", "whitening"), change)
+        load_settings(config_of(SMALL, "whitening"), change)
     assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_aggregated_term_stands_beside_other_methods_on_all_images() -> None:
-    config, weight = config_of("cifar10_10pct_cpu", "whitening"), "distill.aggregated=10"
+    config, weight = config_of(SMALL, "whitening"), "distill.aggregated=10"
     distill = load_settings(config, [weight]).distill
     assert distill is not None
     assert distill.aggregated == 10
-    assert "a part of kd_dlgm" in fault(config_of("cifar10_10pct_cpu", "kd_dlgm"), weight)
+    assert "a part of kd_dlgm" in fault(config_of(SMALL, "kd_dlgm"), weight)
     assert "aggregated compares real with fake" in fault(config, weight, "distill.images=real")
 
 
@@ -152,29 +144,28 @@ def test_options_reach_the_methods_that_own_them() -> None:
         assert distill.options() == options
 
 
-@pytest.mark.parametrize("file", sorted({*RUNS} - {CONFIGS / name for name in TAUGHT}))
-def test_a_teacher_sees_images_as_published_in_the_published_arms_alone(file: Path) -> None:
-    distill = load_settings(file).distill
+@pytest.mark.parametrize("name", RUNS)
+def test_a_teacher_sees_images_as_published_in_the_published_arms_alone(name: str) -> None:
+    distill = load_settings(CONFIGS / name).distill
     if distill is not None:
-        of_the_paper = file.name.startswith("cifar") or file.parent.name == "reproduction"
-        published = "clip" in distill.teacher.name and of_the_paper
+        published = "clip" in distill.teacher.name and name.startswith("cifar")
         view = (distill.teacher.enlarge, distill.teacher.normalize)
         assert view == (("nearest", False) if published else ("bicubic", True))
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])
-@pytest.mark.parametrize("level", ["10pct", "10pct_cpu", "20pct", "100pct"])
-def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, level):
-    base = load_settings(CONFIGS / f"{data}_{level}.yaml")
+@pytest.mark.parametrize(
+    ("size", "fraction"), [("", 0.1), ("+sizes/cpu", 0.1), ("+data.fraction=0.2", 0.2),
+                           ("+data.fraction=null+train.iterations=250000", None)],
+)  # fmt: skip
+def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, size, fraction):
+    base = load_settings(CONFIGS / f"{data}_10pct{size}")
     assert base.distill is None
     assert base.data.source == data
-    assert (
-        base.data.fraction
-        == {"10": 0.1, "20": 0.2, "10_cpu": 0.1, "100": None}[level.replace("pct", "")]
-    )
+    assert base.data.fraction == fraction
     arms = {}
-    for arm in ARMS if "10pct" in level else TABLE:
-        settings = load_settings(config_of(f"{data}_{level}", arm))
+    for arm in ARMS if fraction == 0.1 else TABLE:
+        settings = load_settings(config_of(f"{data}_10pct{size}", arm))
         assert base.model_copy(update={"arm": arm, "distill": settings.distill}) == settings
         arms[arm] = settings.distill
     for arm, distill in arms.items():
@@ -183,7 +174,7 @@ def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, level):
         assert distill.method == expected
         assert distill.teacher == arms["whitening"].teacher
         assert distill.weight == arms["whitening"].weight
-        assert (distill.text is not None) == (arm == "kd_dlgm" and "cpu" not in level)
+        assert (distill.text is not None) == (arm == "kd_dlgm" and "cpu" not in size)
 
 
 def test_dump_is_read_back_as_it_was(tmp_path):

@@ -15,29 +15,36 @@ from gan_vkd.game.trainer import Trainer
 from scripts.iterations_that_fit import iterations_that_fit
 from tests.conftest import config_of
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-FILES = sorted((CONFIGS / "reproduction").glob("*.yaml"))
 FEATURES = {"pooled": "pooled", "head": "head"}
 PROJECTIONS = {"trained": "orthogonal", "fixed": "orthogonal_fixed"}
 WHITENINGS = {"zca": ("whitening", "running"), "cholesky": ("whitening_cholesky", "batch")}
 AGGREGATED = {"removed": 0.0, "kept": 10.0}
 CELLS = ["_".join(cell) for cell in product(FEATURES, PROJECTIONS, WHITENINGS, AGGREGATED)]
+PARTS = {
+    "head": "distill.student.feature=head",
+    "fixed": "distill.projection=orthogonal_fixed",
+    "cholesky": "methods/cholesky",
+    "kept": "distill.aggregated=10",
+}
 SMALL = ["model.ch=2", "model.z_dim=8", "train.batch_size=4", "device=cpu"]
 TEACHER_WIDTH = 12
 
 
-def test_the_cells_are_all_combinations_beside_none_and_kd_dlgm() -> None:
-    assert {file.stem for file in FILES} == {*CELLS, "none", "kd_dlgm"}
-    for name in ("none", "kd_dlgm"):
-        published = config_of("cifar10_10pct", name)
-        assert load_settings(CONFIGS / "reproduction" / f"{name}.yaml") == load_settings(published)
+def cell(name: str) -> Path:
+    """The settings of a cell, as scripts/cifar10_reproduction.sh puts them together."""
+    chosen = [PARTS[choice] for choice in name.split("_") if choice in PARTS]
+    return Path("+".join(["cifar10_10pct+methods/whitening", *chosen, f"arm={name}"]))
+
+
+ARMS = {"none": Path("cifar10_10pct"), "kd_dlgm": Path("cifar10_10pct+methods/kd_dlgm")}
+ARMS |= {name: cell(name) for name in CELLS}
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_is_the_published_arm_but_for_the_four_choices_in_its_name(name: str) -> None:
     published = load_settings(config_of("cifar10_10pct", "whitening")).model_dump()
     feature, projection, whitening, aggregated = name.split("_")
-    cell = load_settings(CONFIGS / "reproduction" / f"{name}.yaml").model_dump()
+    read = load_settings(cell(name)).model_dump()
     normalization, statistics = WHITENINGS[whitening]
     chosen = {
         "student": {"feature": FEATURES[feature], "scaling": "none"},
@@ -49,7 +56,7 @@ def test_a_cell_is_the_published_arm_but_for_the_four_choices_in_its_name(name: 
     if whitening == "cholesky":
         theirs = {"eps": 0.0, "momentum": 0.01, "shrinkage": 0.0}
         chosen["whitening"] = published["distill"]["whitening"] | theirs
-    assert cell == published | {"arm": name, "distill": published["distill"] | chosen}
+    assert read == published | {"arm": name, "distill": published["distill"] | chosen}
 
 
 def build(settings: Settings) -> Trainer:
@@ -66,29 +73,25 @@ def initial(gan: Trainer) -> dict[str, Tensor]:
     return {f"{n}.{k}": v for n, net in networks.items() for k, v in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_all_begin_at_the_same_weights_and_can_be_trained(file: Path) -> None:
+@pytest.mark.parametrize("name", ARMS)
+def test_all_begin_at_the_same_weights_and_can_be_trained(name: str) -> None:
     """Also with whitened batches of 8 images in 12 dimensions, whose covariance is singular."""
-    start = initial(build(load_settings(CONFIGS / "reproduction" / "none.yaml", SMALL)))
-    gan = build(load_settings(file, SMALL))
-    for name, weight in initial(gan).items():
-        assert torch.equal(weight, start[name]), name
+    start = initial(build(load_settings(ARMS["none"], SMALL)))
+    gan = build(load_settings(ARMS[name], SMALL))
+    for key, weight in initial(gan).items():
+        assert torch.equal(weight, start[key]), key
     images = torch.rand(4, 3, 32, 32) * 2 - 1
     labels = torch.arange(4)
     batch = Batch(images, labels, labels, torch.zeros(4, dtype=torch.bool))
     losses = gan.discriminator_step(batch, labels, 0)
     assert all(value.isfinite() for value in losses.values()), losses
-    assert ("aggregated_loss" in losses) == file.stem.endswith("kept")
+    assert ("aggregated_loss" in losses) == name.endswith("kept")
 
 
 def test_a_whitened_batch_below_the_teachers_width_is_a_simplex() -> None:
-    """What configs/reproduction/parts/cholesky.yaml says: whatever the features, all inner products
-    of the targets are -1 and all squared norms B - 1."""
-    distill = load_settings(CONFIGS / "reproduction" / "pooled_fixed_cholesky_removed.yaml").distill
-    assert distill is not None
-    gan = build(
-        load_settings(CONFIGS / "reproduction" / "pooled_fixed_cholesky_removed.yaml", SMALL)
-    )
+    """What configs/methods/cholesky.yaml says: whatever the features, all inner products of the
+    targets are -1 and all squared norms B - 1."""
+    gan = build(load_settings(ARMS["pooled_fixed_cholesky_removed"], SMALL))
     assert gan.distillation is not None
     features = torch.randn(8, TEACHER_WIDTH) @ torch.randn(TEACHER_WIDTH, TEACHER_WIDTH)
     _, target = gan.distillation.sides(torch.zeros(8, 8), features)

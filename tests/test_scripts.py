@@ -2,15 +2,20 @@
 
 import csv
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
+from gan_vkd.game.settings import DistillSettings, load_settings
 from gan_vkd.report.pictures import save_png
+from gan_vkd.runtime.settings_names import short_name
+from tests.test_reproduction import ARMS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -122,6 +127,40 @@ records = [{{"iteration": i, "seconds": i / 5}} for i in (100, 200)]
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
+def swept(asked: str) -> list[Path]:
+    """The settings of a sweep's command line."""
+    command = shlex.split(asked)
+    assert command[0] == "sweep"
+    return [Path(item) for item in command[1 : command.index("--seeds")]]
+
+
+def test_the_ablation_has_every_projection_and_every_normalisation(
+    fake_vkd: dict[str, str], tmp_path: Path
+) -> None:
+    """Each beside the other's default, in the same run, under an arm named by them."""
+    answer = bash("cifar10_ablation.sh", f"out={tmp_path / 'out'}", **fake_vkd)
+    assert answer.returncode == 0, answer.stderr
+    configs = swept((tmp_path / "asked").read_text())
+    assert len({short_name(config) for config in configs}) == len(configs) == 17
+    base = load_settings(Path("cifar10_ablation"))
+    choices = set()
+    for settings in map(load_settings, configs):
+        assert settings.model_copy(update={"arm": base.arm, "distill": base.distill}) == base
+        if settings.distill is None:
+            assert settings.arm == "none"
+        else:
+            choice = settings.distill.projection, settings.distill.normalization
+            assert settings.arm == ", ".join(choice)
+            choices.add(choice)
+    fields = DistillSettings.model_fields
+    projections = get_args(fields["projection"].annotation)
+    normalizations = get_args(fields["normalization"].annotation)
+    assert choices == {
+        *((projection, "whitening") for projection in projections),
+        *(("orthogonal", normalization) for normalization in normalizations),
+    }
+
+
 def test_the_reproduction_trains_every_cell_as_long_as_fits_into_the_minutes(
     fake_vkd: dict[str, str], tmp_path: Path
 ) -> None:
@@ -130,12 +169,12 @@ def test_the_reproduction_trains_every_cell_as_long_as_fits_into_the_minutes(
     answer = bash(script, "minutes=120", *call, **fake_vkd)
     assert answer.returncode == 0, answer.stderr
     trial, sweep = (tmp_path / "asked").read_text().splitlines()
-    assert "head_trained_cholesky_kept.yaml --seeds 0,1,2 --jobs 3" in trial
+    assert "+arm=head_trained_cholesky_kept --seeds 0,1,2 --jobs 3" in trial
     assert trial.endswith("train.iterations=200 train.log_every=100")
     # 18 arms at two seeds, three at once: 12 rounds of ten minutes, less a few seconds of trial
     count = int((out / "iterations").read_text())
     assert 2800 <= count <= 2850  # a reserve of 5%, a pace of 0.2 s
-    assert sweep.count("configs/reproduction/") == 18
+    assert {load_settings(config).arm: config for config in swept(sweep)} == ARMS
     assert sweep.endswith(f"seed_of=nothing train.iterations={count}")
     line = f"Every run: {count} iterations, 2.3% of the published 125,000."
     assert line in answer.stdout

@@ -7,7 +7,7 @@ import pytest
 
 from gan_vkd.game.settings import load_settings
 from gan_vkd.runtime.errors import SettingsError
-from gan_vkd.runtime.settings_names import SHIPPED, files_of, shipped_names, short_name
+from gan_vkd.runtime.settings_names import SHIPPED, files_of, shipped_names, short_name, values_of
 from gan_vkd.sweep.plan import read_arguments
 
 MINE = "arm: mine\ndata: {source: digits}\ntrain: {iterations: 7}\n"
@@ -28,15 +28,23 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("quickstart.yaml", ["quickstart.yaml"]),
         ("recipe/none", ["recipe/none.yaml"]),
         ("cifar10_10pct+methods/whitening", ["cifar10_10pct.yaml", "methods/whitening.yaml"]),
-        ("ablation/orthogonal+whitening", ["ablation/orthogonal+whitening.yaml"]),
         (
-            "cifar10_10pct_cpu+methods/pkd+methods/resnet.yaml",
-            ["cifar10_10pct_cpu.yaml", "methods/pkd.yaml", "methods/resnet.yaml"],
+            "cifar10_10pct+sizes/cpu+methods/pkd.yaml",
+            ["cifar10_10pct.yaml", "sizes/cpu.yaml", "methods/pkd.yaml"],
         ),
     ],
 )
 def test_shipped_files_are_found_from_anywhere(reference: str, files: list[str]) -> None:
     assert files_of(Path(reference)) == [SHIPPED / file for file in files]
+
+
+def test_a_file_with_a_plus_or_an_equals_sign_in_its_name_is_found(elsewhere: Path) -> None:
+    for name in ("one+two.yaml", "a=b.yaml"):
+        (elsewhere / name).write_text("seed: 5\n")
+    assert files_of(Path("one+two")) == [Path("one+two.yaml")]
+    assert files_of(Path("mine+a=b")) == [Path("mine.yaml"), Path("a=b.yaml")]
+    assert load_settings(Path("mine+a=b")).seed == 5
+    assert values_of(Path("a=b")) == []
 
 
 def test_own_files_come_before_shipped_ones(elsewhere: Path) -> None:
@@ -64,6 +72,16 @@ def test_later_files_lie_on_top_and_overrides_over_all(elsewhere: Path) -> None:
     assert load_settings(reference).train.batch_size == 3
 
 
+def test_values_of_a_reference_lie_on_its_files_and_below_the_overrides() -> None:
+    reference = Path("mine+train.iterations=9+methods/spkd+distill.weight=1+arm=weak")
+    settings = load_settings(reference)
+    assert settings == load_settings(
+        Path("mine+methods/spkd"), ["train.iterations=9", "distill.weight=1", "arm=weak"]
+    )
+    assert load_settings(reference, ["train.iterations=11"]).train.iterations == 11
+    assert load_settings(Path("mine+methods/spkd"), ["+distill.weight=1"]).distill.weight == 1
+
+
 @pytest.mark.parametrize(
     ("reference", "fault"),
     [
@@ -72,6 +90,8 @@ def test_later_files_lie_on_top_and_overrides_over_all(elsewhere: Path) -> None:
         ("nothing+quickstart", "nothing: no such settings file"),
         ("quickstart+", "expected a name before and after each"),
         ("+methods/spkd", "expected a name before and after each"),
+        ("train.iterations=3+mine", "train.iterations=3: no such settings file"),
+        ("mine+train.iteration=3", "did you mean train.iterations?"),
         ("a" * 5000, "no such settings file"),
         ("b/" * 3000 + "c", "no such settings file"),
     ],
@@ -99,8 +119,9 @@ def test_settings_may_come_through_a_pipe(elsewhere: Path) -> None:
     [
         ("cifar10_10pct+methods/whitening", "cifar10_10pct_whitening"),
         (str(SHIPPED / "quickstart.yaml"), "quickstart"),
-        ("ablation/orthogonal+whitening", "orthogonal+whitening"),
         ("mine.yaml+methods/spkd", "mine_spkd"),
+        ("mine+methods/spkd+distill.weight=1", "mine_spkd"),
+        ("mine+distill.weight=1+arm=spkd, weak", "mine_spkd_weak"),
     ],
 )
 def test_runs_are_called_after_their_settings(reference: str, name: str) -> None:
@@ -108,9 +129,9 @@ def test_runs_are_called_after_their_settings(reference: str, name: str) -> None
 
 
 def test_additions_on_the_command_line_go_to_the_file_before_them() -> None:
-    line = ["a", "+methods/x", "+y", "seed=3", "b.yaml", "c+z", "train.iterations=5"]
-    configs = [Path("a+methods/x+y"), Path("b.yaml"), Path("c+z")]
-    assert read_arguments(line, None) == (configs, [0], ["seed=3", "train.iterations=5"])
+    line = ["a", "+methods/x", "+y=2", "seed=3", "b.yaml", "c+z=w+q", "data.root=/a+b"]
+    configs = [Path("a+methods/x+y=2"), Path("b.yaml"), Path("c+z=w+q")]
+    assert read_arguments(line, None) == (configs, [0], ["seed=3", "data.root=/a+b"])
     given = load_settings(Path("mine"), ["+methods/spkd", "seed=3"])
     assert given == load_settings(Path("mine+methods/spkd"), ["seed=3"])
     with pytest.raises(SettingsError, match=r"'seed': expected key\.sub=value"):

@@ -111,7 +111,7 @@ class Deviation:
     """A difference between the published configs and what the figures were made with.
 
     theirs, ours: what the code of KD-DLGAN or VkD does, and what a published config does.
-    setting: "key=value" or the settings file that gives theirs; None: none does.
+    setting: the "key=value" or "+NAME" that gives theirs; None: none does.
     """
 
     what: str
@@ -148,7 +148,7 @@ DEVIATIONS = (
         "which is singular below 513 images; eps 0; running statistics of momentum 0.01 in eval "
         "mode alone",
         "ZCA of all features seen so far, shrunk towards the diagonal, eps 1e-5",
-        "configs/reproduction/pooled_trained_cholesky_removed.yaml",
+        "+methods/cholesky",
     ),
     Deviation("VkD: weight and distance", "not said for generation", "10, mean squared error"),
     Deviation(

@@ -31,8 +31,8 @@ MaxTime = Annotated[
 ConfigsAndOverrides = Annotated[
     list[str],
     typer.Argument(
-        metavar="CONFIG[+NAME]... [KEY.SUB=VALUE]...",
-        help="Settings, one an arm; key.sub=value for all arms that have it.",
+        metavar="CONFIG[+NAME][+KEY.SUB=VALUE]... [KEY.SUB=VALUE]...",
+        help="Settings, one an arm, with its own +key=value; key=value for all that have it.",
         show_default=False,
     ),
 ]

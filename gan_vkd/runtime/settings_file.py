@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gan_vkd.runtime.errors import SettingsError, one_line
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings_faults import in_one_line
-from gan_vkd.runtime.settings_names import extended, files_of
+from gan_vkd.runtime.settings_names import extended, files_of, values_of
 
 MOST_VALUES = 10_000  # of a settings file
 
@@ -21,7 +21,7 @@ Schema = TypeVar("Schema", bound=Section)
 
 
 def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None) -> Schema:
-    """The settings that a reference names (`settings_names.files_of`), with key=value overrides.
+    """The settings that a reference names (`settings_names`), with key=value overrides.
 
     Raises:
         SettingsError: missing or unreadable file, unknown key, bad value; one line each.
@@ -37,7 +37,7 @@ def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None
 
 
 def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """The files of a reference with their bases, +NAME and key=value on top; unchecked.
+    """The files of a reference with their bases, its values and key=value on top; unchecked.
 
     Raises:
         SettingsError: missing or unreadable file.
@@ -46,7 +46,7 @@ def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     path, overrides = extended(path, overrides or [])
     for file in files_of(path):
         tree = _merge(tree, _read(file, ()))
-    for item in overrides:
+    for item in [*values_of(path), *overrides]:
         tree = _overridden(tree, item)
     return tree
 

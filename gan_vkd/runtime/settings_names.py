@@ -1,10 +1,12 @@
-"""Which files a name of settings stands for: paths, shipped files, and several joined by "+".
+"""What a name of settings stands for: paths, shipped files and key.sub=value, joined by "+".
 
-`cifar10_10pct+methods/whitening` is the shipped experiment with the shipped method on top.
+`cifar10_10pct+methods/whitening` is the shipped experiment with the shipped method on top;
+`cifar10_10pct+methods/whitening+distill.projection=linear+arm=linear` is a variant of it.
 """
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 import gan_vkd
@@ -27,27 +29,44 @@ def files_of(reference: Path) -> list[Path]:
     Raises:
         SettingsError: a part that is no file, with the nearest name there is.
     """
+    return _resolved(reference)[0]
+
+
+def values_of(reference: Path) -> list[str]:
+    """The key.sub=value parts of a reference, which lie on top of all its files.
+
+    Raises:
+        SettingsError: as in `files_of`.
+    """
+    return _resolved(reference)[1]
+
+
+def _resolved(reference: Path) -> tuple[list[Path], list[str]]:
     reference = reference.expanduser()
     whole = _find(str(reference), [Path(), SHIPPED])
     stored = reference / "settings.yaml"
     if os.path.exists(stored) or (whole is None and os.path.isdir(reference)):
-        return [stored]
+        return [stored], []
     if whole is not None:
-        return [whole]
+        return [whole], []
     files: list[Path] = []
+    values: list[str] = []
     for part in str(reference).split("+"):
         if not part:
             raise SettingsError(f'{reference}: expected a name before and after each "+"')
         places = [Path(), *(file.parent for file in files[:1]), SHIPPED]
         file = _find(part, places)
-        if file is None:
+        if file is not None:
+            files.append(file)
+        elif files and "=" in part:
+            values.append(part)
+        else:
             raise SettingsError(f"{part}: no such settings file{_nearby(Path(part), places)}")
-        files.append(file)
-    return files
+    return files, values
 
 
 def extended(reference: Path, items: list[str]) -> tuple[Path, list[str]]:
-    """The reference with each +NAME of the items on top, and the other items."""
+    """The reference with each +NAME and +key.sub=value of the items on top, and the other items."""
     added = [item for item in items if item.startswith("+")]
     return Path("".join([str(reference), *added])), [item for item in items if item not in added]
 
@@ -55,12 +74,17 @@ def extended(reference: Path, items: list[str]) -> tuple[Path, list[str]]:
 def short_name(reference: Path) -> str:
     """What runs of it are called: cifar10_10pct_whitening for cifar10_10pct+methods/whitening.
 
+    Of its values, arm=NAME alone is in the name.
+
     Raises:
         SettingsError: a part that is no file.
     """
     if os.path.isdir(reference):
         return reference.name
-    return "_".join(file.name.removesuffix(".yaml") for file in files_of(reference))
+    files, values = _resolved(reference)
+    arms = [value.removeprefix("arm=") for value in values if value.startswith("arm=")]
+    names = [file.name.removesuffix(".yaml") for file in files]
+    return "_".join([*names, *(re.sub(r"\W+", "_", arm) for arm in arms)])
 
 
 def shipped_names() -> list[str]:

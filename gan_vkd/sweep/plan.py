@@ -12,7 +12,7 @@ from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.progress import is_finished
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import RunSettings
-from gan_vkd.runtime.settings_names import extended, short_name
+from gan_vkd.runtime.settings_names import extended, short_name, values_of
 
 
 class Program(NamedTuple):
@@ -39,7 +39,7 @@ class Job(NamedTuple):
 def read_arguments(
     arguments: list[str], seeds: list[str] | None
 ) -> tuple[list[Path], list[int], list[str]]:
-    """Settings files, seeds and overrides of `CONFIG[ +NAME]... --seeds 0 1 2 key=value`.
+    """Settings, seeds and overrides of `CONFIG[+NAME][+key=value]... --seeds 0 1 2 key=value`.
 
     Args:
         arguments: the positional ones, among them the seeds after the first.
@@ -56,7 +56,7 @@ def read_arguments(
         if not part.isdecimal():
             raise SettingsError(f"--seeds {part}: expected whole numbers, as in --seeds 0 1 2")
     rest = [item for item in arguments if item not in numbers]
-    overrides = [item for item in rest if "=" in item and not os.path.exists(item)]
+    overrides = [item for item in rest if _is_override(item)]
     configs: list[Path] = []
     for item in [item for item in rest if item not in overrides]:
         if item.startswith("+") and configs:  # goes on top of the one before
@@ -64,6 +64,12 @@ def read_arguments(
         else:
             configs.append(Path(item))
     return configs, [int(part) for part in listed], overrides
+
+
+def _is_override(item: str) -> bool:
+    """Of all arms; a "+" before the "=" puts it on top of one."""
+    key, equals, _ = item.partition("=")
+    return bool(equals) and "+" not in key and not os.path.exists(item)
 
 
 def plan(
@@ -84,8 +90,11 @@ def plan(
         twice = [item for place, item in enumerate(items) if item in items[:place]]
         if twice or not items:
             fault = f"{kind} {twice[0]} is given twice" if twice else f"no {kind} is given"
-            raise SettingsError(f"sweep: {fault}; a run is named by its settings file and its seed")
-    if fixed := [item for item in overrides if item.partition("=")[0] == "seed"]:
+            raise SettingsError(
+                f"sweep: {fault}; a run is named by its settings files, its +arm=NAME and its seed"
+            )
+    given = [*overrides, *(value for config in configs for value in values_of(config))]
+    if fixed := [item for item in given if item.partition("=")[0] == "seed"]:
         raise SettingsError(f"{fixed[0]}: the seeds of a sweep are set by --seeds")
     out, jobs = out.expanduser(), []
     for seed in seeds:

@@ -13,6 +13,16 @@ from classification.students import build_student
 from gan_vkd.teachers.frozen import load_recogniser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+VARIANTS = {  # of VkD
+    "vkd_linear": "objective.features.projection=linear",
+    "vkd_mlp": "objective.features.projection=mlp",
+    "vkd_none": "objective.features.normalization=none",
+    "vkd_standardize": "objective.features.normalization=standardize",
+    "vkd_whitening": "objective.features.normalization=whitening",
+    "vkd_hard": "objective.label=0.5+objective.token={kind: hard, weight: 0.5}",
+}
+OWN = {"plain": "cifar10_vit", "vkd": "cifar10_vit_vkd"}
+OWN |= {arm: f"cifar10_vit_vkd+{value}+arm={arm}" for arm, value in VARIANTS.items()}
 MakeStudent = Callable[..., ClassifierSettings]
 
 
@@ -21,7 +31,7 @@ def tiny(classifier: Path) -> MakeStudent:
     """tiny("key=value", ..., arm="vkd"): settings of a run that takes seconds."""
 
     def make(*overrides: str, arm: str = "vkd") -> ClassifierSettings:
-        name = "cifar10_vit.yaml" if arm == "plain" else f"cifar10_vit_{arm}.yaml"
+        name = OWN.get(arm, f"cifar10_vit+objectives/resnet56+objectives/{arm}")
         settings = [
             "data.source=digits",
             "data.fraction=null",

@@ -9,16 +9,22 @@ import pytest
 from classification.config import load_settings
 from gan_vkd.runtime.errors import SettingsError
 from tests.classification.conftest import CONFIGS
-from tests.test_config import STUDENTS
 
+TEACHERS = {"regnety160", "resnet56"}
 OBJECTIVES = sorted(
-    {*(CONFIGS / "objectives").glob("*.yaml")} - {*(CONFIGS / "objectives").glob("vidt_*.yaml")}
-)
+    {file.stem for file in (CONFIGS / "objectives").glob("*.yaml")} - TEACHERS
+    - {"vidt_vkd", "vidt_token_matching"}
+)  # fmt: skip
+SMALL, LARGE = "cifar10_vit+objectives/resnet56", "imagenet_deit_ti+objectives/regnety160"
+TAUGHT = [f"{base}+objectives/{name}" for base in (SMALL, LARGE) for name in OBJECTIVES]
+EXPERIMENTS = [
+    file.stem for kind in ("cifar10_vit", "imagenet", "vit") for file in CONFIGS.glob(f"{kind}*")
+]
 
 
-@pytest.mark.parametrize("file", STUDENTS, ids=lambda file: file.stem)
-def test_every_config_loads_and_survives_its_dump(file: Path, tmp_path: Path) -> None:
-    settings = load_settings(file)
+@pytest.mark.parametrize("name", [*sorted(EXPERIMENTS), *TAUGHT])
+def test_every_config_loads_and_survives_its_dump(name: str, tmp_path: Path) -> None:
+    settings = load_settings(CONFIGS / name)
     (tmp_path / "settings.yaml").write_text(settings.dump())
     assert load_settings(tmp_path) == settings
 
@@ -33,15 +39,14 @@ def test_a_student_takes_no_options_that_lead_to_files(tmp_path: Path) -> None:
         assert hint in line
 
 
-def test_every_objective_is_run_by_a_config_of_its_name() -> None:
-    arms = {load_settings(file).arm for file in STUDENTS}
-    named = {file.stem for file in OBJECTIVES} - {"resnet56", "regnety160"}
-    assert named | {"plain", "plain_stem"} == arms
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_is_an_arm_of_its_name(name: str) -> None:
+    assert load_settings(CONFIGS / f"{SMALL}+objectives/{name}").arm == name
 
 
 def test_the_published_settings_of_deit() -> None:
-    for size, name in (("ti", "tiny"), ("s", "small")):
-        settings = load_settings(CONFIGS / f"imagenet_deit_{size}.yaml")
+    for name, names in (("tiny", []), ("small", ["student.name=deit_small_patch16_224"])):
+        settings = load_settings(CONFIGS / "imagenet_deit_ti", names)
         assert settings.student.name == f"deit_{name}_patch16_224"
         train, augment = settings.train, settings.augment
         assert (train.epochs, train.batch_size, settings.lr) == (300, 1024, 1e-3)
@@ -53,8 +58,9 @@ def test_the_published_settings_of_deit() -> None:
 
 
 def test_the_settings_of_vkds_released_code() -> None:
-    for size, name in (("ti", "tiny"), ("s", "small")):
-        settings = load_settings(CONFIGS / f"imagenet_deit_{size}_vkd.yaml")
+    small = ["student.name=deit_small_distilled_patch16_224"]
+    for name, names in (("tiny", []), ("small", small)):
+        settings = load_settings(CONFIGS / "imagenet_deit_ti_vkd", names)
         student, train, augment = settings.student, settings.train, settings.augment
         assert student.name == f"deit_{name}_distilled_patch16_224"
         assert (student.stem, student.drop_path) == ("conv", 0)
@@ -90,9 +96,10 @@ def test_the_settings_of_vkds_released_code() -> None:
         ("cifar10_vit", ["augment.scale=[0.5, 1]"], "scale belongs to crop = resized"),
         ("cifar10_vit", ["evaluate.crop=0.9"], "evaluate.crop belongs to data.kind = files"),
         ("imagenet_deit_ti", ["augment.crop=padded"], "augment.crop = padded is for small images"),
-        ("cifar10_vit_hard", ["objective.token.temperature=2"],
+        (f"{SMALL}+objectives/hard", ["objective.token.temperature=2"],
          "temperature belongs to kind = soft"),
-        ("cifar10_vit_dearkd", ["objective.early.teacher.pool=sum"], "a map is matched as it is"),
+        (f"{SMALL}+objectives/dearkd", ["objective.early.teacher.pool=sum"],
+         "a map is matched as it is"),
         ("cifar10_vit", ["data.kind=shards"], "set num_images and classes"),
         ("imagenet_deit_ti_vkd_shards", ["augment.repeats=3"], "set augment.repeats = 1"),
         ("imagenet_deit_ti", ["data.num_images=10"], "belong to kind = memory"),
@@ -102,7 +109,7 @@ def test_the_settings_of_vkds_released_code() -> None:
 )  # fmt: skip
 def test_settings_that_contradict_are_one_line(name: str, overrides: list[str], fault: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        load_settings(CONFIGS / f"{name}.yaml", overrides)
+        load_settings(CONFIGS / name, overrides)
     assert fault in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 

@@ -71,7 +71,7 @@ def tiny_detection(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Make
     """tiny_detection("key=value", ..., arm="vkd"): settings of a run that takes seconds."""
 
     def make(*overrides: str, arm: str = "vkd") -> DetectionSettings:
-        name = "coco_vidt_nano.yaml" if arm == "plain" else f"coco_vidt_nano_{arm}.yaml"
+        name = "coco_vidt_nano" + ("" if arm == "plain" else f"+objectives/vidt_{arm}")
         settings = [
             f"data.root={made}", "data.train=made", "data.heldout=made", "data.workers=0",
             "student={size: nano, queries: 6, width: 32, layers: 2, hidden: 32, dropout: 0.1}",

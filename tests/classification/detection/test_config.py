@@ -1,7 +1,5 @@
 """Settings of detection: those that are here, and those that cannot be."""
 
-from pathlib import Path
-
 import pytest
 
 from classification.detection.config import load_settings
@@ -31,8 +29,15 @@ def test_settings_that_do_not_fit_together(
         tiny_detection(*overrides)
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS.glob("coco_*.yaml")), ids=lambda path: path.stem)
-def test_every_settings_file_is_valid(config: Path) -> None:
-    settings = load_settings(config)
-    assert settings.student.size in config.stem
-    assert (settings.teacher is not None) == config.stem.endswith(("_vkd", "_token_matching"))
+PLAIN = [file.stem for file in sorted(CONFIGS.glob("coco_*.yaml"))]
+METHODS = ("vkd", "token_matching")
+TAUGHT = [f"{name}+objectives/vidt_{method}" for name in PLAIN for method in METHODS]
+
+
+@pytest.mark.parametrize("size", ["nano", "tiny"])
+@pytest.mark.parametrize("name", [*PLAIN, *TAUGHT])
+def test_every_settings_file_is_valid(name: str, size: str) -> None:
+    settings = load_settings(CONFIGS / name, [f"student.size={size}"])
+    assert settings.student.size == size
+    assert (settings.teacher is not None) == (name in TAUGHT)
+    assert settings.arm == (name.partition("vidt_")[2].partition("vidt_")[2] or "plain")
