@@ -46,11 +46,11 @@ def build(arm: tuple[str, str, str] | None, device: str) -> Trainer:
         return build_trainer(load_settings(CONFIGS / "cifar10_10pct.yaml"), 10, device)
     projection, normalization, view = arm
     changes = [
-        f"distill.projection={projection}",
-        f"distill.normalization={normalization}",
+        f"distill.method.projection={projection}",
+        f"distill.method.normalization={normalization}",
         f"distill.view={view}",
         f"distill.images={'real' if view == 'clean' else 'both'}",
-        "distill.whitening.every=1000000000",  # timed apart
+        "distill.method.normalization.every=1000000000",  # timed apart
     ]
     settings = load_settings(CONFIGS / "cifar10_10pct+methods/whitening", changes)
     bank = FeatureBank(torch.randn(2 * IMAGES, DT, device=device), IMAGES)

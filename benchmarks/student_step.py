@@ -25,9 +25,9 @@ ARMS = {
     "plain": (PLAIN, []),
     "plain, a distillation token": (PLAIN, [TOKEN]),
     "hard distillation": (HARD, [TOKEN]),
-    "VkD, linear": (VKD, ["objective.features.projection=linear"]),
+    "VkD, linear": (VKD, ["objective.features.method.projection=linear"]),
     "VkD": (VKD, []),
-    "VkD, static exponential": (VKD, ["objective.features.projection=orthogonal_static"]),
+    "VkD, static exponential": (VKD, ["objective.features.method.projection=orthogonal_static"]),
 }
 
 

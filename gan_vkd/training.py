@@ -142,7 +142,7 @@ def _explained(loop: Loop, share: ExplainedShare) -> Callable[[], dict[str, floa
             tqdm.write(
                 f"iteration {now}: the teacher is not being learnt, {explained:.1%} of its "
                 "features' variance on held-out images is explained; try distill.weight=auto, "
-                "distill.student.scaling=batch or fewer distill.whitening.directions"
+                "distill.student.scaling=batch or fewer distill.method.normalization.directions"
             )
         return {"explained_share": explained}
 

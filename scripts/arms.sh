@@ -14,6 +14,8 @@ for arm in ${arms//,/ }; do
     [ ! -e "configs/methods/${arm}_${name%%_*}.yaml" ] || method=${arm}_${name%%_*}  # of this data
     if [ "$arm" = none ]; then configs+=("$experiment")
     elif [ -e "configs/${name}_$arm.yaml" ]; then configs+=("${name}_$arm")
+    elif [ "$arm$variant" = pkdcpu ]; then  # the code's gradient is a hundredth of the paper's
+        configs+=("$experiment+methods/pkd+methods/resnet+distill.method.form=paper")
     else configs+=("$experiment+methods/$method${variant:++methods/resnet}")
     fi
 done

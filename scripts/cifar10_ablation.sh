@@ -10,12 +10,15 @@ options "seeds jobs out" "$@"
 base=cifar10_ablation
 configs=("$base+distill=null+arm=none" "$base")
 for projection in orthogonal_{fixed,static,full} cayley householder linear mlp; do
-    configs+=("$base+distill.projection=$projection+arm=$projection, whitening")
+    configs+=("$base+distill.method.projection=$projection+arm=$projection, whitening")
 done
 # identity needs equal widths, so it reads the teacher's second stage
-configs+=("$base+distill.projection=identity+distill.teacher.layer=layer2+arm=identity, whitening")
-for normalization in whitening_{pca,cholesky} phi_s layer_norm standardize l2 none; do
-    configs+=("$base+distill.normalization=$normalization+arm=orthogonal, $normalization")
+configs+=("$base+distill.method.projection=identity+distill.teacher.layer=layer2+arm=identity, whitening")
+for kind in pca cholesky; do
+    configs+=("$base+distill.method.normalization.kind=$kind+arm=orthogonal, whitening_$kind")
+done
+for normalization in phi_s layer_norm standardize l2 none; do
+    configs+=("$base+distill.method.normalization=$normalization+arm=orthogonal, $normalization")
 done
 exec vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" --out "$out" \
     ${settings[@]+"${settings[@]}"}

@@ -35,7 +35,7 @@ for reading in {pooled,head}_{trained,fixed}_{zca,cholesky}_{removed,kept}; do
     for choice in ${reading//_/ }; do
         case $choice in
             head) config+=+distill.student.feature=head ;;  # KD-DLGAN's, two linear layers
-            fixed) config+=+distill.projection=orthogonal_fixed ;;  # P hangs on the generator
+            fixed) config+=+distill.method.projection=orthogonal_fixed ;;  # P hangs on the generator
             cholesky) config+=+methods/cholesky ;;
             kept) config+=+distill.aggregated=10 ;;  # as published
         esac

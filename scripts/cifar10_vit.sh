@@ -11,5 +11,5 @@ taught=cifar10_vit+objectives/resnet56
 exec vkd-classify sweep cifar10_vit "cifar10_vit+student.stem=conv+arm=plain_stem" \
     $taught+objectives/{hard,soft,dearkd} \
     $taught+objectives/cit+teachers.resnet20.name=cifar_resnet20+student.stem=conv \
-    cifar10_vit_vkd+objective.features.projection=linear+arm=vkd_linear cifar10_vit_vkd \
+    cifar10_vit_vkd+objective.features.method.projection=linear+arm=vkd_linear cifar10_vit_vkd \
     --seeds "$seeds" --jobs "$jobs" --out "$out" ${settings[@]+"${settings[@]}"}

@@ -34,7 +34,8 @@ def config_of(experiment: str, arm: str) -> Path:
     of_this_data = f"{arm}_{experiment.partition('_')[0]}"
     method = of_this_data if (CONFIGS / "methods" / f"{of_this_data}.yaml").exists() else arm
     resnet = "+methods/resnet" if "+sizes/cpu" in experiment else ""
-    return CONFIGS / f"{experiment}+methods/{method}{resnet}"
+    form = "+distill.method.form=paper" if resnet and arm == "pkd" else ""
+    return CONFIGS / f"{experiment}+methods/{method}{resnet}{form}"
 
 
 MakeSettings = Callable[..., Settings]
@@ -82,7 +83,7 @@ def small(classifier: Path) -> MakeSettings:
             name = {"layernorm": "layer_norm"}.get(arm, arm)
             settings += [
                 f"distill.teacher={{name: classifier, weights: {classifier}}}",
-                f"distill.normalization={name}",
+                f"distill.method.normalization={name}",
                 "distill.weight=10",
             ]
         return load_settings(CONFIGS / "quickstart.yaml", [*settings, *overrides])

@@ -1,5 +1,6 @@
 """Settings that choose components: what is accepted, what is refused, and in which words."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,6 +98,15 @@ def test_settings_are_read_back_from_their_dump(load: Load) -> None:
     again = load(settings.model_dump(mode="json"))
     assert again == settings
     assert [part.name for part in again.part.several] == ["plain", "scaled"]
+
+
+def test_settings_can_be_sent_to_another_process(load: Load) -> None:
+    settings = load({"part": {"outer": {"inner": {"by": 3}}, "several": ["plain"]}})
+    again = pickle.loads(pickle.dumps(settings))
+    assert again == settings
+    assert type(again.part.outer) is type(settings.part.outer)
+    with pytest.raises(ValueError, match="a registry of kind 'inner part' already"):
+        Registry("inner part")
 
 
 def test_another_name_on_top_leaves_nothing_of_the_options_below(load: Load) -> None:

@@ -1,6 +1,7 @@
 """Settings are inherited, overridden and checked before any work, and faults name their key."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from gan_vkd.distill import METHODS
 from gan_vkd.game.settings import DistillSettings, Settings, load_settings
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.settings_file import differences, load_as
-from gan_vkd.teachers.settings import NetworkSettings
 from gan_vkd.teachers.teach import TeachSettings
 from tests.conftest import config_of
 
@@ -72,39 +72,46 @@ def test_every_method_and_regulariser_has_an_arm_of_its_name():
 
 
 @pytest.mark.parametrize(
-    ("option", "owner"),
-    [("projection=linear", "vkd"), ("normalization=l2", "vkd"), ("distance=l1", "vkd"),
-     ("whitening.every=1", "vkd"), ("text.weights=x", "kd_dlgm"),
-     ("spectral_head=false", "kd_dlgm"), ("pkd_form=code", "pkd")],
-)  # fmt: skip
-def test_an_option_of_another_method_is_refused(option, owner):
-    other = "spkd" if owner == "vkd" else "whitening"
-    message = fault(config_of(SMALL, other), f"distill.{option}")
-    method = "spkd" if owner == "vkd" else "vkd"
-    name = option.partition("=")[0].partition(".")[0]
-    assert f"{name} belongs to method = {owner}, but method = {method}" in message
+    ("arm", "option", "message"),
+    [
+        ("spkd", "method.projection=linear", "method.projection: unknown key; known here: name"),
+        ("spkd", "method.normalization=l2", "method.normalization: unknown key; known here: name"),
+        ("whitening", "method.spectral=false", "method.spectral: unknown key"),
+        ("whitening", "method.form=code", "method.form: unknown key"),
+        ("whitening", "text.weights=x", "text belongs to methods with texts, which vkd is not"),
+    ],
+)
+def test_an_option_of_another_method_is_refused(arm: str, option: str, message: str) -> None:
+    assert message in fault(config_of(SMALL, arm), f"distill.{option}")
 
 
-AGREEMENT = ["distill.statistics=training_set", "distill.whitening.directions=agreement"]
+def whitening(**options: Any) -> list[str]:
+    """An override of the normalisation: whitening with these options."""
+    chosen = yaml.safe_dump({"name": "whitening", **options}, default_flow_style=True)
+    return [f"distill.method.normalization={chosen.strip()}"]
+
+
+AGREEMENT = whitening(statistics="training_set", directions="agreement")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["distill.normalization=l2", "distill.whitening.eps=7"], "but normalization = l2"),
-        (["distill.normalization=phi_s", "distill.whitening.eps=7"], "but normalization = phi_s"),
-        (["distill.normalization=l2", "distill.statistics=batch"], "batch, but l2 has none"),
-        (["distill.whitening.agreement=0.3"], "agreement belongs to directions = agreement"),
-        (["distill.whitening.directions=agreement"], "needs statistics = training_set"),
-        (
-            ["distill.normalization=whitening_cholesky", "distill.whitening.directions=4"],
-            "a cholesky factor has none",
-        ),
+        (["distill.method.normalization={name: l2, eps: 7}"], "eps: unknown key"),
+        (["distill.method.normalization={name: phi_s, groups: 7}"], "groups: unknown key"),
+        (["distill.method.normalization={name: l2, statistics: batch}"], "statistics: unknown key"),
+        (whitening(agreement=0.3), "agreement belongs to directions = agreement"),
+        (whitening(directions="agreement"), "needs statistics = training_set"),
+        (whitening(kind="cholesky", directions=4), "null for cholesky, whose factor has none"),
         ([*AGREEMENT, "augment=[]"], "compares augmented views: set augment"),
-        (["distill.whitening={shrinkage: oas, momentum: 0.1}"], "oas counts samples"),
-        (["distill.whitening.directions=1.0"], "expected a whole number, a share below 1"),
-        (["distill.whitening.directions=0"], "expected a whole number, a share below 1"),
-        (["distill.whitening.directions=true"], "expected a whole number, a share below 1"),
+        (whitening(shrinkage="oas", momentum=0.1), "oas counts samples"),
+        (whitening(directions=1.0), r"a share of the variance must be in \(0, 1\), got 1.0"),
+        (whitening(shrinkage=2), r"shrinkage must be auto or in \[0, 1\], got 2.0"),
+        (whitening(eps=-1), r"momentum must be in \[0, 1\] and eps >= 0, got 0.0, -1.0"),
+        (whitening(every=0), "every and groups must be positive, got 0, 1"),
+        (whitening(directions=0), "directions must be 1 or more, got 0"),
+        (whitening(directions=True), "expected a whole number, a number, agreement or null"),
+        (whitening(directions="all"), "expected a whole number, a number, agreement or null"),
         (["evaluate.features={name: inception, size: 64}"], "inception is read as published"),
         (["evaluate.features={name: inception, layer: foo}"], "inception is read as published"),
         (["evaluate.also=[{name: inception, size: 64}]"], "also: inception is read as published"),
@@ -121,27 +128,28 @@ def test_the_aggregated_term_stands_beside_other_methods_on_all_images() -> None
     distill = load_settings(config, [weight]).distill
     assert distill is not None
     assert distill.aggregated == 10
-    assert "a part of kd_dlgm" in fault(config_of(SMALL, "kd_dlgm"), weight)
+    assert "kd_dlgm has a head and this term" in fault(config_of(SMALL, "kd_dlgm"), weight)
     assert "aggregated compares real with fake" in fault(config, weight, "distill.images=real")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_made_with_its_options(method: str) -> None:
-    settings = DistillSettings(teacher=NetworkSettings(name="cifar_resnet56"), method=method)
-    text = {"text": torch.ones(2, 6)} if method == "kd_dlgm" else {}
-    METHODS[method](4, 6, **settings.options(), **text)
+    tree = {"teacher": {"name": "cifar_resnet56"}, "method": method}
+    settings = DistillSettings.model_validate(tree)
+    text = [torch.ones(2, 6)] if settings.takes_text else []
+    METHODS.make(settings.method.chosen, 4, 6, *text)
 
 
 def test_options_reach_the_methods_that_own_them() -> None:
     for arm, changes, options in (
-        ("pkd", ["distill.pkd_form=paper"], {"form": "paper"}),
+        ("pkd", ["distill.method.form=paper"], {"form": "paper"}),
         ("pkd", [], {"form": "code"}),
         ("kd_dlgm", [], {"spectral": True}),
-        ("kd_dlgm", ["distill.spectral_head=false"], {"spectral": False}),
+        ("kd_dlgm", ["distill.method.spectral=false"], {"spectral": False}),
     ):
         distill = load_settings(config_of("cifar10_10pct", arm), changes).distill
         assert distill is not None
-        assert distill.options() == options
+        assert distill.method.chosen == {"name": arm} | options
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -171,7 +179,7 @@ def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, size, frac
     for arm, distill in arms.items():
         assert distill is not None
         expected = "vkd" if arm in ("layernorm", "whitening") else arm
-        assert distill.method == expected
+        assert distill.method.name == expected
         assert distill.teacher == arms["whitening"].teacher
         assert distill.weight == arms["whitening"].weight
         assert (distill.text is not None) == (arm == "kd_dlgm" and "cpu" not in size)
@@ -219,7 +227,7 @@ def test_lists_are_replaced_and_sections_may_be_switched_off(tmp_path):
     child = write(tmp_path, text="base: base.yaml\ndistill: null\naugment: [translation]\n")
     settings = load_settings(child)
     assert settings.distill is None
-    assert settings.augment == ["translation"]
+    assert [part.name for part in settings.augment] == ["translation"]
 
 
 @pytest.mark.parametrize("ring", [1, 2, 3])
@@ -243,21 +251,21 @@ def test_overrides_are_yaml_at_a_path(tmp_path):
             "arm=a=b",
             "train.g_lr=2e-4",
             "distill.teacher.name=classifier",
-            "distill.whitening.eps=0.5",
+            "distill.method.normalization.eps=0.5",
             "evaluate.features={name: cifar_resnet20, layer: layer3}",
             "seed=1",
             "seed=2",
         ],
     )
     assert settings.train.betas == (0.5, 0.9)
-    assert settings.augment == ["color"]
+    assert [part.name for part in settings.augment] == ["color"]
     assert settings.data.heldout is None
     assert settings.data.flip is False
     assert settings.arm == "a=b"
     assert settings.train.g_lr == 2e-4
     assert settings.distill is not None
     assert settings.distill.teacher.name == "classifier"
-    assert settings.distill.whitening.eps == 0.5
+    assert settings.distill.method.chosen["normalization"]["eps"] == 0.5
     assert settings.evaluate.features.layer == "layer3"
     assert settings.seed == 2
 
@@ -318,7 +326,7 @@ def test_an_override_reaches_into_a_list(tmp_path):
     assert [(n.name, n.weights) for n in settings.evaluate.also] == [
         ("classifier", None), ("discriminator", "/a: b"),
     ]  # fmt: skip
-    assert settings.augment == ["color", "translation"]
+    assert [part.name for part in settings.augment] == ["color", "translation"]
     assert len(load_settings(path, ["evaluate.also=[]"]).evaluate.also) == 0
 
 
@@ -346,7 +354,7 @@ def test_an_override_of_no_place_in_a_list(item, expected, tmp_path):
         ("sede=1", "did you mean seed?"),
         ("train.iteratons=1", "did you mean train.iterations?"),
         ("distill.teacher.wieghts=x", "did you mean distill.teacher.weights?"),
-        ("distill.whitening.epss=1", "did you mean distill.whitening.eps?"),
+        ("distill.method.normalization.epss=1", "did you mean distill.method.normalization.eps?"),
         ("distill.pairs=[{studnet: {}}]", "did you mean distill.pairs.0.student?"),
         (
             "distill.pairs=[{}, {teacher: {leyer: x}}]",
@@ -396,12 +404,11 @@ def test_unknown_key_is_named_with_what_was_meant(item, meant, tmp_path):
         "distill.weight=0",
         "distill.weight=.inf",
         "distill.weight=much",
-        "distill.whitening.shrinkage=2",
-        "distill.whitening.shrinkage=much",
+        "distill.method.normalization.shrinkage=much",
         "distill.images=none",
         "distill.pairs=[]",
         "distill.pairs=[{weight: 0}]",
-        "distill={teacher: {name: classifier}, statistics: training_set, normalization: l2}",
+        "distill.method={name: fitnets, projection: linear}",
     ],
 )
 def test_bad_value_is_named_with_its_key(item, tmp_path):
@@ -473,8 +480,9 @@ def test_differences_are_the_changed_keys_with_both_values(tmp_path):
         load_settings(path, ["train.g_lr=0.5", "augment=[]"]),
     )
     assert differences(old, old) == []
+    translation, cutout = {"name": "translation", "ratio": 0.125}, {"name": "cutout", "ratio": 0.5}
     assert differences(old, new) == [
-        "augment: ['translation', 'cutout'] -> []",
+        f"augment: {[translation, cutout]} -> []",
         "seed: 1 -> 0",
         "train.g_lr: 0.0002 -> 0.5",
     ]

@@ -58,7 +58,7 @@ def test_looking_reads_no_number_back():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("distillation.method.methods.0.normalize.transform", "distill.whitening.eps"),
+        ("distillation.method.methods.0.normalize.transform", "distill.method.normalization.eps"),
         ("distill_loss", "distill.weight"),
         ("d_loss", "train.d_lr"),
         ("g_loss", "train.g_lr"),

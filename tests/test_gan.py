@@ -15,6 +15,8 @@ from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.teachers.text import class_embeddings
 from tests.conftest import MakeSettings
 
+NORM = "distill.method.normalization"
+
 
 def build(make: MakeSettings, *overrides: str, arm: str = "whitening") -> Trainer:
     settings = make(*overrides, arm=arm)
@@ -176,7 +178,7 @@ def test_every_method_trains_the_same_discriminator(method: str, small: MakeSett
     assert settings.distill is not None
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
     torch.manual_seed(0)
-    text = class_embeddings(None, teacher, []) if method == "kd_dlgm" else None
+    text = class_embeddings(None, teacher, []) if settings.distill.takes_text else None
     gan, plain = build_trainer(settings, 10, "cpu", teacher, text=text), build(small, arm="none")
     shapes = [[p.shape for p in g.discriminator.parameters()] for g in (gan, plain)]
     assert shapes[0] == shapes[1]
@@ -212,7 +214,10 @@ def test_clean_real_images_are_looked_up_and_not_shown_to_the_teacher(small: Mak
 
 
 def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -> None:
-    settings = small("distill.statistics=training_set", "distill.whitening.shrinkage=0")
+    settings = small(
+        "distill.method.normalization.statistics=training_set",
+        "distill.method.normalization.shrinkage=0",
+    )
     assert settings.distill is not None
     data = load_training_set(settings.data)
     teacher = load_teacher(settings.distill.teacher, 32, "cpu")
@@ -230,7 +235,11 @@ def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -
 def test_a_batch_is_whitened_by_itself_where_its_statistics_are_asked_for(
     small: MakeSettings,
 ) -> None:
-    gan = build(small, "distill.statistics=batch", "distill.whitening.shrinkage=0")
+    gan = build(
+        small,
+        "distill.method.normalization.statistics=batch",
+        "distill.method.normalization.shrinkage=0",
+    )
     assert gan.distillation is not None
     normalize = gan.distillation.method.methods[0].normalize
     for scale in (1.0, 7.0):
@@ -239,7 +248,10 @@ def test_a_batch_is_whitened_by_itself_where_its_statistics_are_asked_for(
 
 
 def test_directions_that_agree_are_taken_from_two_augmented_views(small: MakeSettings) -> None:
-    settings = small("distill.statistics=training_set", "distill.whitening={directions: agreement}")
+    settings = small(
+        "distill.method.normalization.statistics=training_set",
+        "distill.method.normalization={name: whitening, directions: agreement}",
+    )
     assert settings.distill is not None
     assert settings.distill.needs_views
     assert not settings.distill.needs_bank
@@ -264,7 +276,9 @@ def test_every_choice_of_images_view_and_statistics_goes_together(
     part: str, view: str, statistics: str, small: MakeSettings
 ) -> None:
     settings = small(
-        f"distill.images={part}", f"distill.view={view}", f"distill.statistics={statistics}"
+        f"distill.images={part}",
+        f"distill.view={view}",
+        f"{NORM}.statistics={statistics}",
     )
     assert settings.distill is not None
     data = load_training_set(settings.data)
@@ -278,7 +292,7 @@ def test_every_choice_of_images_view_and_statistics_goes_together(
     ("fault", "message"),
     [
         ("distill.pairs=[{student: {layer: nowhere}}]", "no layer 'nowhere'"),
-        ("distill.projection=identity", "equal widths"),
+        ("distill.method.projection=identity", "equal widths"),
     ],
 )
 def test_what_cannot_fit_is_told_before_features_are_computed(
@@ -303,7 +317,7 @@ def test_a_batch_too_small_for_relations_is_refused(
     """One below the least is refused; the least gives a finite loss and a gradient."""
     chosen = [f"distill.method={method}", f"distill.images={images}"]
     if method == "kd_dlgm":
-        chosen.append("distill.normalization=whitening")
+        chosen.append("distill.method.normalization=whitening")
 
     def make(size: int) -> Trainer:
         settings = small(*chosen, f"train.batch_size={size}")

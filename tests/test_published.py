@@ -82,9 +82,9 @@ def test_other_settings_have_none(change: str) -> None:
 @pytest.mark.parametrize(
     ("arm", "change"),
     [
-        ("pkd", "distill.pkd_form=paper"),
+        ("pkd", "distill.method.form=paper"),
         ("kd_dlgm", "distill.text.normalize=true"),
-        ("kd_dlgm", "distill.spectral_head=false"),
+        ("kd_dlgm", "distill.method.spectral=false"),
         ("kd_dlgm", "distill.text.names=[cat, dog]"),
         ("kd_dlgm", "distill.text=null"),
     ],

@@ -111,14 +111,18 @@ def test_one_process_is_the_whole() -> None:
 
 GAMES = {
     "whitening": [],
-    "looked_up": ["distill.view=clean", "distill.statistics=training_set", "data.flip=true"],
+    "looked_up": [
+        "distill.view=clean",
+        "distill.method.normalization.statistics=training_set",
+        "data.flip=true",
+    ],
     "pkd": ["distill.method=pkd"],
     "kd_dlgm": ["distill.method=kd_dlgm"],
     "balanced": [
         "distill.weight=auto",
         "distill.student.scaling=batch",
         "distill.aggregated=0.1",
-        "distill.statistics=batch",
+        "distill.method.normalization.statistics=batch",
     ],
     "vicreg_real": ["distill.method=vicreg", "distill.images=real", "distill.weight=0.1"],
     "regularized": [

@@ -22,7 +22,7 @@ AGGREGATED = {"removed": 0.0, "kept": 10.0}
 CELLS = ["_".join(cell) for cell in product(FEATURES, PROJECTIONS, WHITENINGS, AGGREGATED)]
 PARTS = {
     "head": "distill.student.feature=head",
-    "fixed": "distill.projection=orthogonal_fixed",
+    "fixed": "distill.method.projection=orthogonal_fixed",
     "cholesky": "methods/cholesky",
     "kept": "distill.aggregated=10",
 }

@@ -61,10 +61,13 @@ def test_what_is_left_out_is_told_once(program, out, capsys):
     plan(program, ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4"])
     told = "quickstart: distill.weight=2 is left out, it has no use for it\n"
     assert capsys.readouterr().out == told
-    jobs = plan(program, ARMS, [0], out, ["distill.whitening.eps=0.1"])
-    chosen = ["distill.whitening.eps=0.1" in job.command for job in jobs]
+    jobs = plan(program, ARMS, [0], out, ["distill.method.normalization.eps=0.1"])
+    chosen = ["distill.method.normalization.eps=0.1" in job.command for job in jobs]
     assert chosen == [False, False, True]
-    assert "quickstart_layernorm: distill.whitening.eps=0.1 is left out" in capsys.readouterr().out
+    assert (
+        "quickstart_layernorm: distill.method.normalization.eps=0.1 is left out"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_long_override_is_no_file():

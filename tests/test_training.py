@@ -46,7 +46,8 @@ def spoil_in(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
 
 
 LOOKED_UP = (
-    "distill.view=clean", "distill.images=real", "distill.statistics=training_set",
+    "distill.view=clean", "distill.images=real",
+    "distill.method.normalization.statistics=training_set",
     "data.flip=true",
 )  # fmt: skip
 BALANCED = (

@@ -248,6 +248,12 @@ class OrthogonalProjection(FrameProjection):
         return self
 
 
+@PROJECTIONS.register("orthogonal_static")
+def static_projection(student_width: int, teacher_width: int) -> OrthogonalProjection:
+    """OrthogonalProjection with rebase=False."""
+    return OrthogonalProjection(student_width, teacher_width, rebase=False)
+
+
 @PROJECTIONS.register("orthogonal_fixed")
 class FixedProjection(Projection):
     """A random frame that is not trained, uniform over the Stiefel manifold."""

@@ -28,8 +28,9 @@ PROTOCOL: dict[str, Any] = {
         "flip": True,
         "heldout": "test",
     },
-    "model": {"ch": 64, "z_dim": 128},
-    "augment": ["translation", "cutout"],
+    "model": {"name": "biggan", "ch": 64, "z_dim": 128},
+    "adversary": {"name": "hinge"},
+    "augment": [{"name": "translation", "ratio": 0.125}, {"name": "cutout", "ratio": 0.5}],
     "regularize": {"lecam": 0.0, "consistency": 0.0, "r1": 0.0},
     "train": {
         "iterations": 125_000,

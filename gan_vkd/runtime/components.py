@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
     Discriminator,
@@ -21,7 +21,6 @@ from pydantic import (
     GetCoreSchemaHandler,
     SerializeAsAny,
     Tag,
-    ValidationError,
     WrapValidator,
     create_model,
     model_validator,
@@ -48,6 +47,7 @@ def load_plugins() -> None:
 class Choice(Section):
     """The name of a component, with its options."""
 
+    registry: ClassVar[Registry[Any]]
     name: str
 
     @model_validator(mode="before")
@@ -59,6 +59,14 @@ class Choice(Section):
     def chosen(self) -> dict[str, Any]:
         """For `Registry.make`."""
         return self.model_dump()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.registry, self.chosen)
+
+
+def _restored(registry: Registry[Any], chosen: dict[str, Any]) -> Choice:
+    """A choice that was sent from another process."""
+    return settings_of(registry, chosen["name"]).model_validate(chosen)
 
 
 def choice(name: str) -> Any:
@@ -125,7 +133,9 @@ def settings_of(registry: Registry[Any], name: str) -> type[Choice]:
     if hasattr(maker, "check"):
         validators["_check"] = model_validator(mode="after")(_calls(maker.check))
     title = f"{registry.kind} {name}"
-    return create_model(title, __base__=Choice, __validators__=validators, **fields)
+    model = create_model(title, __base__=Choice, __validators__=validators, **fields)
+    model.registry = registry
+    return model
 
 
 def _field(annotation: Any, default: Any) -> Any:
@@ -150,8 +160,10 @@ def _in_one_fault(annotation: Any) -> Any:
 
     def validate(value: Any, handler: Any) -> Any:
         try:
+            if isinstance(value, bool) and bool not in get_args(annotation):
+                raise ValueError
             return handler(value)
-        except ValidationError:
+        except ValueError:  # ValidationError is one
             raise ValueError(f"expected {', '.join(members[:-1])} or {members[-1]}") from None
 
     return validate

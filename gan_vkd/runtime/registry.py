@@ -18,16 +18,28 @@ Maker = TypeVar("Maker", bound=Callable[..., Any])
 Chosen = str | Mapping[str, Any]  # a name, or a name with options
 
 
+_REGISTRIES: dict[str, "Registry[Any]"] = {}
+
+
 class Registry(Mapping[str, Callable[..., Made]], Generic[Made]):
     """Classes or functions of one kind by name.
 
     Args:
-        kind: what they are, in words.
+        kind: what they are, in words that no other registry has.
+
+    Raises:
+        ValueError: a second registry of a kind.
     """
 
     def __init__(self, kind: str) -> None:
+        if kind in _REGISTRIES:
+            raise ValueError(f"there is a registry of kind {kind!r} already")
+        _REGISTRIES[kind] = self
         self.kind = kind
         self._makers: dict[str, Callable[..., Made]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _REGISTRIES.__getitem__, (self.kind,)  # another process has its own
 
     def register(self, name: str) -> Callable[[Maker], Maker]:
         """Adds the decorated class or function.

@@ -1,7 +1,7 @@
 """What a name of settings stands for: paths, shipped files and key.sub=value, joined by "+".
 
 `cifar10_10pct+methods/whitening` is the shipped experiment with the shipped method on top;
-`cifar10_10pct+methods/whitening+distill.projection=linear+arm=linear` is a variant of it.
+`cifar10_10pct+methods/whitening+distill.method.projection=linear+arm=linear` is a variant of it.
 """
 
 import difflib

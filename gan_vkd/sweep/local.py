@@ -35,7 +35,7 @@ def sweep(
         seeds: of the runs.
         out: gets a folder ARM_seedS and a log ARM_seedS.log a run.
         overrides: key.sub=value, each for the arms that have a use for it: those of distill.* go to
-            the arms with a distillation, those of distill.whitening.* to the ones that whiten.
+            the arms with a distillation, those of a method's options to the arms of that method.
         jobs: how many runs go on at once; they share the cores.
 
     Returns:

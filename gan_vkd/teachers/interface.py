@@ -70,7 +70,7 @@ class Built:
             raise SettingsError(f"{settings.name}: cannot be read as asked: {reason}") from None
 
 
-TEACHERS: Registry[Built] = Registry("network")
+TEACHERS: Registry[Built] = Registry("frozen network")
 
 
 def unreachable(name: str, url: str, error: Exception) -> VkdError:

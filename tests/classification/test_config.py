@@ -77,8 +77,10 @@ def test_the_settings_of_vkds_released_code() -> None:
         assert features is not None
         assert (settings.objective.label, token.weight, features.weight) == (1, 1, 1)
         assert (token.kind, token.temperature) == ("soft", 1)
-        assert (features.projection, features.normalization) == ("orthogonal", "layer_norm")
-        assert (features.tokens, features.distance) == ("patches", "smooth_l1")
+        method = features.method.chosen
+        assert method["projection"]["name"] == "orthogonal"
+        assert method["normalization"] == {"name": "layer_norm"}
+        assert (features.tokens, method["distance"]) == ("patches", "smooth_l1")
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,11 @@ def test_the_settings_of_vkds_released_code() -> None:
         ("cifar10_vit", ["data.kind=shards"], "set num_images and classes"),
         ("imagenet_deit_ti_vkd_shards", ["augment.repeats=3"], "set augment.repeats = 1"),
         ("imagenet_deit_ti", ["data.num_images=10"], "belong to kind = memory"),
-        ("cifar10_vit_vkd", ["objective.features.method=spkd", "objective.features.projection=mlp"],
-         "projection belongs to method = vkd"),
+        ("cifar10_vit_vkd", ["objective.features.method={name: spkd, projection: mlp}"],
+         "objective.features.method.projection: unknown key"),
+        ("cifar10_vit_vkd", ["objective.features.method=kd_dlgm"], "kd_dlgm belongs to GANs"),
+        ("cifar10_vit_vkd", ["objective.features.method.normalization={name: standardize, "
+         "statistics: training_set}"], "training_set belongs to GANs"),
     ],
 )  # fmt: skip
 def test_settings_that_contradict_are_one_line(name: str, overrides: list[str], fault: str) -> None:

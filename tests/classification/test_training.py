@@ -116,7 +116,7 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
         ),
         ("dearkd", ["objective.early.student=blocks.9"], "no layer 'blocks.9'"),
         ("dearkd", ["objective.early.teacher.layer=linear"], "layer linear is no map"),
-        ("vkd", ["objective.features.projection=identity"], "objective:"),
+        ("vkd", ["objective.features.method.projection=identity"], "objective:"),
         ("vkd", ["train.accumulate=3"], "cannot share it evenly"),
         ("vkd", ["objective.features={method: spkd}", "train.accumulate=2"], "relates the samples"),
     ],
