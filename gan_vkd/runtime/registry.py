@@ -21,6 +21,10 @@ Chosen = str | Mapping[str, Any]  # a name, or a name with options
 _REGISTRIES: dict[str, "Registry[Any]"] = {}
 
 
+def _of_kind(kind: str) -> "Registry[Any]":
+    return _REGISTRIES[kind]
+
+
 class Registry(Mapping[str, Callable[..., Made]], Generic[Made]):
     """Classes or functions of one kind by name.
 
@@ -39,7 +43,7 @@ class Registry(Mapping[str, Callable[..., Made]], Generic[Made]):
         self._makers: dict[str, Callable[..., Made]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _REGISTRIES.__getitem__, (self.kind,)  # another process has its own
+        return _of_kind, (self.kind,)  # another process has its own
 
     def register(self, name: str) -> Callable[[Maker], Maker]:
         """Adds the decorated class or function.
