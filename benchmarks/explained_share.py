@@ -41,7 +41,7 @@ from gan_vkd.data.batches import Batches
 from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
-from gan_vkd.distill import METHODS, Normalization, StudentFeature, make_normalization
+from gan_vkd.distill import METHODS, NORMALIZATIONS, Normalization, StudentFeature
 from gan_vkd.distill.losses import FitNets
 from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.game.explained import explained_share
@@ -59,7 +59,7 @@ STUDENTS = [  # mean+batch would be pooled+batch: the scaling takes the factor a
     "pooled+none+vkd", "mean+none+vkd", "head+none+vkd", "pooled+batch+vkd", "head+batch+vkd",
     "pooled+learnt+vkd", "mean+learnt+vkd", "pooled+batch+fitnets",
 ]  # fmt: skip
-NORMALIZATIONS = [
+TARGETS = [
     "layer_norm", "standardize", "phi_s", "whitening", "whitening+64", "whitening+16",
     "whitening+agreement",
 ]  # fmt: skip
@@ -124,7 +124,7 @@ def fit_normalization(
     """
     kind, _, kept = name.partition("+")
     options = {"directions": int(kept) if kept.isdecimal() else kept} if kept else {}
-    normalization = make_normalization(kind, bank.features.shape[1], **options)
+    normalization = NORMALIZATIONS.make({"name": kind, **options}, bank.features.shape[1])
     if kept == "agreement":
         normalization.fit_views(*load_views())
     elif isinstance(normalization, RunningStatistics):
@@ -247,7 +247,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--teacher", type=section(NetworkSettings), required=True, action="append", help="in YAML"
     )
     parser.add_argument("--students", nargs="+", default=STUDENTS)
-    parser.add_argument("--normalizations", nargs="+", default=NORMALIZATIONS)
+    parser.add_argument("--normalizations", nargs="+", default=TARGETS)
     parser.add_argument("--ch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)

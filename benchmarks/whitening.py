@@ -11,11 +11,16 @@ import torch
 from step import build, stepper
 from timing import machine, side_by_side
 
-from gan_vkd.distill import make_normalization
-from gan_vkd.distill.normalization import Whitening
+from gan_vkd.distill.normalization import NORMALIZATIONS, Whitening
 
 WIDTHS = [64, 512, 768, 2048, 3024]
-NAMES = ["layer_norm", "standardize", "whitening", "whitening_pca", "whitening_cholesky"]
+CHOICES = {
+    "layer_norm": {"name": "layer_norm"},
+    "standardize": {"name": "standardize"},
+    "whitening": {"name": "whitening"},
+    "whitening, pca": {"name": "whitening", "kind": "pca"},
+    "whitening, cholesky": {"name": "whitening", "kind": "cholesky"},
+}
 BATCH, ROUNDS, STEP_ROUNDS = 100, 9, 5
 
 
@@ -26,11 +31,13 @@ def main() -> None:
     print(f"Milliseconds of a normalisation of {BATCH} features, median of {ROUNDS} rounds,")
     print(f"(in brackets: of a decomposition), beside a discriminator step of {1000 * seconds:.0f}")
     print(f"{machine()}\n")
-    print("| dt | " + " | ".join(NAMES) + " | whitening, amortised, of a step |")
-    print("|---" * (len(NAMES) + 2) + "|")
+    print("| dt | " + " | ".join(CHOICES) + " | whitening, amortised, of a step |")
+    print("|---" * (len(CHOICES) + 2) + "|")
     for width in WIDTHS:
         features = torch.randn(BATCH, width, device=device)
-        modules = {name: make_normalization(name, width).to(device) for name in NAMES}
+        modules = {
+            name: NORMALIZATIONS.make(chosen, width).to(device) for name, chosen in CHOICES.items()
+        }
         updates, decompositions = {}, {}
         for name, module in modules.items():
             module(features)
@@ -43,7 +50,7 @@ def main() -> None:
         found = side_by_side(updates, ROUNDS)
         cells = [
             f"{1000 * found[name]:.2f}" + (f" ({1000 * apart[name]:.0f})" if name in apart else "")
-            for name in NAMES
+            for name in CHOICES
         ]
         share = (found["whitening"] + apart["whitening"] / every) / seconds
         print(f"| {width} | " + " | ".join(cells) + f" | {100 * share:.2f}% |", flush=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd.distill import make_normalization
+from tests.distill.normalizations import make_normalization
 from tests.distill.samples import correlated, distance_to_identity
 
 WHITENINGS = ["whitening", "whitening_pca", "whitening_cholesky"]

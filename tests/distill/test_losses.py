@@ -103,7 +103,10 @@ def test_a_student_that_is_trained_comes_nearer_to_whitened_features() -> None:
 
 def test_pairs_of_layers_are_weighted_and_apart() -> None:
     torch.manual_seed(0)
-    methods = [VkDLoss(3, 5), VkDLoss(4, 2, normalization="l2", distance="l1")]
+    methods = [
+        VkDLoss(3, 5, normalization="layer_norm"),
+        VkDLoss(4, 2, normalization="l2", distance="l1"),
+    ]
     together = LayerPairs(methods, [0.5, 2.0])
     students = [torch.randn(6, 3, requires_grad=True), torch.randn(6, 4, requires_grad=True)]
     teachers = [torch.randn(6, 5), torch.randn(6, 2)]

@@ -7,8 +7,9 @@ import torch
 from scipy import linalg
 from torch import nn
 
-from gan_vkd.distill import NORMALIZATIONS, make_normalization
+from gan_vkd.distill import NORMALIZATIONS
 from gan_vkd.distill.normalization import Standardize, Whitening
+from tests.distill.normalizations import make_normalization
 from tests.distill.samples import correlated, distance_to_identity
 from tests.real_data import needs_shared, resnet_features
 

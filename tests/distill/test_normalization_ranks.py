@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd.distill import make_normalization
 from gan_vkd.distill.normalization import Whitening
+from tests.distill.normalizations import make_normalization
 from tests.distill.samples import correlated, two_views
 from tests.processes import on_ranks
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gan_vkd.distill import make_normalization
 from gan_vkd.distill.normalization import Whitening, effective_rank, view_agreement
+from tests.distill.normalizations import make_normalization
 from tests.distill.samples import correlated, two_views
 from tests.real_data import lite_features, needs_shared
 
