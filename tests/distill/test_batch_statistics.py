@@ -86,5 +86,19 @@ def test_in_eval_mode_it_is_the_running_normalisation(name: str, momentum: float
 
 
 def test_unknown_statistics_are_refused() -> None:
-    with pytest.raises(ValueError, match="must be running or batch"):
-        make_normalization("whitening", 8, statistics="training_set")
+    with pytest.raises(ValueError, match="must be one of running, batch, training_set, got all"):
+        make_normalization("whitening", 8, statistics="all")
+
+
+@pytest.mark.parametrize("name", ["whitening", "phi_s", "standardize"])
+def test_statistics_of_the_training_set_are_taken_before_and_do_not_move(name: str) -> None:
+    module = make_normalization(name, 8, statistics="training_set")
+    features = correlated(200, 8).float()
+    with pytest.raises(ValueError, match="call fit first"):
+        module(features)
+    module.fit([features])
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    plain = make_normalization(name, 8)
+    plain.fit([features])
+    assert torch.equal(module(features[:20]), plain(features[:20]))
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())

@@ -94,7 +94,7 @@ def test_every_group_keeps_its_own_directions() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"directions": 0}, "must be 1 to 3"),
+        ({"directions": 0}, "must be 1 or more"),
         ({"directions": 4}, "must be 1 to 3"),
         ({"directions": 1.0}, r"in \(0, 1\)"),
         ({"directions": 2, "kind": "cholesky"}, "must be null for cholesky"),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gan_vkd.distill.normalization.interface import Normalization
+from gan_vkd.distill.precision import without_autocast
 from gan_vkd.runtime.across import sum_over_ranks
 
 Statistics = Literal["running", "batch", "training_set"]
@@ -98,6 +99,10 @@ class RunningStatistics(Normalization):
 
         Returns the batch's own.
         """
+        with without_autocast(features):
+            return self._update(features)
+
+    def _update(self, features: Tensor) -> Moments:
         x = self._extended(features.detach().to(self.mean.dtype))
         packed = sum_over_ranks(torch.cat([x.sum(0), x.new_full((1,), x.shape[0])]))
         total, count = packed[:-1], packed[-1]  # which stays on the device
@@ -128,6 +133,10 @@ class RunningStatistics(Normalization):
 
     @torch.no_grad()
     def forward(self, features: Tensor) -> Tensor:
+        with without_autocast(features):
+            return self._normalized(features)
+
+    def _normalized(self, features: Tensor) -> Tensor:
         x = features.detach().to(self.mean.dtype)
         if self.training and not self._fitted:
             if self.statistics == "training_set":
