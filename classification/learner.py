@@ -1,7 +1,6 @@
 """A student in training: what its update is made of, as the papers have it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from timm.data.mixup import Mixup, mixup_target
@@ -67,7 +66,9 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         thrown_away = [p for p in self.objective.parameters() if p.requires_grad]
         if thrown_away:
             groups.append({"params": thrown_away, "weight_decay": 0.0})
-        super().__init__(settings, groups, per_epoch)
+        average = None if self.average is None else self.average.module
+        modules = {"student": network, "average": average, "objective": self.objective}
+        super().__init__(settings, groups, per_epoch, modules, teaching="objective")
         self.teaching = round(settings.objective.stage_one * self.total) if teachers else 0
         self.mix = make_mix(settings, self.classes)
         data = settings.data
@@ -117,31 +118,6 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
     def measured(self) -> Student:
         """What is measured and exported: the average of the weights, where one is kept."""
         return self.student if self.average is None else Student(self.average.module)
-
-    # what a run's loop needs (gan_vkd.runtime.progress.Trained)
-
-    def shared(self) -> dict[str, Tensor]:
-        return dict(self.student.network.state_dict())
-
-    def decompositions(self) -> dict[str, Tensor]:
-        """Projections' bases and normalisers' statistics, by name."""
-        buffers = self.objective.named_buffers()
-        return {f"objective.{name}": x for name, x in buffers if x.is_floating_point()}
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "student": self.student.network.state_dict(),
-            "average": self.average.module.state_dict() if self.average is not None else None,
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.student.network.load_state_dict(state["student"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def make_mix(

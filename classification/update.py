@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classification.config import EpochRunSettings
 from classification.items import sow
@@ -22,14 +22,23 @@ class Updates(Generic[Given, Part]):
         settings: of the run.
         groups: of parameters, for the optimiser.
         per_epoch: updates.
+        modules: what a checkpoint holds by name, the network first.
+        teaching: which of the modules is used in training alone; its buffers are watched.
     """
 
     settings: EpochRunSettings
 
     def __init__(
-        self, settings: EpochRunSettings, groups: list[dict[str, Any]], per_epoch: int
+        self,
+        settings: EpochRunSettings,
+        groups: list[dict[str, Any]],
+        per_epoch: int,
+        modules: dict[str, nn.Module | None],
+        teaching: str,
     ) -> None:
         self.settings, self.per_epoch = settings, per_epoch
+        self.modules = {name: module for name, module in modules.items() if module is not None}
+        self.teaching = teaching
         self.total = per_epoch * settings.train.epochs
         self.optimizer = torch.optim.AdamW(groups, settings.lr, settings.train.betas)
         self.rate = Rate(self.optimizer, settings.train, per_epoch)
@@ -65,6 +74,26 @@ class Updates(Generic[Given, Part]):
         self.optimizer.step()
         self.optimizer.zero_grad()
         return told | {"gradient_norm": norm}
+
+    def decompositions(self) -> dict[str, Tensor]:
+        """Projections' bases and normalisers' statistics, by name."""
+        module = self.modules.get(self.teaching)
+        buffers = [] if module is None else module.named_buffers()
+        return {f"{self.teaching}.{name}": x for name, x in buffers if x.is_floating_point()}
+
+    # what a run's checkpoints need (gan_vkd.runtime.progress.Trained)
+
+    def shared(self) -> dict[str, Tensor]:
+        return dict(next(iter(self.modules.values())).state_dict())
+
+    def state(self) -> dict[str, Any]:
+        states = {name: module.state_dict() for name, module in self.modules.items()}
+        return states | {"optimizer": self.optimizer.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name, module in self.modules.items():
+            module.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def set_learning_rates(self, factor: float) -> None:
         """The schedule's times a factor, from now on."""

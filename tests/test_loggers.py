@@ -6,11 +6,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_vkd.runtime.board import Board
+from gan_vkd.runtime.loggers.tensorboard import TensorBoard
 from tests.conftest import small_disk
 
 
-def fill(board: Board, count: int) -> None:
+def fill(board: TensorBoard, count: int) -> None:
     for iteration in range(count):
         board.scalars("train", {"loss": float(iteration), "name": "left out"}, iteration)
         board.image("samples", torch.randint(256, (3, 32, 32), dtype=torch.uint8), iteration)
@@ -18,7 +18,7 @@ def fill(board: Board, count: int) -> None:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    board = Board(tmp_path, purge_step=1)
+    board = TensorBoard(tmp_path, purge_step=1)
     fill(board, 3)
     board.close()
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -30,7 +30,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_a_full_disk_ends_the_events_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    board = Board(tmp_path, purge_step=1)
+    board = TensorBoard(tmp_path, purge_step=1)
     with small_disk(10_000):
         fill(board, 200)
         board.close()
@@ -41,7 +41,7 @@ def test_a_full_disk_ends_the_events_alone(
 
 def test_a_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    board = Board(tmp_path / "file" / "events", purge_step=1)
+    board = TensorBoard(tmp_path / "file" / "events", purge_step=1)
     fill(board, 1)
     board.close()
     assert "no TensorBoard events from here on" in capsys.readouterr().out

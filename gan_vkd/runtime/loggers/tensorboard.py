@@ -1,4 +1,4 @@
-"""What TensorBoard shows. A run's records are its JSON lines: without TensorBoard it goes on."""
+"""TensorBoard. A run's records are its JSON lines: where events cannot be written it goes on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from gan_vkd.runtime.errors import one_line
+from gan_vkd.runtime.loggers import Logger
 
 
-class Board:
-    """Scalars, grids and histograms; the first failure to write is told and ends the events.
+class TensorBoard(Logger):
+    """Event files; the first failure to write is told and ends the events.
 
     Args:
         folder: for the event files.
