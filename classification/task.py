@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from classification.update import Updates
-from gan_vkd.runtime.loggers import Logger
+from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress
 from gan_vkd.runtime.task import Evaluation, Task

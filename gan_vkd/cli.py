@@ -47,7 +47,8 @@ def train(
 
     Exit codes: 0 finished, 1 failed, 2 bad settings; stopped with a checkpoint, to go on with
     --resume: 124 at --max-time, 128 + the signal's number (130 SIGINT, 143 SIGTERM, 138 SIGUSR1,
-    129 SIGHUP); under torchrun 0, since it starts anew what fails. RUN/exit_code has the number always.
+    129 SIGHUP); under torchrun 0, since it starts anew what fails.
+    RUN/exit_code has the number in any case.
     """
     from gan_vkd.game.settings import load_settings
 

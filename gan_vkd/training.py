@@ -20,7 +20,7 @@ from gan_vkd.report.pictures import class_grid, grid, save_png
 from gan_vkd.run import Run
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
-from gan_vkd.runtime.loggers import Logger
+from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress
 from gan_vkd.runtime.task import Evaluation, Hook, Task

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from gan_vkd.runtime.loggers import Logger
+from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress, Trained
 

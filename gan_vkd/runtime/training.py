@@ -13,7 +13,8 @@ from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import one_line_without_memory
 from gan_vkd.runtime.folder import RunFolder
-from gan_vkd.runtime.loggers import LOGGERS, Logger
+from gan_vkd.runtime.loggers import LOGGERS
+from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress, begin, is_finished, return_to_last, save
 from gan_vkd.runtime.settings import RunSettings

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from gan_vkd.runtime.errors import one_line
-from gan_vkd.runtime.loggers import Logger
+from gan_vkd.runtime.loggers.interface import Logger
 
 
 class TensorBoard(Logger):
