@@ -44,10 +44,10 @@ def train(
     max_time: MaxTime = None,
 ) -> None:
     """Train a student, alone or as one of torchrun's ranks. Exit codes: as of `vkd train`."""
-    from classification.config import load_settings
+    from classification.recognition.settings import load_settings
 
     settings, folder, budget = what_to_train(load_settings, config, overrides, out, max_time)
-    from classification.training import train as run_training
+    from classification.recognition.training import train as run_training
 
     run_training(settings, folder, resume, budget)
 
@@ -61,7 +61,7 @@ def sweep(
     slurm: Slurm = None,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
-    from classification.config import load_settings
+    from classification.recognition.settings import load_settings
     from gan_vkd.sweep.command import sweep_and_compare
     from gan_vkd.sweep.plan import Program
 
@@ -77,7 +77,7 @@ def compare(
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "plain",
 ) -> None:
     """Put runs side by side: tables over runs and over seeds, and their curves."""
-    from classification.compare import compare as compare_runs
+    from classification.recognition.compare import compare as compare_runs
 
     print(compare_runs(runs, out, baseline))
     print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / 'curves.png'}")
@@ -86,10 +86,10 @@ def compare(
 @app.command()
 def evaluate(run: RunFolder, overrides: Overrides = None) -> None:
     """Measure a run's best student, e.g. data.heldout=PATH: top-1 and top-5, exact over ranks."""
-    from classification.config import load_settings
+    from classification.recognition.settings import load_settings
 
     settings = load_settings(run, ["data.download=false", *(overrides or [])])
-    from classification.evaluation import evaluate_run
+    from classification.recognition.evaluation import evaluate_run
 
     for key, value in evaluate_run(run, settings).items():
         print(f"{key}: {value}")
@@ -103,7 +103,7 @@ def features(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Look inside: similarity to the teacher's feature, attention, and equivariance to shifts."""
-    from classification.features import look
+    from classification.recognition.features import look
 
     for file in look(runs, out, count, device):
         print(file)
@@ -115,6 +115,6 @@ def export(
     out: Annotated[Path, typer.Argument(help="*.safetensors or *.pth (timm), or *.onnx.")],
 ) -> None:
     """Write a run's best student without projection and teacher, for timm, torch.hub or ONNX."""
-    from classification.exchange import export_student
+    from classification.recognition.exchange import export_student
 
     print(export_student(run, out))

@@ -48,7 +48,7 @@ def train(
     max_time: MaxTime = None,
 ) -> None:
     """Train a detector, alone or as one of torchrun's ranks. Exit codes: as of `vkd train`."""
-    from classification.detection.config import load_settings
+    from classification.detection.settings import load_settings
 
     settings, folder, budget = what_to_train(load_settings, config, overrides, out, max_time)
     from classification.detection.training import train as run_training
@@ -66,7 +66,7 @@ def sweep(
     target: Target = 50.0,
 ) -> None:
     """Train every arm at every seed, then compare. Call again to continue."""
-    from classification.detection.config import load_settings
+    from classification.detection.settings import load_settings
     from gan_vkd.sweep.command import sweep_and_compare
     from gan_vkd.sweep.plan import Program
 
@@ -92,7 +92,7 @@ def compare(
 @app.command()
 def evaluate(run: RunFolder, overrides: Overrides = None) -> None:
     """Measure a run's best detector, e.g. data.heldout=val2017: COCO's AP, exact over ranks."""
-    from classification.detection.config import load_settings
+    from classification.detection.settings import load_settings
 
     settings = load_settings(run, overrides)
     from classification.detection.evaluation import evaluate_run

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.detection.config import DistillationSettings
-from classification.detection.vidt import Tokens
+from classification.detection.network.vidt import Tokens
+from classification.detection.settings import DistillationSettings
 from gan_vkd.distill import make_projection
 from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.runtime import ranks

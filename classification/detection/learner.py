@@ -6,12 +6,12 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
-from classification.detection.config import DetectionSettings
 from classification.detection.criterion import set_losses
-from classification.detection.data import Batch
+from classification.detection.data.feed import Batch
 from classification.detection.distillation import DISTILLATIONS
-from classification.detection.vidt import ViDT
-from classification.update import Updates
+from classification.detection.network.vidt import ViDT
+from classification.detection.settings import DetectionSettings
+from classification.epochs.update import Updates
 from gan_vkd.runtime.devices import autocast
 
 
@@ -47,7 +47,7 @@ class Learner(Updates[Batch, Batch]):
             make = DISTILLATIONS[settings.distill.method]
             self.distill = make(settings.distill, detector.width, teacher.width).to(device)
         modules = {"detector": self.detector, "distill": self.distill}
-        super().__init__(settings, self._groups(), per_epoch, modules, teaching="distill")
+        super().__init__(settings, self._groups(), per_epoch, modules, training_only="distill")
 
     def _groups(self) -> list[dict[str, Any]]:
         """Weight decay for all of the neck and the matrices of the body, as in ViDT."""

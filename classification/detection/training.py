@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from classification.detection.build import load_detector
-from classification.detection.coco import load_heldout_images, load_training_images
-from classification.detection.config import DetectionSettings, facts_of
-from classification.detection.data import Feed
+from classification.detection.data.coco import load_heldout_images, load_training_images
+from classification.detection.data.feed import Feed
 from classification.detection.evaluation import measure, require_pycocotools
 from classification.detection.learner import Learner
+from classification.detection.network.build import load_detector
 from classification.detection.run import Run
-from classification.task import EpochTask
+from classification.detection.settings import DetectionSettings, facts_of
+from classification.epochs.task import EpochTask
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.training import run_to_end

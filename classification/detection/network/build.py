@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classification.detection.config import DetectorSettings
-from classification.detection.published import body_from_swin, from_published
-from classification.detection.vidt import ViDT
+from classification.detection.network.published import body_from_swin, from_published
+from classification.detection.network.vidt import ViDT
+from classification.detection.settings import DetectorSettings
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.errors import VkdError, one_line
 

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classification.config import ClassifierSettings
-from classification.data import Images, load_heldout_images, test_transform
-from classification.run import Run, read_student
-from classification.students import Student
+from classification.recognition.data.images import Images, load_heldout_images
+from classification.recognition.data.transforms import test_transform
+from classification.recognition.network.students import Student
+from classification.recognition.run import Run, read_student
+from classification.recognition.settings import ClassifierSettings
 from gan_vkd.data.images import BadImage
 from gan_vkd.data.sets import draw_subset
 from gan_vkd.distill import Teacher

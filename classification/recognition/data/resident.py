@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classification.config import AugmentSettings, ClassifierSettings
-from classification.items import number_of
-from classification.order import Order
+from classification.epochs.items import number_of
+from classification.epochs.order import Order
+from classification.recognition.settings import AugmentSettings, ClassifierSettings
 from gan_vkd.runtime import ranks
 
 PADDING = 4  # pixels around, as for CIFAR since He et al. (2016)

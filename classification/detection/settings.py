@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from classification.config import EpochRunSettings, EpochSettings, Triple
+from classification.epochs.settings import EpochRunSettings, EpochSettings, Triple
 from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
 from gan_vkd.runtime.settings_file import Section, load_as

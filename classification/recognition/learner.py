@@ -8,11 +8,11 @@ from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from classification.config import ClassifierSettings
-from classification.data import Batch
-from classification.objectives import Objective, Verdict
-from classification.students import Student
-from classification.update import Updates
+from classification.epochs.update import Updates
+from classification.recognition.data.feed import Batch
+from classification.recognition.network.students import Student
+from classification.recognition.objectives import Objective, Verdict
+from classification.recognition.settings import ClassifierSettings
 from gan_vkd.distill import Teacher
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import autocast
@@ -68,7 +68,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
             groups.append({"params": thrown_away, "weight_decay": 0.0})
         average = None if self.average is None else self.average.module
         modules = {"student": network, "average": average, "objective": self.objective}
-        super().__init__(settings, groups, per_epoch, modules, teaching="objective")
+        super().__init__(settings, groups, per_epoch, modules, training_only="objective")
         self.teaching = round(settings.objective.stage_one * self.total) if teachers else 0
         self.mix = make_mix(settings, self.classes)
         data = settings.data

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.config import ObjectiveSettings, TokenSettings
-from classification.students import Outputs
+from classification.recognition.network.students import Outputs
+from classification.recognition.settings import ObjectiveSettings, TokenSettings
 from gan_vkd.distill import METHODS
 from gan_vkd.runtime import ranks
 

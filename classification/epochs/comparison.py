@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from classification.config import EpochRunSettings
+from classification.epochs.settings import EpochRunSettings
 from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
 from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.errors import VkdError

@@ -7,12 +7,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from classification.detection.coco import Coco
-from classification.detection.config import DetectionSettings
+from classification.detection.data.coco import Coco
+from classification.detection.data.views import (
+    require_thickness,
+    training_view,
+    whole_view,
+    with_boxes,
+)
 from classification.detection.matching import Targets
-from classification.detection.views import require_thickness, training_view, whole_view, with_boxes
-from classification.items import Faults, sow
-from classification.order import BatchesFrom, Order, share_of_a_rank
+from classification.detection.settings import DetectionSettings
+from classification.epochs.items import Faults, sow
+from classification.epochs.order import BatchesFrom, Order, share_of_a_rank
 from gan_vkd.data.images import BadImage
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import VkdError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from classification.detection.swin import relative_places
+from classification.detection.network.swin import relative_places
 
 # Where our names begin otherwise than the published ones, ours first
 _PREFIXES = (

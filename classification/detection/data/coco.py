@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from classification.detection.config import CocoSettings
+from classification.detection.settings import CocoSettings
 from gan_vkd.data.images import BadImage, FolderSource, open_rgb
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import SettingsError, VkdError

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from classification.arms import EvaluationFacts, Measured
-from classification.arms import compare as compare_arms
-from classification.config import ClassifierSettings
-from classification.run import Run
+from classification.epochs.comparison import EvaluationFacts, Measured
+from classification.epochs.comparison import compare as compare_arms
+from classification.recognition.run import Run
+from classification.recognition.settings import ClassifierSettings
 
 
 class RecognitionFacts(EvaluationFacts):
@@ -44,7 +44,7 @@ class Recognised(Measured):
 
 
 def compare(folders: list[Path], out: Path, baseline: str = "plain") -> str:
-    """Tables and curves of run folders (`classification.arms.compare`).
+    """Tables and curves of run folders (`classification.epochs.comparison.compare`).
 
     Raises:
         VkdError: a folder that is no run, or was never evaluated; two runs of one arm and seed.

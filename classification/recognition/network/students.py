@@ -10,8 +10,8 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from classification.config import StudentSettings
-from classification.stem import ConvStem, MeanToTokens
+from classification.recognition.network.stem import ConvStem, MeanToTokens
+from classification.recognition.settings import StudentSettings
 from gan_vkd.distill import Layer, Reader
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line

@@ -3,8 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from classification.config import ClassifierSettings, StudentFacts, StudentSettings, load_settings
-from classification.students import Student, build_student
+from classification.recognition.network.students import Student, build_student
+from classification.recognition.settings import (
+    ClassifierSettings,
+    StudentFacts,
+    StudentSettings,
+    load_settings,
+)
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.facts import checked

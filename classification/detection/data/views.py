@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from classification.detection.coco import Objects
-from classification.detection.config import BoxAugmentSettings, CocoSettings
+from classification.detection.data.coco import Objects
+from classification.detection.settings import BoxAugmentSettings, CocoSettings
 from gan_vkd.data.images import BadImage
 
 GRID = 16  # pixels; sides are cut to multiples of it, as in ViDT's released code

@@ -7,7 +7,7 @@ from typing import Any
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import DistributedSampler
 
-from classification.config import EpochSettings
+from classification.epochs.settings import EpochSettings
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
 

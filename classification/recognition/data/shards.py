@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from classification.items import Item, sow
+from classification.epochs.items import Item, sow
 from gan_vkd.data.images import BadImage, open_rgb
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import VkdError, one_line

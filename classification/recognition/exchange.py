@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classification.run import read_student
-from classification.students import Student
+from classification.recognition.network.students import Student
+from classification.recognition.run import read_student
 from gan_vkd.networks.weights import save_pth
 from gan_vkd.runtime.checkpoint import save_weights, write_atomically
 from gan_vkd.runtime.errors import SettingsError, VkdError

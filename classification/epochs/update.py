@@ -1,14 +1,14 @@
 """One update of a student that is trained by epochs, whatever it is taught."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from classification.config import EpochRunSettings
-from classification.items import sow
-from classification.schedule import Rate
+from classification.epochs.items import sow
+from classification.epochs.schedule import Rate
+from classification.epochs.settings import EpochRunSettings
 from gan_vkd.runtime import ranks
 
 Given = TypeVar("Given")  # a batch as it is read
@@ -23,7 +23,8 @@ class Updates(Generic[Given, Part]):
         groups: of parameters, for the optimiser.
         per_epoch: updates.
         modules: what a checkpoint holds by name, the network first.
-        teaching: which of the modules is used in training alone; its buffers are watched.
+        training_only: which of the modules the finished network does without: what teaches it,
+            whose buffers are watched.
     """
 
     settings: EpochRunSettings
@@ -33,12 +34,12 @@ class Updates(Generic[Given, Part]):
         settings: EpochRunSettings,
         groups: list[dict[str, Any]],
         per_epoch: int,
-        modules: dict[str, nn.Module | None],
-        teaching: str,
+        modules: Mapping[str, nn.Module | None],
+        training_only: str,
     ) -> None:
         self.settings, self.per_epoch = settings, per_epoch
         self.modules = {name: module for name, module in modules.items() if module is not None}
-        self.teaching = teaching
+        self.training_only = training_only
         self.total = per_epoch * settings.train.epochs
         self.optimizer = torch.optim.AdamW(groups, settings.lr, settings.train.betas)
         self.rate = Rate(self.optimizer, settings.train, per_epoch)
@@ -77,9 +78,9 @@ class Updates(Generic[Given, Part]):
 
     def decompositions(self) -> dict[str, Tensor]:
         """Projections' bases and normalisers' statistics, by name."""
-        module = self.modules.get(self.teaching)
+        module = self.modules.get(self.training_only)
         buffers = [] if module is None else module.named_buffers()
-        return {f"{self.teaching}.{name}": x for name, x in buffers if x.is_floating_point()}
+        return {f"{self.training_only}.{name}": x for name, x in buffers if x.is_floating_point()}
 
     # what a run's checkpoints need (gan_vkd.runtime.progress.Trained)
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
-from classification.config import ClassifierSettings
-from classification.data import Images, heldout_batches, load_heldout_images
-from classification.run import read_student
-from classification.students import Student
+from classification.recognition.data.feed import heldout_batches
+from classification.recognition.data.images import Images, load_heldout_images
+from classification.recognition.network.students import Student
+from classification.recognition.run import read_student
+from classification.recognition.settings import ClassifierSettings
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError

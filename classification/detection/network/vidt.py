@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.detection.deformable import DeformableAttention
-from classification.detection.swin import SIZES, Body, Size, shrink
+from classification.detection.network.deformable import DeformableAttention
+from classification.detection.network.swin import SIZES, Body, Size, shrink
 from gan_vkd.distill.precision import at_least_float32
 
 HEADS, GROUPS = 8, 32  # of attention, of group norm

@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from classification.config import ClassifierSettings, facts_of
-from classification.data import Feed, load_heldout_images, load_training_images
-from classification.evaluation import measure
-from classification.learner import Learner
-from classification.run import Run
-from classification.students import build_student
-from classification.task import EpochTask
+from classification.epochs.task import EpochTask
+from classification.recognition.data.feed import Feed
+from classification.recognition.data.images import load_heldout_images, load_training_images
+from classification.recognition.evaluation import measure
+from classification.recognition.learner import Learner
+from classification.recognition.network.students import build_student
+from classification.recognition.run import Run
+from classification.recognition.settings import ClassifierSettings, facts_of
 from gan_vkd.distill import Teacher
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError

@@ -3,7 +3,7 @@
 import torch
 from timm.scheduler import CosineLRScheduler
 
-from classification.config import EpochSettings
+from classification.epochs.settings import EpochSettings
 
 
 class Rate:
