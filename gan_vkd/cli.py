@@ -1,61 +1,68 @@
 """vkd train | sweep | configs | evaluate | sample | compare | export | import | teach"""
 
-import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gan_vkd.runtime.command_line import (
-    Config,
-    ConfigsAndOverrides,
-    Jobs,
-    MaxTime,
-    OutOrDefault,
-    Overrides,
-    Resume,
-    RunFolder,
-    Seeds,
-    Slurm,
-    SweepFolder,
-    run_app,
-    what_to_train,
-)
+from gan_vkd.front import Front, commands
+from gan_vkd.runtime.command_line import Overrides, RunFolder, run_app
 
-app = typer.Typer(
-    help="Data-limited GANs with knowledge distilled into the discriminator.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+if TYPE_CHECKING:
+    from gan_vkd.game.settings import Settings
+
+
+class Vkd(Front):
+    module, trained, best = "gan_vkd", "a GAN", "generator"
+    about = "Data-limited GANs with knowledge distilled into the discriminator."
+    sweeps, baseline, picture = Path("runs/sweep"), "none", "samples.png"
+    compares = "tables over runs and over seeds, one picture"
+    formats = "*.safetensors or *.pth (names as published)."
+
+    def loader(self) -> "Callable[[Path, list[str] | None], Settings]":
+        from gan_vkd.game.settings import load_settings
+
+        return load_settings
+
+    def train(self, settings: Any, folder: Path, resume: bool, max_time: float | None) -> None:
+        from gan_vkd.training import train
+
+        train(settings, folder, resume, max_time)
+
+    def tables(self, runs: list[Path], out: Path, baseline: str) -> str:
+        from gan_vkd.report.compare import compare
+
+        return compare(runs, out, baseline)
+
+    def evaluate(self, run: Path, overrides: list[str]) -> dict[str, Any]:
+        settings = self.loader()(run, ["cache=null", "data.download=false", *overrides])
+        from gan_vkd.evaluation.evaluator import Evaluator
+        from gan_vkd.networks.standing import as_sampled
+        from gan_vkd.run import Run
+        from gan_vkd.runtime.devices import pick_device
+
+        device = pick_device(settings.device)
+        generator, facts = Run(run).load_generator(device)
+        evaluator = Evaluator(settings.evaluate, settings.data, device, cache=settings.cache_folder)
+        generator = as_sampled(generator, facts["shares"], settings.evaluate)
+        record = {"iteration": facts["iteration"]} | evaluator(generator, facts["shares"])
+        Run(run).append("evaluations", record)
+        return record
+
+    def export(self, run: Path, out: Path) -> str:
+        from gan_vkd.exchange import export_generator
+
+        export_generator(run, out)
+        return str(out)
+
+
+front = Vkd()
+app = commands(front, own=["evaluate"])
 
 
 def main() -> None:
     run_app(app)
-
-
-@app.command()
-def train(
-    config: Config,
-    overrides: Overrides = None,
-    out: OutOrDefault = None,
-    resume: Resume = False,
-    max_time: MaxTime = None,
-) -> None:
-    """Train a GAN, alone or as one of torchrun's ranks.
-
-    Exit codes: 0 finished, 1 failed, 2 bad settings; stopped with a checkpoint, to go on with
-    --resume: 124 at --max-time, 128 + the signal's number (130 SIGINT, 143 SIGTERM, 138 SIGUSR1,
-    129 SIGHUP); under torchrun 0, since it starts anew what fails.
-    RUN/exit_code has the number in any case.
-    """
-    from gan_vkd.game.settings import load_settings
-
-    settings, folder, budget = what_to_train(load_settings, config, overrides, out, max_time)
-    from gan_vkd.training import train as run_training
-
-    run_training(settings, folder, resume, budget)
 
 
 @app.command()
@@ -76,24 +83,6 @@ def configs(
 
 
 @app.command()
-def sweep(
-    arguments: ConfigsAndOverrides,
-    seeds: Seeds = None,
-    jobs: Jobs = 1,
-    out: SweepFolder = Path("runs/sweep"),
-    slurm: Slurm = None,
-) -> None:
-    """Train every arm at every seed, then compare. Call again to continue."""
-    from gan_vkd.game.settings import load_settings
-    from gan_vkd.sweep.command import sweep_and_compare
-    from gan_vkd.sweep.plan import Program
-
-    program = Program([sys.executable, "-m", "gan_vkd"], load_settings)
-    table = partial(compare, out=out)
-    sweep_and_compare(program, arguments, seeds, jobs, out, slurm, table)
-
-
-@app.command()
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
@@ -106,28 +95,14 @@ def evaluate(
     The run may be a stranger's: nothing is downloaded or kept where its settings say, only where
     yours do (data.download=true, cache=FOLDER).
     """
-    from gan_vkd.evaluation.settings import INCEPTION
-    from gan_vkd.game.settings import load_settings
-
     own = overrides or []
     if inception is not None:
-        name = load_settings(run).evaluate.features.name
+        from gan_vkd.evaluation.settings import INCEPTION
+
+        name = front.loader()(run, []).evaluate.features.name
         name = name if name in INCEPTION else "inception"
         own = [*own, f"evaluate.features={{name: {name}, weights: {str(inception)!r}}}"]
-    settings = load_settings(run, ["cache=null", "data.download=false", *own])
-    from gan_vkd.evaluation.evaluator import Evaluator
-    from gan_vkd.networks.standing import as_sampled
-    from gan_vkd.run import Run
-    from gan_vkd.runtime.devices import pick_device
-
-    device = pick_device(settings.device)
-    generator, facts = Run(run).load_generator(device)
-    evaluator = Evaluator(settings.evaluate, settings.data, device, cache=settings.cache_folder)
-    generator = as_sampled(generator, facts["shares"], settings.evaluate)
-    result = evaluator(generator, facts["shares"])
-    record = {"iteration": facts["iteration"]} | result
-    Run(run).append("evaluations", record)
-    for key, value in record.items():
+    for key, value in front.evaluate(run, own).items():
         print(f"{key}: {value}")
 
 
@@ -152,32 +127,6 @@ def sample(
         images = draw_samples(generator, facts["shares"], count, min(count, 100), seed)
         for index, image in enumerate(images):
             save_png(image, out / f"{index:06d}.png")
-    print(out)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    out: Annotated[Path, typer.Option(help="Folder for table.md, table.csv, samples.png.")],
-    baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "none",
-) -> None:
-    """Put runs side by side: tables over runs and over seeds, one picture."""
-    from gan_vkd.report.compare import compare as compare_runs
-
-    print(compare_runs(runs, out, baseline))
-    print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / 'samples.png'}")
-    print("runs: " + "  ".join(str(run) for run in runs))
-
-
-@app.command()
-def export(
-    run: RunFolder,
-    out: Annotated[Path, typer.Argument(help="*.safetensors or *.pth (names as published).")],
-) -> None:
-    """Write a run's best generator as a plain state dict, for use without this project."""
-    from gan_vkd.exchange import export_generator
-
-    export_generator(run, out)
     print(out)
 
 

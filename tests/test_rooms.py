@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A package, or a file beside the packages, imports from those before it alone.
 ORDER = ["runtime", "distill", "data", "networks", "teachers", "evaluation", "game", "run",
-         "exchange", "report", "training", "sweep", "cli", "__main__"]  # fmt: skip
+         "exchange", "report", "training", "sweep", "front", "cli", "__main__"]  # fmt: skip
 
 # Likewise in classification; recognition and detection do not know each other.
 CLASSIFICATION = ["epochs", "recognition", "detection", "cli", "__main__"]
