@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from classification import shards as module
+from classification.recognition.data import shards as module
 from classification.recognition.data.feed import Feed
 from classification.recognition.data.images import load_heldout_images, load_training_images
 from classification.recognition.data.transforms import training_transform

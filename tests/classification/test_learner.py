@@ -10,8 +10,8 @@ import yaml
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 
-from classification import learner as learner_module
 from classification.epochs.schedule import Rate
+from classification.recognition import learner as learner_module
 from classification.recognition.data.feed import Batch
 from classification.recognition.learner import make_mix
 from classification.recognition.run import Run
