@@ -1,53 +1,29 @@
 """vkd-classify train | sweep | compare | evaluate | features | export"""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gan_vkd.front import Front, commands
 from gan_vkd.runtime.command_line import run_app
 
-if TYPE_CHECKING:
-    from classification.recognition.settings import ClassifierSettings
-
-
-class Recognition(Front):
-    module, trained, best = "classification", "a student", "student"
-    about = "Recognition with knowledge distilled from frozen teachers. Detection: vkd-detect."
-    sweeps = Path("runs/classification")
-    measures = "e.g. data.heldout=PATH: top-1 and top-5, exact over ranks"
-    formats = "*.safetensors or *.pth (timm), or *.onnx."
-
-    def loader(self) -> "Callable[[Path, list[str] | None], ClassifierSettings]":
-        from classification.recognition.settings import load_settings
-
-        return load_settings
-
-    def train(self, settings: Any, folder: Path, resume: bool, max_time: float | None) -> None:
-        from classification.recognition.training import train
-
-        train(settings, folder, resume, max_time)
-
-    def tables(self, runs: list[Path], out: Path, baseline: str) -> str:
-        from classification.recognition.compare import compare
-
-        return compare(runs, out, baseline)
-
-    def evaluate(self, run: Path, overrides: list[str]) -> dict[str, Any]:
-        settings = self.loader()(run, ["data.download=false", *overrides])
-        from classification.recognition.evaluation import evaluate_run
-
-        return evaluate_run(run, settings)
-
-    def export(self, run: Path, out: Path) -> str:
-        from classification.recognition.exchange import export_student
-
-        return export_student(run, out)
-
-
-app = commands(Recognition())
+front = Front(
+    module="classification",
+    about="Recognition with knowledge distilled from frozen teachers. Detection: vkd-detect.",
+    trained="a student",
+    best="student",
+    sweeps=Path("runs/classification"),
+    load="classification.recognition.settings:load_settings",
+    train="classification.recognition.training:train",
+    tables="classification.recognition.compare:compare",
+    export="classification.recognition.exchange:export_student",
+    formats="*.safetensors or *.pth (timm), or *.onnx.",
+    evaluate="classification.recognition.evaluation:evaluate_run",
+    measures="e.g. data.heldout=PATH: top-1 and top-5, exact over ranks",
+    offline=("data.download=false",),
+)
+app = commands(front)
 
 
 def main() -> None:

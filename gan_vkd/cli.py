@@ -1,64 +1,30 @@
 """vkd train | sweep | configs | evaluate | sample | compare | export | import | teach"""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gan_vkd.front import Front, commands
 from gan_vkd.runtime.command_line import Overrides, RunFolder, run_app
 
-if TYPE_CHECKING:
-    from gan_vkd.game.settings import Settings
-
-
-class Vkd(Front):
-    module, trained, best = "gan_vkd", "a GAN", "generator"
-    about = "Data-limited GANs with knowledge distilled into the discriminator."
-    sweeps, baseline, picture = Path("runs/sweep"), "none", "samples.png"
-    compares = "tables over runs and over seeds, one picture"
-    formats = "*.safetensors or *.pth (names as published)."
-
-    def loader(self) -> "Callable[[Path, list[str] | None], Settings]":
-        from gan_vkd.game.settings import load_settings
-
-        return load_settings
-
-    def train(self, settings: Any, folder: Path, resume: bool, max_time: float | None) -> None:
-        from gan_vkd.training import train
-
-        train(settings, folder, resume, max_time)
-
-    def tables(self, runs: list[Path], out: Path, baseline: str) -> str:
-        from gan_vkd.report.compare import compare
-
-        return compare(runs, out, baseline)
-
-    def evaluate(self, run: Path, overrides: list[str]) -> dict[str, Any]:
-        settings = self.loader()(run, ["cache=null", "data.download=false", *overrides])
-        from gan_vkd.evaluation.evaluator import Evaluator
-        from gan_vkd.networks.standing import as_sampled
-        from gan_vkd.run import Run
-        from gan_vkd.runtime.devices import pick_device
-
-        device = pick_device(settings.device)
-        generator, facts = Run(run).load_generator(device)
-        evaluator = Evaluator(settings.evaluate, settings.data, device, cache=settings.cache_folder)
-        generator = as_sampled(generator, facts["shares"], settings.evaluate)
-        record = {"iteration": facts["iteration"]} | evaluator(generator, facts["shares"])
-        Run(run).append("evaluations", record)
-        return record
-
-    def export(self, run: Path, out: Path) -> str:
-        from gan_vkd.exchange import export_generator
-
-        export_generator(run, out)
-        return str(out)
-
-
-front = Vkd()
-app = commands(front, own=["evaluate"])
+front = Front(
+    module="gan_vkd",
+    about="Data-limited GANs with knowledge distilled into the discriminator.",
+    trained="a GAN",
+    best="generator",
+    sweeps=Path("runs/sweep"),
+    load="gan_vkd.game.settings:load_settings",
+    train="gan_vkd.training:train",
+    tables="gan_vkd.report.compare:compare",
+    export="gan_vkd.exchange:export_generator",
+    formats="*.safetensors or *.pth (names as published).",
+    baseline="none",
+    compares="tables over runs and over seeds, one picture",
+    picture="samples.png",
+    own=("evaluate",),
+)
+app = commands(front)
 
 
 def main() -> None:
@@ -95,14 +61,28 @@ def evaluate(
     The run may be a stranger's: nothing is downloaded or kept where its settings say, only where
     yours do (data.download=true, cache=FOLDER).
     """
+    from gan_vkd.evaluation.settings import INCEPTION
+    from gan_vkd.game.settings import load_settings
+
     own = overrides or []
     if inception is not None:
-        from gan_vkd.evaluation.settings import INCEPTION
-
-        name = front.loader()(run, []).evaluate.features.name
+        name = load_settings(run).evaluate.features.name
         name = name if name in INCEPTION else "inception"
         own = [*own, f"evaluate.features={{name: {name}, weights: {str(inception)!r}}}"]
-    for key, value in front.evaluate(run, own).items():
+    settings = load_settings(run, ["cache=null", "data.download=false", *own])
+    from gan_vkd.evaluation.evaluator import Evaluator
+    from gan_vkd.networks.standing import as_sampled
+    from gan_vkd.run import Run
+    from gan_vkd.runtime.devices import pick_device
+
+    device = pick_device(settings.device)
+    generator, facts = Run(run).load_generator(device)
+    evaluator = Evaluator(settings.evaluate, settings.data, device, cache=settings.cache_folder)
+    generator = as_sampled(generator, facts["shares"], settings.evaluate)
+    result = evaluator(generator, facts["shares"])
+    record = {"iteration": facts["iteration"]} | result
+    Run(run).append("evaluations", record)
+    for key, value in record.items():
         print(f"{key}: {value}")
 
 

@@ -5,11 +5,12 @@ sweep, compare, evaluate and export; nothing is imported before it is needed.
 """
 
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +27,6 @@ from gan_vkd.runtime.command_line import (
     Slurm,
     what_to_train,
 )
-
-if TYPE_CHECKING:
-    from gan_vkd.runtime.settings import RunSettings
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
 Out = Annotated[Path, typer.Option(help="Folder for the tables (table.md, table.csv) and picture.")]
@@ -47,52 +45,50 @@ PROGRAMS = (
 )
 
 
-class Front(ABC):
-    """What a program is, and what its commands do.
+@dataclass(frozen=True)
+class Front:
+    """What a program is, and what its commands call: functions as "module:name", imported there.
 
     module: run by `python -m`.
     about: the program, in a sentence.
-    trained: what is trained, with its article; best: what is exported of it.
+    trained: what is trained, with its article; best: what is measured and exported of it.
     sweeps: where a sweep's runs go by default.
-    baseline: the arm that differences are taken to by default.
-    picture: that a comparison draws.
-    compares, measures: help of compare and evaluate.
+    load: settings of a file with overrides.
+    train: of settings, folder, whether it resumes, and seconds.
+    tables: of run folders, folder and baseline; gives Markdown.
+    export: of run folder and file; gives what to say of it.
     formats: of exported files.
+    evaluate: of run folder and settings; gives what was measured. None: a command of its own.
+    measures: help of evaluate; offline: overrides that a stranger's settings get there.
+    own: names of common commands that the program defines itself, with further options.
     """
 
-    module: ClassVar[str]
-    about: ClassVar[str]
-    trained: ClassVar[str]
-    best: ClassVar[str]
-    sweeps: ClassVar[Path]
-    baseline: ClassVar[str] = "plain"
-    picture: ClassVar[str] = "curves.png"
-    compares: ClassVar[str] = "tables over runs and over seeds, and their curves"
-    measures: ClassVar[str] = ""
-    formats: ClassVar[str]
+    module: str
+    about: str
+    trained: str
+    best: str
+    sweeps: Path
+    load: str
+    train: str
+    tables: str
+    export: str
+    formats: str
+    evaluate: str = ""
+    measures: str = ""
+    offline: tuple[str, ...] = ()
+    baseline: str = "plain"
+    compares: str = "tables over runs and over seeds, and their curves"
+    picture: str = "curves.png"
+    own: tuple[str, ...] = ()
 
-    @abstractmethod
-    def loader(self) -> "Callable[[Path, list[str] | None], RunSettings]":
-        """What reads settings of a file with overrides."""
-
-    @abstractmethod
-    def train(self, settings: Any, folder: Path, resume: bool, max_time: float | None) -> None: ...
-
-    @abstractmethod
-    def tables(self, runs: list[Path], out: Path, baseline: str) -> str:
-        """Writes the tables and the picture, and returns the tables as Markdown."""
-
-    @abstractmethod
-    def evaluate(self, run: Path, overrides: list[str]) -> dict[str, Any]:
-        """Measures, records and returns."""
-
-    @abstractmethod
-    def export(self, run: Path, out: Path) -> str:
-        """Writes the file and returns what to say of it."""
+    def function(self, what: str) -> Callable[..., Any]:
+        """The function of that field."""
+        module, _, name = getattr(self, what).partition(":")
+        return getattr(import_module(module), name)
 
     def compare(self, runs: list[Path], out: Path, baseline: str, **options: Any) -> None:
-        """The command; options: further ones of the program's `tables`."""
-        print(self.tables(runs, out, baseline, **options))
+        """The command; options: further ones of the program's tables."""
+        print(self.function("tables")(runs, out, baseline, **options))
         print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / self.picture}")
         print("runs: " + "  ".join(str(run) for run in runs))
 
@@ -105,22 +101,17 @@ class Front(ABC):
         slurm: str | None,
         **options: Any,
     ) -> None:
-        """The command; options: further ones of the program's `tables`."""
+        """The command; options: further ones of the program's tables."""
         from gan_vkd.sweep.command import sweep_and_compare
         from gan_vkd.sweep.plan import Program
 
-        program = Program([sys.executable, "-m", self.module], self.loader())
+        program = Program([sys.executable, "-m", self.module], self.function("load"))
         table = partial(self.compare, out=out, baseline=self.baseline, **options)
         sweep_and_compare(program, arguments, seeds, jobs, out, slurm, table)
 
 
-def commands(front: Front, own: Collection[str] = ()) -> typer.Typer:
-    """The application of a program, with the commands that are common.
-
-    Args:
-        front: the program.
-        own: names of commands that it adds itself.
-    """
+def commands(front: Front) -> typer.Typer:
+    """The application of a program, with the commands that all have but its own."""
     app = typer.Typer(
         help=front.about,
         epilog=PROGRAMS,
@@ -136,7 +127,9 @@ def commands(front: Front, own: Collection[str] = ()) -> typer.Typer:
         resume: Resume = False,
         max_time: MaxTime = None,
     ) -> None:
-        front.train(*what_to_train(front.loader(), config, overrides, out, resume, max_time))
+        load = front.function("load")
+        told = what_to_train(load, config, overrides, out, resume, max_time)
+        front.function("train")(*told)
 
     def sweep(
         arguments: ConfigsAndOverrides,
@@ -151,11 +144,12 @@ def commands(front: Front, own: Collection[str] = ()) -> typer.Typer:
         front.compare(runs, out, baseline)
 
     def evaluate(run: RunFolder, overrides: Overrides = None) -> None:
-        for key, value in front.evaluate(run, overrides or []).items():
+        settings = front.function("load")(run, [*front.offline, *(overrides or [])])
+        for key, value in front.function("evaluate")(run, settings).items():
             print(f"{key}: {value}")
 
     def export(run: RunFolder, out: Annotated[Path, typer.Argument(help=front.formats)]) -> None:
-        print(front.export(run, out))
+        print(front.function("export")(run, out))
 
     for command, about in (
         (train, f"Train {front.trained}, alone or as one of torchrun's ranks.\n\n{ENDS}"),
@@ -164,6 +158,6 @@ def commands(front: Front, own: Collection[str] = ()) -> typer.Typer:
         (evaluate, f"Measure a run's best {front.best}, {front.measures}."),
         (export, f"Write a run's best {front.best} alone, for use without this project."),
     ):
-        if command.__name__ not in own:
+        if command.__name__ not in front.own:
             app.command(help=about)(command)
     return app

@@ -1,58 +1,34 @@
 """vkd-detect train | sweep | compare | evaluate | predict | export"""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gan_vkd.front import Baseline, Front, Out, Runs, SweepOut, commands
 from gan_vkd.runtime.command_line import ConfigsAndOverrides, Jobs, Seeds, Slurm, run_app
 
-if TYPE_CHECKING:
-    from classification.detection.settings import DetectionSettings
-
 Target = Annotated[
     float, typer.Option(min=0, max=100, help="AP50 whose first reaching is told, in percent.")
 ]
 
 
-class Detection(Front):
-    module, trained, best = "classification.detection", "a detector", "detector"
-    about = "Detection with knowledge distilled from a frozen ViDT."
-    sweeps = Path("runs/detection")
-    measures = "e.g. data.heldout=val2017: COCO's AP, exact over ranks"
-    formats = "*.safetensors, or *.pth as ViDT's authors save."
-
-    def loader(self) -> "Callable[[Path, list[str] | None], DetectionSettings]":
-        from classification.detection.settings import load_settings
-
-        return load_settings
-
-    def train(self, settings: Any, folder: Path, resume: bool, max_time: float | None) -> None:
-        from classification.detection.training import train
-
-        train(settings, folder, resume, max_time)
-
-    def tables(self, runs: list[Path], out: Path, baseline: str, target: float = 50.0) -> str:
-        from classification.detection.compare import compare
-
-        return compare(runs, out, baseline, target)
-
-    def evaluate(self, run: Path, overrides: list[str]) -> dict[str, Any]:
-        settings = self.loader()(run, overrides)
-        from classification.detection.evaluation import evaluate_run
-
-        return evaluate_run(run, settings)
-
-    def export(self, run: Path, out: Path) -> str:
-        from classification.detection.run import export_detector
-
-        return export_detector(run, out)
-
-
-front = Detection()
-app = commands(front, own=["sweep", "compare"])
+front = Front(
+    module="classification.detection",
+    about="Detection with knowledge distilled from a frozen ViDT.",
+    trained="a detector",
+    best="detector",
+    sweeps=Path("runs/detection"),
+    load="classification.detection.settings:load_settings",
+    train="classification.detection.training:train",
+    tables="classification.detection.compare:compare",
+    export="classification.detection.run:export_detector",
+    formats="*.safetensors, or *.pth as ViDT's authors save.",
+    evaluate="classification.detection.evaluation:evaluate_run",
+    measures="e.g. data.heldout=val2017: COCO's AP, exact over ranks",
+    own=("sweep", "compare"),
+)
+app = commands(front)
 
 
 def main() -> None:
