@@ -21,7 +21,7 @@ def student(weights: str):
     """
     from pathlib import Path
 
-    from classification.run import read_student
+    from classification.recognition.run import read_student
 
     network, facts = read_student(Path(weights))
     network.facts = facts

@@ -7,7 +7,7 @@ samples gathered by index and weighted by hand, the usual way without grid sampl
 import torch
 from timing import machine, side_by_side
 
-from classification.detection.deformable import DeformableAttention, sample_and_sum
+from classification.detection.network.deformable import DeformableAttention, sample_and_sum
 
 ROUNDS, IMAGES, QUERIES = 15, 2, 100
 SIZES = [(100, 167), (50, 84), (25, 42), (13, 21)]

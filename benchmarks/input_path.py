@@ -21,8 +21,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from timing import machine
 
-from classification.config import ClassifierSettings, load_settings
-from classification.data import Feed, load_training_images, training_transform
+from classification.recognition.data.feed import Feed
+from classification.recognition.data.images import load_training_images
+from classification.recognition.data.transforms import training_transform
+from classification.recognition.settings import ClassifierSettings, load_settings
 from gan_vkd.data.images import open_rgb
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

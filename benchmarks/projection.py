@@ -12,7 +12,7 @@ from timing import machine, side_by_side
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal
 
-from gan_vkd.distill import make_projection
+from gan_vkd.distill import PROJECTIONS
 
 WIDTHS = [(256, 512), (192, 768), (256, 2048), (192, 3024), (384, 3024)]
 NAMES = {
@@ -58,7 +58,7 @@ def main() -> None:
     for ds, dt in WIDTHS:
         features = torch.randn(BATCH, ds, device=device, requires_grad=True)
         weights = torch.randn(BATCH, dt, device=device)
-        modules = {key: make_projection(name, ds, dt) for key, name in NAMES.items()}
+        modules = {key: PROJECTIONS.make(name, ds, dt) for key, name in NAMES.items()}
         modules["torch"] = orthogonal(nn.Linear(ds, dt, bias=False))
         steps = {k: stepper(m.to(device), features, weights) for k, m in modules.items()}
         found = side_by_side(steps, ROUNDS if dt <= 1000 else WIDE_ROUNDS)

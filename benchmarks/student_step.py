@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from timing import machine, side_by_side
 
-from classification.config import ClassifierSettings, load_settings
-from classification.data import Batch
-from classification.learner import Learner
-from classification.objectives import Verdict
-from classification.students import build_student
+from classification.recognition.data.feed import Batch
+from classification.recognition.learner import Learner
+from classification.recognition.network.students import build_student
+from classification.recognition.objectives import Verdict
+from classification.recognition.settings import ClassifierSettings, load_settings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BATCH, CLASSES, WIDTH, ROUNDS = 32, 1000, 3024, 15

@@ -1,60 +1,34 @@
 """vkd train | sweep | configs | evaluate | sample | compare | export | import | teach"""
 
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gan_vkd.runtime.command_line import (
-    Config,
-    ConfigsAndOverrides,
-    Jobs,
-    MaxTime,
-    OutOrDefault,
-    Overrides,
-    Resume,
-    RunFolder,
-    Seeds,
-    Slurm,
-    SweepFolder,
-    run_app,
-    what_to_train,
-)
+from gan_vkd.front import Front, commands
+from gan_vkd.runtime.command_line import Overrides, RunFolder, run_app
 
-app = typer.Typer(
-    help="Data-limited GANs with knowledge distilled into the discriminator.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+front = Front(
+    module="gan_vkd",
+    about="Data-limited GANs with knowledge distilled into the discriminator.",
+    trained="a GAN",
+    best="generator",
+    sweeps=Path("runs/sweep"),
+    load="gan_vkd.game.settings:load_settings",
+    train="gan_vkd.training:train",
+    tables="gan_vkd.report.compare:compare",
+    export="gan_vkd.exchange:export_generator",
+    formats="*.safetensors or *.pth (names as published).",
+    baseline="none",
+    compares="tables over runs and over seeds, one picture",
+    picture="samples.png",
+    own=("evaluate",),
 )
+app = commands(front)
 
 
 def main() -> None:
     run_app(app)
-
-
-@app.command()
-def train(
-    config: Config,
-    overrides: Overrides = None,
-    out: OutOrDefault = None,
-    resume: Resume = False,
-    max_time: MaxTime = None,
-) -> None:
-    """Train a GAN, alone or as one of torchrun's ranks.
-
-    Exit codes: 0 finished, 1 failed, 2 bad settings; stopped with a checkpoint, to go on with
-    --resume: 124 at --max-time, 128 + the signal's number (130 SIGINT, 143 SIGTERM, 138 SIGUSR1,
-    129 SIGHUP); under torchrun 0, since it starts anew what fails.
-    """
-    from gan_vkd.game.settings import load_settings
-
-    settings, folder, budget = what_to_train(load_settings, config, overrides, out, max_time)
-    from gan_vkd.training import train as run_training
-
-    run_training(settings, folder, resume, budget)
 
 
 @app.command()
@@ -72,24 +46,6 @@ def configs(
         print("\n".join(shipped_names()))
         return
     print(yaml.safe_dump(merged(Path(name), overrides), sort_keys=False), end="")
-
-
-@app.command()
-def sweep(
-    arguments: ConfigsAndOverrides,
-    seeds: Seeds = None,
-    jobs: Jobs = 1,
-    out: SweepFolder = Path("runs/sweep"),
-    slurm: Slurm = None,
-) -> None:
-    """Train every arm at every seed, then compare. Call again to continue."""
-    from gan_vkd.game.settings import load_settings
-    from gan_vkd.sweep.command import sweep_and_compare
-    from gan_vkd.sweep.plan import Program
-
-    program = Program([sys.executable, "-m", "gan_vkd"], load_settings)
-    table = partial(compare, out=out)
-    sweep_and_compare(program, arguments, seeds, jobs, out, slurm, table)
 
 
 @app.command()
@@ -151,32 +107,6 @@ def sample(
         images = draw_samples(generator, facts["shares"], count, min(count, 100), seed)
         for index, image in enumerate(images):
             save_png(image, out / f"{index:06d}.png")
-    print(out)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    out: Annotated[Path, typer.Option(help="Folder for table.md, table.csv, samples.png.")],
-    baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "none",
-) -> None:
-    """Put runs side by side: tables over runs and over seeds, one picture."""
-    from gan_vkd.report.compare import compare as compare_runs
-
-    print(compare_runs(runs, out, baseline))
-    print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / 'samples.png'}")
-    print("runs: " + "  ".join(str(run) for run in runs))
-
-
-@app.command()
-def export(
-    run: RunFolder,
-    out: Annotated[Path, typer.Argument(help="*.safetensors or *.pth (names as published).")],
-) -> None:
-    """Write a run's best generator as a plain state dict, for use without this project."""
-    from gan_vkd.exchange import export_generator
-
-    export_generator(run, out)
     print(out)
 
 

@@ -36,8 +36,8 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
     run.export(generator, {"iteration": 0, "shares": [1 / len(gains)] * len(gains)})
 
 
-def export_generator(folder: Path, out: Path) -> None:
-    """Writes the best generator's state dict as .safetensors or .pth.
+def export_generator(folder: Path, out: Path) -> str:
+    """Writes the best generator's state dict as .safetensors or .pth, and returns the file's name.
 
     Its batch norms have standing statistics, or those of training where `evaluate.batch_norm` says
     running or batch: a state dict cannot tell its reader to sample by batch.
@@ -52,3 +52,4 @@ def export_generator(folder: Path, out: Path) -> None:
         save_pth(out, dict(state))
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors or .pth")
+    return str(out)

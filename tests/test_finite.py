@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gan_vkd.game.build import remedy
 from gan_vkd.runtime.finite import Watch
+from gan_vkd.training import Game
 
 NAN, INF = float("nan"), float("inf")
 
@@ -67,4 +67,4 @@ def test_looking_reads_no_number_back():
     ],
 )
 def test_the_remedy_is_a_setting_of_its_part(name, expected):
-    assert expected in remedy(name)
+    assert expected in Game.remedy(name)

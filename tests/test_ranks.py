@@ -307,6 +307,7 @@ def test_ranks_that_run_out_of_time_stop_together_and_are_not_started_anew(
     said = run.wait()
     assert run.process.returncode == 0, said
     assert said.count("out of its time") == 1
+    assert (tmp_path / "run" / "exit_code").read_text() == "124\n"
     assert Run(tmp_path / "run").checkpoints()
 
 

@@ -10,7 +10,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A package, or a file beside the packages, imports from those before it alone.
 ORDER = ["runtime", "distill", "data", "networks", "teachers", "evaluation", "game", "run",
-         "exchange", "report", "training", "sweep", "cli", "__main__"]  # fmt: skip
+         "exchange", "report", "training", "sweep", "front", "cli", "__main__"]  # fmt: skip
+
+# Likewise in classification; recognition and detection do not know each other.
+CLASSIFICATION = ["epochs", "recognition", "detection", "cli", "__main__"]
 
 
 @cache
@@ -50,6 +53,17 @@ def test_packages_import_from_those_before_them() -> None:
     for name in names:
         for other in graph()[name] - {"gan_vkd"}:
             assert ORDER.index(room(other)) <= ORDER.index(room(name)), f"{name} imports {other}"
+
+
+def test_rooms_of_classification_import_from_those_before_them() -> None:
+    names = [name for name in modules() if name.startswith("classification.")]
+    assert {room(name) for name in names} == set(CLASSIFICATION)
+    for name in names:
+        for other in graph()[name] - {"classification"}:
+            if other.startswith("classification."):
+                order = CLASSIFICATION.index(room(other)), CLASSIFICATION.index(room(name))
+                assert order[0] <= order[1], f"{name} imports {other}"
+                assert {room(other), room(name)} != {"recognition", "detection"}
 
 
 def test_no_circle_between_files() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from gan_vkd.runtime import stopping
 from gan_vkd.runtime.errors import SettingsError
-from gan_vkd.runtime.stopping import OUT_OF_TIME, Stop, handled, seconds
+from gan_vkd.runtime.stopping import End, Stop, handled, seconds
 
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
@@ -31,11 +31,11 @@ def test_a_signal_asks_once_and_the_handlers_are_put_back(number, terminal):
     before = [signal.getsignal(n) for n in STOPS]
     stop = Stop()
     with stop.listening():
-        assert stop.exit_code == 0
+        assert stop.end is End.FINISHED
         os.kill(os.getpid(), number)
-        assert stop.exit_code == 128 + number
+        assert stop.end == 128 + number
         os.kill(os.getpid(), number)  # launchers repeat it: no second one yet
-        assert stop.exit_code == 128 + number
+        assert stop.end == 128 + number
     assert [signal.getsignal(n) for n in STOPS] == before
 
 
@@ -69,11 +69,11 @@ def test_a_closed_terminal_is_survived():
         "from gan_vkd.runtime.stopping import Stop\n"
         "with Stop().listening() as stop:\n"
         "    os.write(3, b'ready')\n"
-        "    while not stop.exit_code:\n"
+        "    while not stop.end:\n"
         "        time.sleep(0.01)\n"
         "    print('a report', flush=True)\n"
         "    print('another', file=sys.stderr, flush=True)\n"
-        "    os.write(3, b' saved %d' % stop.exit_code)\n"
+        "    os.write(3, b' saved %d' % stop.end)\n"
     )
     mine, terminal = pty.openpty()
     read, write = os.pipe()
@@ -95,11 +95,11 @@ def test_a_closed_terminal_is_survived():
 
 
 def test_the_budget_of_time():
-    assert Stop(budget=100).exit_code == 0
-    assert Stop(budget=0).exit_code == OUT_OF_TIME
+    assert Stop(budget=100).end is End.FINISHED
+    assert Stop(budget=0).end == End.OUT_OF_TIME == 124
     stop = Stop(budget=0)
     stop.signal = signal.SIGTERM
-    assert stop.exit_code == 143, "a signal is the stronger reason"
+    assert stop.end == End.SIGTERM == 143, "a signal is the stronger reason"
 
 
 @pytest.mark.parametrize(

@@ -93,11 +93,11 @@ def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(program, o
     assert not any(job.finished for job in jobs)
 
 
-def test_the_program_is_this_package(monkeypatch):
+def test_the_program_is_this_package(monkeypatch, tmp_path):
     started = []
     monkeypatch.setattr(command, "sweep", lambda *arguments: started.append(arguments[0]) or [])
     with pytest.raises(VkdError, match="1 runs failed"):
-        cli.sweep([str(ARMS[0])])
+        cli.front.sweep([str(ARMS[0])], None, 1, tmp_path, None)
     assert started == [Program([sys.executable, "-m", "gan_vkd"], load_settings)]
 
 

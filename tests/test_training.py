@@ -16,7 +16,7 @@ from gan_vkd.run import Run
 from gan_vkd.runtime import stopping
 from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.loop import Meter
+from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.stopping import Stopped
 from gan_vkd.training import train
 from tests.conftest import MakeSettings, small_disk
@@ -309,7 +309,9 @@ def test_a_budget_of_time_stops_it_with_a_checkpoint(small: MakeSettings, tmp_pa
             train(small(), tmp_path / "run", resume=True, max_time=0)
         assert stopped.value.exit_code == 124
         assert int(Run(tmp_path / "run").checkpoints()[-1].stem) == done
+        assert (tmp_path / "run" / "exit_code").read_text() == "124\n"
     train(small(), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "exit_code").read_text() == "0\n"
     assert_identical(tmp_path / "whole", tmp_path / "run")
 
 

@@ -3,11 +3,11 @@
 import statistics
 from pathlib import Path
 
-from classification.arms import EvaluationFacts, Measured
-from classification.arms import compare as compare_arms
-from classification.detection.config import DetectionSettings
 from classification.detection.evaluation import MEASURES
 from classification.detection.run import Run
+from classification.detection.settings import DetectionSettings
+from classification.epochs.comparison import EvaluationFacts, Measured
+from classification.epochs.comparison import compare as compare_arms
 
 
 class DetectionFacts(EvaluationFacts):
@@ -73,8 +73,10 @@ class Detected(Measured):
 
 
 def compare(folders: list[Path], out: Path, baseline: str = "plain", target: float = 50.0) -> str:
-    """Tables and curves of run folders (`classification.arms.compare`), and the first evaluated
-    update with an AP50 of `target` percent, and with such a mean of three evaluations in a row.
+    """Tables and curves of run folders (`classification.epochs.comparison.compare`).
+
+    With the first evaluated update that had an AP50 of `target` percent, and the first with such a
+    mean of three evaluations in a row.
 
     Raises:
         VkdError: a folder that is no run, or was never evaluated; two runs of one arm and seed.

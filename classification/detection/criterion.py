@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
 
-from classification.detection.config import CriterionSettings
 from classification.detection.matching import Targets, match
-from classification.detection.vidt import Outputs
+from classification.detection.network.vidt import Outputs
+from classification.detection.settings import CriterionSettings
 from gan_vkd.runtime import ranks
 
 

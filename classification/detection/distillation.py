@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.detection.config import DistillationSettings
-from classification.detection.vidt import Tokens
-from gan_vkd.distill import make_projection
+from classification.detection.network.vidt import Tokens
+from classification.detection.settings import DistillationSettings
+from gan_vkd.distill import PROJECTIONS
 from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.runtime import ranks
 
@@ -38,7 +38,7 @@ class ScaledProjection(nn.Module):
 
     def __init__(self, name: str, student_width: int, teacher_width: int) -> None:
         super().__init__()
-        self.project = make_projection(name, student_width, teacher_width)
+        self.project = PROJECTIONS.make(name, student_width, teacher_width)
         self.scale = nn.Parameter(torch.ones(teacher_width))
         self.bias = nn.Parameter(torch.zeros(teacher_width))
 

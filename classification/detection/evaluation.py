@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from classification.detection.coco import Coco, load_heldout_images
-from classification.detection.config import DetectionSettings
-from classification.detection.data import heldout_batches
+from classification.detection.data.coco import Coco, load_heldout_images
+from classification.detection.data.feed import heldout_batches
+from classification.detection.network.vidt import Outputs, ViDT
 from classification.detection.run import read_detector
-from classification.detection.vidt import Outputs, ViDT
+from classification.detection.settings import DetectionSettings
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError

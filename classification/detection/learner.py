@@ -6,12 +6,12 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
-from classification.detection.config import DetectionSettings
 from classification.detection.criterion import set_losses
-from classification.detection.data import Batch
+from classification.detection.data.feed import Batch
 from classification.detection.distillation import DISTILLATIONS
-from classification.detection.vidt import ViDT
-from classification.update import Updates
+from classification.detection.network.vidt import ViDT
+from classification.detection.settings import DetectionSettings
+from classification.epochs.update import Updates
 from gan_vkd.runtime.devices import autocast
 
 
@@ -46,7 +46,8 @@ class Learner(Updates[Batch, Batch]):
         if settings.distill is not None and teacher is not None:
             make = DISTILLATIONS[settings.distill.method]
             self.distill = make(settings.distill, detector.width, teacher.width).to(device)
-        super().__init__(settings, self._groups(), per_epoch)
+        modules = {"detector": self.detector, "distill": self.distill}
+        super().__init__(settings, self._groups(), per_epoch, modules, training_only="distill")
 
     def _groups(self) -> list[dict[str, Any]]:
         """Weight decay for all of the neck and the matrices of the body, as in ViDT."""
@@ -78,26 +79,3 @@ class Learner(Updates[Batch, Batch]):
             taught = self.teacher(batch.images, batch.padding)
         terms = self.distill(said.tokens, taught.tokens)
         return losses | {name: settings.distill.weight * x for name, x in terms.items()}
-
-    # what a run's loop needs (gan_vkd.runtime.progress.Trained)
-
-    def shared(self) -> dict[str, Tensor]:
-        return dict(self.detector.state_dict())
-
-    def decompositions(self) -> dict[str, Tensor]:
-        """Projections' bases, by name."""
-        buffers = [] if self.distill is None else self.distill.named_buffers()
-        return {f"distill.{name}": x for name, x in buffers if x.is_floating_point()}
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "detector": self.detector.state_dict(),
-            "distill": None if self.distill is None else self.distill.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.detector.load_state_dict(state["detector"])
-        if self.distill is not None:
-            self.distill.load_state_dict(state["distill"])
-        self.optimizer.load_state_dict(state["optimizer"])

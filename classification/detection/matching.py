@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
 
-from classification.detection.config import CriterionSettings
+from classification.detection.settings import CriterionSettings
 
 
 class Targets(NamedTuple):

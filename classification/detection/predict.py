@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from classification.detection.data.views import require_thickness, whole_view
 from classification.detection.evaluation import best
+from classification.detection.network.vidt import ViDT
 from classification.detection.run import read_detector
-from classification.detection.vidt import ViDT
-from classification.detection.views import require_thickness, whole_view
 from gan_vkd.data.images import BadImage, is_image, open_rgb
 from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.devices import pick_device

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from classification.detection.build import make_detector
-from classification.detection.config import (
+from classification.detection.network.build import make_detector
+from classification.detection.network.published import to_published
+from classification.detection.network.vidt import ViDT
+from classification.detection.settings import (
     DetectionSettings,
     DetectorFacts,
     DetectorSettings,
     load_settings,
 )
-from classification.detection.published import to_published
-from classification.detection.vidt import ViDT
 from gan_vkd.networks.weights import save_pth
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line

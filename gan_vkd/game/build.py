@@ -157,16 +157,3 @@ def _regularizers(settings: Settings) -> list[Regularizer]:
     if chosen.r1:
         terms.append(R1(chosen.r1, chosen.r1_every))
     return terms
-
-
-def remedy(name: str) -> str:
-    """What may help against a tensor of that name that is not finite."""
-    if name.endswith(".normalize.transform"):
-        return "a larger distill.method.normalization.eps or .shrinkage"
-    if ".normalize." in name:
-        return "another distill.teacher, whose features are finite"
-    if "gradient of generator" in name or name == "g_loss":
-        return "a smaller train.g_lr"
-    if "distill" in name:
-        return "a smaller distill.weight or train.d_lr"
-    return "a smaller train.d_lr"

@@ -41,7 +41,6 @@ Seeds = Annotated[
     typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at once.")]
-SweepFolder = Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")]
 Slurm = Annotated[
     str | None,
     typer.Option(
@@ -68,9 +67,10 @@ def what_to_train(
     config: Path,
     overrides: list[str] | None,
     out: Path | None,
+    resume: bool,
     max_time: str | None,
-) -> tuple[AnySettings, Path, float | None]:
-    """The settings, the run folder and the seconds that a `train` command line asks for."""
+) -> tuple[AnySettings, Path, bool, float | None]:
+    """What a `train` is called with: settings, run folder, whether it resumes, and its seconds."""
     from gan_vkd.runtime.stopping import seconds
 
     budget = None if max_time is None else seconds(max_time)
@@ -78,4 +78,4 @@ def what_to_train(
     settings = load(config, overrides)
     name = short_name(config)
     usual = config if config.is_dir() else Path("runs", name, f"seed{settings.seed}")
-    return settings, out or usual, budget
+    return settings, out or usual, resume, budget

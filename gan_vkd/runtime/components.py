@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
-from gan_vkd.runtime.registry import Registry
+from gan_vkd.runtime.registry import Chosen, Registry
 from gan_vkd.runtime.section import Section
 
 ENTRY_POINTS = "gan_vkd.components"
@@ -69,9 +69,9 @@ def _restored(registry: Registry[Any], chosen: dict[str, Any]) -> Choice:
     return settings_of(registry, chosen["name"]).model_validate(chosen)
 
 
-def choice(name: str) -> Any:
-    """The default of a setting: the component of that name with its usual options."""
-    return Field(default=name, validate_default=True)
+def choice(chosen: Chosen) -> Any:
+    """The default of a setting: a component, with its usual options where only its name is given."""
+    return Field(default=chosen, validate_default=True)
 
 
 class OneOf:

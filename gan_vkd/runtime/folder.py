@@ -11,16 +11,22 @@ from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import load_state, save_state, write_atomically
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.lock import locked
+from gan_vkd.runtime.stopping import End
 
 
 class RunFolder:
-    """settings.yaml, metrics.jsonl and other records, checkpoints/*.safetensors, tensorboard/."""
+    """settings.yaml, metrics.jsonl and other records, checkpoints/*.safetensors, tensorboard/, and
+    exit_code: how the last training ended, a number of `End`; none while it goes on."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path).expanduser()
 
     def write_settings(self, text: str) -> None:
         write_atomically(self.path / "settings.yaml", lambda file: file.write_text(text))
+
+    def record_end(self, end: End) -> None:
+        """Writes exit_code: torchrun's own does not tell a run that is out of time."""
+        write_atomically(self.path / "exit_code", lambda file: file.write_text(f"{end:d}\n"))
 
     # checkpoints
 
@@ -42,12 +48,12 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Holds the folder for this process, and all ranks that train with it.
 
-        What a killed process had begun to write is removed.
+        What a killed process had begun to write is removed, and what an earlier end was.
         """
         with locked(self.path) if ranks.is_first() else nullcontext():
             if ranks.is_first():
-                for begun in self.path.rglob(".*.tmp"):
-                    begun.unlink(missing_ok=True)
+                for old in [*self.path.rglob(".*.tmp"), self.path / "exit_code"]:
+                    old.unlink(missing_ok=True)
             yield
 
     def latest_state(self, retire: bool = False) -> dict[str, Any] | None:

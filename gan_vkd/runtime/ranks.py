@@ -59,7 +59,7 @@ def joined() -> Iterator[None]:
         try:
             with nullcontext() if is_first() else redirect_stdout(StringIO()):
                 yield
-        except (Stopped, SystemExit):  # of all ranks together
+        except Stopped:  # of all ranks together
             _take_leave()
             raise
         _take_leave()  # not after an error: a rank that is stuck would be waited for

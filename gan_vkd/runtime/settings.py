@@ -5,8 +5,9 @@ from contextlib import suppress
 from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from gan_vkd.runtime.loggers import known
 from gan_vkd.runtime.section import Section
 
 Positive = Annotated[int, Field(ge=1)]
@@ -30,9 +31,10 @@ def number_or(*words: str, number: str, fits: Callable[[float], bool]) -> Before
 
 
 class LoopSettings(Section):
-    """What every training's loop is told (gan_vkd/runtime/loop.py)."""
+    """What every training's loop is told (gan_vkd/runtime/training.py)."""
 
     log_every: Positive = 50
+    logger: Annotated[str, AfterValidator(known)] = "tensorboard"
     checkpoint_every: Positive = 1000
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, beside the best one
     returns: Annotated[int, Field(ge=0)] = 0  # to the last checkpoint, from what is not finite
@@ -50,8 +52,8 @@ class RunSettings(Section):
     # Settings, or their beginnings, that may be others when a run is continued: what it reports,
     # what it does in trouble
     may_change: ClassVar[tuple[str, ...]] = (
-        "device", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
-        "train.returns", "evaluate.every",
+        "device", "train.log_every", "train.logger", "train.checkpoint_every",
+        "train.keep_checkpoints", "train.returns", "evaluate.every",
     )  # fmt: skip
 
     @property

@@ -1,4 +1,4 @@
-"""Stops that were asked for: by a signal, or by a budget of wall-clock time."""
+"""How a run ends: finished, or asked to by a signal or by a budget of wall-clock time."""
 
 import os
 import re
@@ -6,20 +6,28 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import IntEnum
 from types import FrameType
 from typing import Any
 
 from gan_vkd.runtime.errors import SettingsError, VkdError
 
-OUT_OF_TIME = 124  # the exit code of timeout(1)
 SECOND = 1.0  # seconds after which a signal is a second one: launchers repeat the first
 
 
-class Stopped(VkdError):
-    """What ran was asked to stop and did, with nothing lost.
+class End(IntEnum):
+    """How a run ends, as the exit code of its command."""
 
-    `exit_code` is 128 + the signal's number, or OUT_OF_TIME.
-    """
+    FINISHED = 0
+    OUT_OF_TIME = 124  # as of timeout(1)
+    SIGHUP = 128 + signal.SIGHUP
+    SIGINT = 128 + signal.SIGINT
+    SIGUSR1 = 128 + signal.SIGUSR1
+    SIGTERM = 128 + signal.SIGTERM
+
+
+class Stopped(VkdError):
+    """What ran was asked to stop and did, with nothing lost."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -86,12 +94,12 @@ class Stop:
             raise KeyboardInterrupt
 
     @property
-    def exit_code(self) -> int:
-        """0 while nothing asks to stop."""
+    def end(self) -> End:
+        """FINISHED while nothing asks to stop: then the work decides when it is."""
         if self.signal:
-            return 128 + self.signal
+            return End(128 + self.signal)
         over = self.deadline is not None and time.monotonic() >= self.deadline
-        return OUT_OF_TIME if over else 0
+        return End.OUT_OF_TIME if over else End.FINISHED
 
 
 def seconds(text: str) -> float:

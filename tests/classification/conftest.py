@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from classification.config import ClassifierSettings, load_settings
-from classification.data import Feed, load_training_images
-from classification.learner import Learner
-from classification.students import build_student
+from classification.recognition.data.feed import Feed
+from classification.recognition.data.images import load_training_images
+from classification.recognition.learner import Learner
+from classification.recognition.network.students import build_student
+from classification.recognition.settings import ClassifierSettings, load_settings
 from gan_vkd.teachers.frozen import load_recogniser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

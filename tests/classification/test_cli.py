@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from classification.cli import main
-from classification.compare import compare
-from classification.run import Run
-from classification.training import train
+from classification.recognition.compare import compare
+from classification.recognition.run import Run
+from classification.recognition.training import train
 from gan_vkd.runtime.errors import VkdError
 from tests.classification.conftest import MakeStudent
 from tests.conftest import until

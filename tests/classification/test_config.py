@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from classification.config import load_settings
+from classification.recognition.settings import load_settings
 from gan_vkd.runtime.errors import SettingsError
 from tests.classification.conftest import CONFIGS
 

@@ -9,17 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from classification import shards as module
-from classification.config import AugmentSettings, InputSettings
-from classification.data import (
-    Feed,
-    load_heldout_images,
-    load_training_images,
-    training_transform,
-)
-from classification.evaluation import evaluate_run
-from classification.run import Run, read_student
-from classification.training import train
+from classification.recognition.data import shards as module
+from classification.recognition.data.feed import Feed
+from classification.recognition.data.images import load_heldout_images, load_training_images
+from classification.recognition.data.transforms import training_transform
+from classification.recognition.evaluation import evaluate_run
+from classification.recognition.run import Run, read_student
+from classification.recognition.settings import AugmentSettings, InputSettings
+from classification.recognition.training import train
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 

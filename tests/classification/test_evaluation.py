@@ -9,12 +9,12 @@ import torch
 import yaml
 from timm.utils import accuracy
 
-from classification.config import ClassifierSettings
-from classification.data import load_heldout_images
-from classification.evaluation import evaluate_run, measure
-from classification.run import Run, read_student
-from classification.students import build_student
-from classification.training import train
+from classification.recognition.data.images import load_heldout_images
+from classification.recognition.evaluation import evaluate_run, measure
+from classification.recognition.network.students import build_student
+from classification.recognition.run import Run, read_student
+from classification.recognition.settings import ClassifierSettings
+from classification.recognition.training import train
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
 from tests.classification.conftest import MakeStudent

@@ -8,11 +8,11 @@ import pytest
 import timm
 import torch
 
-from classification.config import facts_of
-from classification.exchange import export_student
-from classification.run import Run, read_student
-from classification.students import build_student
-from classification.training import train
+from classification.recognition.exchange import export_student
+from classification.recognition.network.students import build_student
+from classification.recognition.run import Run, read_student
+from classification.recognition.settings import facts_of
+from classification.recognition.training import train
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 

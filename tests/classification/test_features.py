@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from classification.config import StudentSettings
-from classification.features import (
+from classification.recognition.features import (
     attention_maps,
     equivariance,
     look,
@@ -17,8 +16,9 @@ from classification.features import (
     procrustes,
     similarity_maps,
 )
-from classification.students import Student, build_student
-from classification.training import train
+from classification.recognition.network.students import Student, build_student
+from classification.recognition.settings import StudentSettings
+from classification.recognition.training import train
 from gan_vkd.runtime.errors import SettingsError
 from tests.classification.conftest import MakeStudent
 

@@ -10,12 +10,12 @@ import yaml
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 
-from classification import learner as learner_module
-from classification.config import ClassifierSettings
-from classification.data import Batch
-from classification.learner import make_mix
-from classification.run import Run
-from classification.schedule import Rate
+from classification.epochs.schedule import Rate
+from classification.recognition import learner as learner_module
+from classification.recognition.data.feed import Batch
+from classification.recognition.learner import make_mix
+from classification.recognition.run import Run
+from classification.recognition.settings import ClassifierSettings
 from gan_vkd.runtime.progress import Progress, restore, save
 from tests.classification.conftest import MakeStudent, learner_of
 from tests.processes import on_ranks
@@ -148,6 +148,8 @@ def test_a_checkpoint_gives_back_all_that_is_trained(tiny: MakeStudent, tmp_path
     assert (progress.iteration, progress.total) == (2, 15)
     ours, theirs = flat(learner.state()), flat(other.state())
     assert ours.keys() == theirs.keys()
+    watched = learner.decompositions()
+    assert any(name.startswith("objective.") and ".normalize." in name for name in watched)
     for name, value in ours.items():
         same = torch.equal(value, theirs[name]) if torch.is_tensor(value) else value == theirs[name]
         assert same, name

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from classification.config import ObjectiveSettings
-from classification.objectives import (
+from classification.recognition.network.students import Outputs
+from classification.recognition.objectives import (
     Aligner,
     Objective,
     Verdict,
     hard_loss,
     label_loss,
     soft_loss,
-)  # fmt: skip
-from classification.students import Outputs
+)
+from classification.recognition.settings import ObjectiveSettings
 
 B, C, DS, DT = 4, 5, 6, 9
 

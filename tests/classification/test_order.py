@@ -2,7 +2,8 @@
 
 import torch
 
-from classification.data import Feed, load_training_images
+from classification.recognition.data.feed import Feed
+from classification.recognition.data.images import load_training_images
 from tests.classification.conftest import MakeStudent
 
 

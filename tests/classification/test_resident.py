@@ -4,10 +4,11 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 
-from classification.config import AugmentSettings
-from classification.data import Feed, load_training_images
-from classification.order import Order
-from classification.resident import Resident, crop, is_simple
+from classification.epochs.order import Order
+from classification.recognition.data.feed import Feed
+from classification.recognition.data.images import load_training_images
+from classification.recognition.data.resident import Resident, crop, is_simple
+from classification.recognition.settings import AugmentSettings
 from tests.classification.conftest import MakeStudent
 
 

@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 
-from classification.config import StudentSettings
-from classification.students import build_student
+from classification.recognition.network.students import build_student
+from classification.recognition.settings import StudentSettings
 from gan_vkd.runtime.errors import SettingsError
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from classification.data import load_heldout_images, load_training_images
-from classification.evaluation import measure
-from classification.learner import Learner
-from classification.run import Run, read_student
-from classification.training import train
+from classification.recognition.data.images import load_heldout_images, load_training_images
+from classification.recognition.evaluation import measure
+from classification.recognition.learner import Learner
+from classification.recognition.run import Run, read_student
+from classification.recognition.training import train
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 from tests.states import assert_identical

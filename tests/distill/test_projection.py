@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_vkd.distill import PROJECTIONS, VkDLoss, make_projection
+from gan_vkd.distill import PROJECTIONS, VkDLoss
 from gan_vkd.distill.projection import (
     FrameProjection,
     OrthogonalProjection,
@@ -28,7 +28,7 @@ def seed() -> None:
 
 
 def frame_of(name: str, ds: int, dt: int, dtype: torch.dtype = torch.float32) -> FrameProjection:
-    projection = make_projection(name, ds, dt).to(dtype)
+    projection = PROJECTIONS.make(name, ds, dt).to(dtype)
     assert isinstance(projection, FrameProjection)
     return projection
 
@@ -360,15 +360,15 @@ def test_under_ddp_two_ranks_equal_one(tmp_path: object) -> None:
 
 @pytest.mark.parametrize("name", PROJECTIONS)
 def test_one_interface(name: str) -> None:
-    projection = make_projection(name, 6, 6)
+    projection = PROJECTIONS.make(name, 6, 6)
     assert projection(torch.randn(2, 3, 6)).shape == (2, 3, 6)
     for ds, dt in ((0, 4), (4, 0), (-1, 4)):
         with pytest.raises(ValueError, match="positive widths"):
-            make_projection(name, ds, dt)
+            PROJECTIONS.make(name, ds, dt)
 
 
 def test_the_mlp_is_its_formula() -> None:
-    mlp, z = make_projection("mlp", 3, 4), torch.randn(20, 3)
+    mlp, z = PROJECTIONS.make("mlp", 3, 4), torch.randn(20, 3)
     w1, b1, w2, b2 = mlp.parameters()
     hidden = z @ w1.T + b1
     assert (hidden < 0).any()
@@ -377,4 +377,4 @@ def test_the_mlp_is_its_formula() -> None:
 
 def test_the_identity_refuses_unequal_widths() -> None:
     with pytest.raises(ValueError, match="equal widths, got student 3, teacher 4"):
-        make_projection("identity", 3, 4)
+        PROJECTIONS.make("identity", 3, 4)

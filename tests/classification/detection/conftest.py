@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from classification.detection.config import DetectionSettings, facts_of, load_settings
+from classification.detection.network.vidt import ViDT
 from classification.detection.run import Run
-from classification.detection.vidt import ViDT
+from classification.detection.settings import DetectionSettings, facts_of, load_settings
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 MakeDetection = Callable[..., DetectionSettings]

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from classification.detection.build import load_detector, make_detector
-from classification.detection.config import DetectorSettings
-from classification.detection.published import to_published
+from classification.detection.network.build import load_detector, make_detector
+from classification.detection.network.published import to_published
+from classification.detection.network.vidt import ViDT
 from classification.detection.run import Run
-from classification.detection.vidt import ViDT
+from classification.detection.settings import DetectorSettings
 from gan_vkd.runtime.errors import VkdError
 
 SMALL = {"size": "nano", "queries": 6, "width": 32, "layers": 2, "hidden": 32}

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from classification.detection.coco import Coco, Objects
-from classification.detection.config import BoxAugmentSettings, CocoSettings
-from classification.detection.data import Feed, together
-from classification.detection.views import CropWithin, training_view, whole_view, with_boxes
+from classification.detection.data.coco import Coco, Objects
+from classification.detection.data.feed import Feed, together
+from classification.detection.data.views import CropWithin, training_view, whole_view, with_boxes
+from classification.detection.settings import BoxAugmentSettings, CocoSettings
 from gan_vkd.data.images import BadImage
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.detection.conftest import MakeDetection, write_coco

@@ -2,7 +2,7 @@
 
 import pytest
 
-from classification.detection.config import load_settings
+from classification.detection.settings import load_settings
 from gan_vkd.runtime.errors import SettingsError
 from tests.classification.detection.conftest import CONFIGS, MakeDetection
 

@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from classification.detection.deformable import DeformableAttention, sample_and_sum
+from classification.detection.network.deformable import DeformableAttention, sample_and_sum
 
 SIZES = [(5, 4), (3, 2)]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from classification.detection.config import DistillationSettings
 from classification.detection.distillation import DetectionVkD, TokenMatching, standardize
-from classification.detection.vidt import Tokens
+from classification.detection.network.vidt import Tokens
+from classification.detection.settings import DistillationSettings
 
 SIDES = [(4, 6), (2, 3), (1, 2), (1, 1)]
 

@@ -9,11 +9,11 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from classification.detection.coco import Coco
+from classification.detection.data.coco import Coco
 from classification.detection.evaluation import average_precision, best, measure
+from classification.detection.network.vidt import Outputs, Tokens
 from classification.detection.run import read_detector
 from classification.detection.training import train
-from classification.detection.vidt import Outputs, Tokens
 from gan_vkd.runtime.errors import VkdError
 from tests.classification.detection.conftest import MakeDetection, write_coco
 from tests.real_data import SHARED, needs_shared

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from classification.detection.build import load_detector, make_detector
-from classification.detection.coco import Coco
-from classification.detection.config import DetectionSettings
 from classification.detection.criterion import set_losses
-from classification.detection.data import Feed
+from classification.detection.data.coco import Coco
+from classification.detection.data.feed import Feed
 from classification.detection.learner import Learner
+from classification.detection.network.build import load_detector, make_detector
+from classification.detection.settings import DetectionSettings
 from gan_vkd.runtime import devices
 from tests.classification.detection.conftest import MakeDetection
 

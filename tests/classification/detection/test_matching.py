@@ -7,10 +7,10 @@ import pytest
 import torch
 from torchvision.ops import box_convert, generalized_box_iou
 
-from classification.detection.config import CriterionSettings
 from classification.detection.criterion import set_losses
 from classification.detection.matching import Targets, cost, match
-from classification.detection.vidt import Outputs, Tokens
+from classification.detection.network.vidt import Outputs, Tokens
+from classification.detection.settings import CriterionSettings
 
 SETTINGS = CriterionSettings(
     class_weight=1.5, box_weight=4.0, giou_weight=3.0, cost_class=0.7, cost_box=2.5, cost_giou=1.2,

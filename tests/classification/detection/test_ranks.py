@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from classification.detection.build import load_detector
-from classification.detection.coco import Coco
-from classification.detection.config import DistillationSettings, load_settings
-from classification.detection.data import Feed
+from classification.detection.data.coco import Coco
+from classification.detection.data.feed import Feed
 from classification.detection.distillation import DISTILLATIONS
 from classification.detection.evaluation import evaluate_run, find_all, measure
 from classification.detection.learner import Learner
+from classification.detection.network.build import load_detector
+from classification.detection.network.vidt import Tokens
 from classification.detection.run import Run, read_detector
+from classification.detection.settings import DistillationSettings, load_settings
 from classification.detection.training import train
-from classification.detection.vidt import Tokens
 from tests.classification.detection.conftest import MakeDetection
 from tests.classification.detection.test_distillation import drawn
 from tests.processes import on_ranks

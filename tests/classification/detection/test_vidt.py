@@ -7,15 +7,15 @@ import pytest
 import timm
 import torch
 
-from classification.detection.published import body_from_swin, from_published, to_published
-from classification.detection.swin import (
+from classification.detection.network.published import body_from_swin, from_published, to_published
+from classification.detection.network.swin import (
     Attention,
     Size,
     relative_places,
     shift_bias,
     sine_position,
 )
-from classification.detection.vidt import NeckLayer, ViDT, share_inside
+from classification.detection.network.vidt import NeckLayer, ViDT, share_inside
 from tests.real_data import SHARED, needs_shared
 
 MILLIONS = {"nano": 15.73, "tiny": 37.96, "small": 60.47, "base": 99.96}

@@ -1,0 +1,172 @@
+"""Batches of images and boxes: padded to one size, by number, made ahead by workers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from classification.detection.data.coco import Coco
+from classification.detection.data.views import (
+    require_thickness,
+    training_view,
+    whole_view,
+    with_boxes,
+)
+from classification.detection.matching import Targets
+from classification.detection.settings import DetectionSettings
+from classification.epochs.items import Faults, sow
+from classification.epochs.order import BatchesFrom, Order, share_of_a_rank
+from gan_vkd.data.images import BadImage
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.stopping import outlive
+
+
+class Example(NamedTuple):
+    """An image (3, H, W), its labels (n,) and boxes (n, 4), and what was wrong with files."""
+
+    image: Tensor
+    labels: Tensor
+    boxes: Tensor
+    place: int
+    fault: str
+
+
+class Batch(NamedTuple):
+    """Images (B, 3, H, W) padded to the largest, where they are padded (B, H, W), and objects.
+
+    sizes: (H, W) of each without padding. indices: of the images in their set. faults: of files
+    that could not be used.
+    """
+
+    images: Tensor
+    padding: Tensor
+    targets: Targets
+    sizes: list[tuple[int, int]]
+    indices: list[int]
+    faults: list[str]
+
+    def chunk(self, count: int) -> list["Batch"]:
+        """Equal parts, each padded to its own largest image."""
+        rows = len(self.images) // count
+        parts = []
+        for i, targets in enumerate(self.targets.chunk(count)):
+            own = slice(i * rows, (i + 1) * rows)
+            height, width = (max(size[k] for size in self.sizes[own]) for k in (0, 1))
+            images = self.images[own, :, :height, :width]
+            padding = self.padding[own, :height, :width]
+            parts.append(Batch(images, padding, targets, self.sizes[own], self.indices[own], []))
+        return parts
+
+    def to(self, device: str) -> "Batch":
+        images, padding = (x.to(device, non_blocking=True) for x in (self.images, self.padding))
+        return self._replace(images=images, padding=padding, targets=self.targets.to(device))
+
+
+class Viewed(Dataset[Example]):
+    """Examples by (key, index): the key alone decides what is random in the view.
+
+    Args:
+        images: all.
+        view: of an image and its boxes.
+        instead: whether the next image that can be used stands in for one that cannot.
+    """
+
+    def __init__(self, images: Coco, view: Any, instead: bool) -> None:
+        self.images, self.view, self.instead = images, view, instead
+
+    def __getitem__(self, place: tuple[Any, int]) -> Example:
+        key, index = place
+        sow(*key)
+        faults: list[str] = []
+        for further in range(self.images.count if self.instead else 1):
+            index = (place[1] + further) % self.images.count
+            try:
+                image = require_thickness(self.images.image(index))
+                seen = with_boxes(self.view, image, self.images.objects[index])
+                return Example(*seen, index, "; ".join(faults))
+            except BadImage as error:
+                faults.append(f"{self.images.name(index)} ({error})")
+        nothing = torch.empty(0)
+        return Example(nothing, nothing, nothing, index, "; ".join(faults[:5]))
+
+
+def together(examples: Sequence[Example]) -> Batch:
+    """Pads at the right and below; what could not be replaced is left out."""
+    good = [example for example in examples if example.image.numel()]
+    sizes = [(example.image.shape[1], example.image.shape[2]) for example in good]
+    height, width = (max((size[i] for size in sizes), default=0) for i in (0, 1))
+    images = torch.zeros(len(good), 3, height, width)
+    padding = torch.ones(len(good), height, width, dtype=torch.bool)
+    for i, (example, (h, w)) in enumerate(zip(good, sizes, strict=True)):
+        images[i, :, :h, :w] = example.image
+        padding[i, :h, :w] = False
+    labels = torch.cat([example.labels for example in good]) if good else torch.empty(0)
+    boxes = torch.cat([example.boxes for example in good]) if good else torch.empty(0, 4)
+    counts = [len(example.labels) for example in good]
+    faults = [example.fault for example in examples if example.fault]
+    indices = [example.place for example in good]
+    return Batch(images, padding, Targets(labels, boxes, counts), sizes, indices, faults)
+
+
+class Feed:
+    """Batches by number, of this rank."""
+
+    def __init__(self, settings: DetectionSettings, images: Coco, device: str) -> None:
+        self.settings, self.images, self.device = settings, images, device
+        self.order = Order(images.count, share_of_a_rank(settings.train), settings.seed)
+        self.per_epoch = self.order.per_epoch
+        instead = settings.data.damaged == "skip"
+        self.items = Viewed(images, training_view(settings.data, settings.augment), instead)
+        self.faults = Faults(settings.data.damaged)
+        self._next, self._batches = -1, iter(list[Batch]())
+
+    def __call__(self, number: int) -> Batch:
+        """The batch of update `number`.
+
+        Raises:
+            VkdError: a file that cannot be used, with data.damaged=refuse.
+        """
+        if number != self._next:
+            order = BatchesFrom(self.order, number)
+            self._batches = iter(_loader(self.settings, self.items, self.device, sampler=order))
+        self._next = number + 1
+        batch = next(self._batches)
+        self.faults.tell(batch.faults)
+        if not batch.indices:
+            raise VkdError(f"no image can be used, the first: {batch.faults[0]}")
+        return batch.to(self.device)
+
+
+def heldout_batches(settings: DetectionSettings, images: Coco, device: str) -> Iterator[Batch]:
+    """This rank's part of the batches of held-out images, each image once.
+
+    Padding has its part in what the network says, so the batches are the same for any number of
+    ranks.
+    """
+    evaluate, data = settings.evaluate, settings.data
+    places = [((index,), index) for index in range(images.count)]
+    batches = [
+        places[i : i + evaluate.batch_size] for i in range(0, len(places), evaluate.batch_size)
+    ]
+    view = whole_view(evaluate.scale, evaluate.longest, data.mean, data.std)
+    items = Viewed(images, view, instead=False)
+    for batch in _loader(settings, items, device, batches[ranks.own_part(len(batches))]):
+        yield batch.to(device)
+
+
+def _loader(
+    settings: DetectionSettings, items: Viewed, device: str, sampler: Any
+) -> DataLoader[Example]:
+    workers = settings.data.workers
+    return DataLoader(
+        items,
+        batch_sampler=sampler,
+        collate_fn=together,
+        num_workers=workers,
+        worker_init_fn=outlive,
+        prefetch_factor=2 if workers else None,
+        pin_memory=device.startswith("cuda"),
+    )

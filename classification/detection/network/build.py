@@ -1,0 +1,115 @@
+"""Detectors by settings, and the weights they start from."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classification.detection.network.published import body_from_swin, from_published
+from classification.detection.network.vidt import ViDT
+from classification.detection.settings import DetectorSettings
+from gan_vkd.networks.weights import fill, load_foreign, unwrapped
+from gan_vkd.runtime.errors import VkdError, one_line
+
+# timm's names of the bodies trained on ImageNet (base: on its 22,000 classes, as published)
+TIMM = {
+    "tiny": "swin_tiny_patch4_window7_224.ms_in1k",
+    "small": "swin_small_patch4_window7_224.ms_in1k",
+    "base": "swin_base_patch4_window7_224.ms_in22k",
+}
+# Of ViDT's authors, who give no checksums; timm has no nano
+RELEASES = "https://github.com/naver-ai/vidt/releases/download"
+NANO = f"{RELEASES}/v0.1-swin/swin_nano_patch4_window7_224.pth"
+PUBLISHED = {
+    "published": f"{RELEASES}/v0.1-vidt/vidt_{{size}}_50.pth",
+    "published_150": f"{RELEASES}/v0.1-vidt/vidt_{{size}}_150.pth",
+}
+SOURCES = (*PUBLISHED, "imagenet")
+
+
+def make_detector(settings: DetectorSettings, classes: int) -> ViDT:
+    """A ViDT of the settings, from random weights."""
+    return ViDT(
+        settings.size,
+        classes,
+        queries=settings.queries,
+        width=settings.width,
+        layers=settings.layers,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        drop_path=settings.drop_path,
+    )
+
+
+def load_detector(settings: DetectorSettings, classes: int, teacher: bool = False) -> ViDT:
+    """A ViDT of the settings, with the weights they name.
+
+    A ViDT fills all of it; a Swin classifier fills the body of a student, except for what [DET]
+    tokens add. Of other classes than those of the weights, a student's class heads are new; a
+    teacher keeps its own, which nothing reads.
+
+    Raises:
+        VkdError: weights that are missing, cannot be fetched or do not fit; a teacher's without
+            its neck.
+    """
+    if settings.weights is None:
+        return make_detector(settings, classes)
+    saved, where = _read(settings)
+    if any(name.startswith(("body.", "backbone.")) for name in saved):
+        foreign = not any(name.startswith("body.") for name in saved)
+        return _fill(settings, from_published(saved) if foreign else saved, where, classes, teacher)
+    if teacher:
+        raise VkdError(f"{where}: a body without a neck cannot teach; give a whole ViDT's weights")
+    detector = make_detector(settings, classes)
+    merges_first = "layers.0.downsample.reduction.weight" not in saved
+    own = detector.body.state_dict()
+    added = {k: v for k, v in own.items() if "det_" in k or k.startswith("stages.3.merge")}
+    fill(detector.body, added | body_from_swin(saved, merges_first), where)
+    return detector
+
+
+def _fill(
+    settings: DetectorSettings, saved: dict[str, Tensor], where: str, classes: int, teacher: bool
+) -> ViDT:
+    heads = {name: weights for name, weights in saved.items() if name.startswith("class_heads.")}
+    sizes = [len(weights) for weights in heads.values() if weights.ndim]
+    theirs = sizes[0] if sizes else classes
+    detector = make_detector(settings, theirs if teacher else classes)
+    if theirs != classes and not teacher:
+        print(f"{where}: is of {theirs} classes; the class heads begin anew, with {classes}")
+        saved = saved | {name: detector.state_dict()[name] for name in heads}
+    fill(detector, saved, where)
+    return detector
+
+
+def _read(settings: DetectorSettings) -> tuple[dict[str, Tensor], str]:
+    """The weights that the settings name, and what they are called."""
+    if settings.weights in SOURCES:
+        saved, where = _fetch(settings.size, settings.weights), settings.weights
+    else:
+        path = Path(str(settings.weights)).expanduser()
+        path = path / "detector.safetensors" if path.is_dir() else path
+        saved, where = load_foreign(path), str(path)
+    saved = unwrapped(saved)
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in saved.items()):
+        raise VkdError(f"{where}: not a network's weights, each a tensor with a name")
+    return saved, where
+
+
+def _fetch(size: str, what: str) -> dict[str, Any]:
+    name = PUBLISHED.get(what, TIMM.get(size, NANO)).format(size=size)
+    try:
+        if not name.startswith("https:"):
+            import timm
+
+            return dict(timm.create_model(name, pretrained=True).state_dict())
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.hub.load_state_dict_from_url(name, map_location="cpu", weights_only=True)
+    except Exception as error:  # hub and network errors of many kinds
+        reason = one_line(error)
+        raise VkdError(
+            f"the {what} weights of size {size} could not be fetched ({name}: {reason}); set "
+            "`weights` beside its size to a local copy"
+        ) from None

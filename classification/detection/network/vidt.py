@@ -1,0 +1,206 @@
+"""ViDT: a body with [DET] tokens and a neck without an encoder (Song et al., ICLR 2022).
+
+Every layer of the neck, and the body before it, says a class and a box for each [DET] token; each
+refines the box of the one before (Zhu et al., ICLR 2021, iterative refinement).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classification.detection.network.deformable import DeformableAttention
+from classification.detection.network.swin import SIZES, Body, Size, shrink
+from gan_vkd.distill.precision import at_least_float32
+
+HEADS, GROUPS = 8, 32  # of attention, of group norm
+PRIOR = 0.01  # probability of a class before training (Lin et al., ICCV 2017)
+
+
+class Tokens(NamedTuple):
+    """What is distilled.
+
+    patches: four scales of (B, d, h, w), as the neck sees them. paddings: (B, h, w) of each.
+    body: (B, Q, d), [DET] tokens as they come to the neck. neck: (K, B, Q, d), after each layer,
+    the body's first.
+    """
+
+    patches: list[Tensor]
+    paddings: list[Tensor]
+    body: Tensor
+    neck: Tensor
+
+
+class Outputs(NamedTuple):
+    """What K predictors say, the last one the best.
+
+    logits: (K, B, Q, C). boxes: (K, B, Q, 4), centre and size relative to the unpadded image.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    tokens: Tokens
+
+
+class BoxHead(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, out) for out in (width, width, 4))
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, last = self.layers
+        return last(F.relu(second(F.relu(first(x)))))
+
+
+class Reduce(nn.Sequential):
+    """Maps (B, C, h, w) -> (B, d, h, w); statistics of the norm are over a sample's whole map."""
+
+    def __init__(self, width: int, out: int) -> None:
+        conv = nn.Conv2d(width, out, 1)
+        nn.init.xavier_uniform_(conv.weight)
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        super().__init__(conv, nn.GroupNorm(min(GROUPS, out // 4), out))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """(B, Q, C) -> (B, Q, d)."""
+        return self(x.mT[..., None]).squeeze(-1).mT
+
+
+class NeckLayer(nn.Module):
+    """[DET] tokens attend to each other, look at the maps, and go through an MLP."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.cross_attn = DeformableAttention(width, heads=HEADS)
+        self.norm1 = nn.LayerNorm(width)
+        self.self_attn = nn.MultiheadAttention(width, HEADS, dropout, batch_first=True)
+        self.norm2 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, hidden)
+        self.linear2 = nn.Linear(hidden, width)
+        self.norm3 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        for parameter in [*self.self_attn.parameters(), self.linear1.weight, self.linear2.weight]:
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        det: Tensor,
+        position: Tensor,
+        boxes: Tensor,
+        maps: list[Tensor],
+        paddings: list[Tensor],
+    ) -> Tensor:
+        """Tokens (B, Q, d), their position, boxes (B, Q, L, 4) to look into, and maps."""
+        asking = det + position
+        attended = self.self_attn(asking, asking, det, need_weights=False)[0]
+        det = self.norm2(det + self.dropout(attended))
+        seen = self.cross_attn(det + position, boxes, maps, paddings)
+        det = self.norm1(det + self.dropout(seen))
+        hidden = self.dropout(F.relu(self.linear1(det)))
+        return self.norm3(det + self.dropout(self.linear2(hidden)))
+
+
+class ViDT(nn.Module):
+    """Args:
+    size: a name in SIZES, or a size.
+    classes: C, category numbers that are told apart; COCO's go to 90.
+    queries: Q, objects that an image can have.
+    width: d, of the neck.
+    layers: of the neck.
+    hidden: of its MLPs.
+    dropout: in the neck.
+    drop_path: of the body; None: as published for the size.
+    """
+
+    def __init__(
+        self,
+        size: str | Size,
+        classes: int = 91,
+        *,
+        queries: int = 100,
+        width: int = 256,
+        layers: int = 6,
+        hidden: int = 1024,
+        dropout: float = 0.1,
+        drop_path: float | None = None,
+    ) -> None:
+        super().__init__()
+        size = SIZES[size] if isinstance(size, str) else size
+        self.classes, self.width = classes, width
+        rate = size.drop_path if drop_path is None else drop_path
+        self.body = Body(size, queries, width, rate)
+        channels = [*size.widths[1:], width]
+        self.reduce_maps = nn.ModuleList(Reduce(c, width) for c in channels)
+        self.reduce_det = Reduce(size.widths[-1], width)
+        self.reduce_position = Reduce(width, width)
+        self.reference = nn.Linear(width, 2)
+        self.neck = nn.ModuleList(NeckLayer(width, hidden, dropout) for _ in range(layers))
+        self.class_heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(layers + 1))
+        self.box_heads = nn.ModuleList(BoxHead(width) for _ in range(layers + 1))
+        self.idle = Idle(size, width)
+        nn.init.xavier_uniform_(self.reference.weight)
+        with torch.no_grad():
+            for head in self.class_heads:
+                head.bias.fill_(-math.log((1 - PRIOR) / PRIOR))  # type: ignore[operator]
+            self.box_heads[0].layers[-1].bias[2:] = -2.0  # type: ignore[index,union-attr]
+
+    def forward(self, images: Tensor, padding: Tensor) -> Outputs:
+        """Normalised images (B, 3, H, W), padded at the right and below where (B, H, W) is true."""
+        seen = self.body(images, padding)
+        maps = [reduce(x) for reduce, x in zip(self.reduce_maps, seen.maps, strict=True)]
+        paddings = [shrink(padding, (x.shape[2], x.shape[3])) for x in maps]
+        inside = torch.stack([share_inside(p) for p in paddings], 1).repeat(1, 1, 2)[:, None]
+        det = body = self.reduce_det.tokens(seen.det)
+        position = self.reduce_position.tokens(self.body.det_position)
+        place = F.pad(inverse_sigmoid(at_least_float32(self.reference(position)).sigmoid()), (0, 2))
+        tokens: list[Tensor] = []
+        logits: list[Tensor] = []
+        boxes: list[Tensor] = []
+        heads = zip([None, *self.neck], self.class_heads, self.box_heads, strict=True)
+        for layer, class_head, box_head in heads:
+            if layer is not None:
+                box = boxes[-1].detach()
+                place = inverse_sigmoid(box)
+                det = layer(det, position, box[:, :, None] * inside, maps, paddings)
+            tokens.append(det)
+            logits.append(class_head(det))
+            boxes.append((at_least_float32(box_head(det)) + place).sigmoid())
+        told = Tokens(maps, paddings, body, torch.stack(tokens))
+        return Outputs(torch.stack(logits), torch.stack(boxes), told)
+
+
+class Idle(nn.ParameterDict):
+    """Weights of the published files that take part in nothing, kept so that a file converts back.
+
+    They are counted among the published 15.73, 37.96, 60.47 and 99.96 million parameters.
+    """
+
+    def __init__(self, size: Size, width: int) -> None:
+        shapes: dict[str, tuple[int, ...]] = {"transformer.level_embed": (4, width)}
+        for i, (c, out) in enumerate(zip(size.widths, [*size.widths[1:], width], strict=True)):
+            merge = f"backbone.layers.{i}.downsample"
+            shapes[f"{merge}.expansion.weight"] = (out, c)
+            norms = [f"{merge}.norm2", *([f"backbone.norm{i}"] if i else [])]
+            shapes |= {f"{norm}.{part}": (c,) for norm in norms for part in ("weight", "bias")}
+        super().__init__(
+            {
+                name.replace(".", "/"): nn.Parameter(torch.zeros(shape), requires_grad=False)
+                for name, shape in shapes.items()
+            }
+        )
+
+
+def share_inside(padding: Tensor) -> Tensor:
+    """(B, h, w) -> (B, 2): which share of the width and of the height the image takes."""
+    inside = (~padding).float()
+    return torch.stack([inside[:, 0].mean(1), inside[:, :, 0].mean(1)], 1)
+
+
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """The logit, with both x and 1 - x at least 1e-5."""
+    return (x.clamp(1e-5, 1) / (1 - x).clamp(1e-5, 1)).log()

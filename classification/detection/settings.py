@@ -1,0 +1,180 @@
+"""The settings of a detection run."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from classification.epochs.settings import EpochRunSettings, EpochSettings, Triple
+from gan_vkd.runtime.facts import Facts
+from gan_vkd.runtime.section import Section
+from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
+from gan_vkd.runtime.settings_file import load_as
+
+SizeName = Literal["nano", "tiny", "small", "base"]
+
+
+class CocoSettings(Section):
+    """A folder as COCO's: ROOT/train2017/*.jpg, ROOT/annotations/instances_train2017.json."""
+
+    root: str
+    train: str = "train2017"
+    heldout: str | None = "val2017"  # the same as train, to see what is memorised
+    num_images: Positive | None = None  # a subset of train, drawn by seed
+    heldout_num_images: Positive | None = None
+    seed: Seed = 0  # of the subsets
+    classes: Positive | None = None  # null: the largest category's number and one
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
+    workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
+    damaged: Literal["refuse", "skip"] = "refuse"
+
+
+class DetectorSettings(Section):
+    """A ViDT. weights: "published" or "published_150", all of it, trained on COCO for 50 or 150
+    epochs; "imagenet", the body alone; or a file: a run's detector, a published ViDT, or a Swin
+    classifier."""
+
+    size: SizeName = "nano"
+    queries: Positive = 100
+    width: Annotated[int, Field(ge=16, multiple_of=16)] = 256
+    layers: Annotated[int, Field(ge=0)] = 6
+    hidden: Positive = 1024
+    dropout: Fraction = 0.1
+    drop_path: Fraction | None = None  # null: as published for the size
+    weights: str | None = None
+
+
+class DistillationSettings(Section):
+    """What the teacher's tokens teach."""
+
+    method: Literal["vkd", "token_matching"] = "vkd"
+    projection: Literal["orthogonal", "orthogonal_static", "linear", "mlp", "identity"] = (
+        "orthogonal"
+    )
+    standardize: Literal["both", "teacher", "none"] = "both"
+    patches: Weight = 1.0
+    body: Weight = 1.0
+    neck: Weight = 1.0
+    weight: Above0 = 4.0  # of their sum
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("method", "vkd", "projection", "standardize")
+
+    @model_validator(mode="after")
+    def _teaches(self) -> "DistillationSettings":
+        if not self.patches and not self.body and not self.neck:
+            raise ValueError("patches, body and neck are all 0: nothing is taught")
+        return self
+
+
+class CriterionSettings(Section):
+    """Weights of the losses, and of the costs that predictions are matched by."""
+
+    class_weight: Weight = 2.0
+    box_weight: Weight = 5.0
+    giou_weight: Weight = 2.0
+    cost_class: Weight = 2.0
+    cost_box: Weight = 5.0
+    cost_giou: Weight = 2.0
+    focal_alpha: Fraction = 0.25
+    focal_gamma: Weight = 2.0
+
+
+class BoxAugmentSettings(Section):
+    """DETR's augmentation.
+
+    scales: the shorter side, one of them drawn. Before that, half of the images are resized to one
+    of crop_scales and cropped to sides within crop_sizes; none where crop_scales is empty.
+    """
+
+    scales: Annotated[list[Positive], Field(min_length=1)] = Field(default=[*range(480, 801, 16)])
+    longest: Positive = 1333
+    flip: Fraction = 0.5
+    crop_scales: list[Positive] = Field(default=[400, 500, 600])
+    crop_sizes: tuple[Positive, Positive] = (384, 600)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "BoxAugmentSettings":
+        if self.crop_sizes[0] > self.crop_sizes[1]:
+            raise ValueError("crop_sizes: the smaller side comes first")
+        return self
+
+
+class DetectorTrainSettings(EpochSettings):
+    epochs: Positive = 50
+    batch_size: Positive = 16
+    lr: Above0 = 1e-4  # for 16 images; scaled by batch_size
+    min_lr: Weight = 1e-7
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Weight = 1e-4
+    clip_norm: Above0 | None = 0.1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    teacher_precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class DetectorEvaluateSettings(Section):
+    every: Positive = 1  # epochs
+    batch_size: Positive = 8
+    scale: Positive = 800  # the shorter side
+    longest: Positive = 1333
+
+
+class DetectionSettings(EpochRunSettings):
+    """Everything a detection run depends on."""
+
+    data: CocoSettings
+    student: DetectorSettings = DetectorSettings()
+    teacher: DetectorSettings | None = None
+    distill: DistillationSettings | None = None
+    criterion: CriterionSettings = CriterionSettings()
+    augment: BoxAugmentSettings = BoxAugmentSettings()
+    train: DetectorTrainSettings = DetectorTrainSettings()
+    evaluate: DetectorEvaluateSettings = DetectorEvaluateSettings()
+
+    may_change: ClassVar[tuple[str, ...]] = (*EpochRunSettings.may_change, "data.root")
+
+    lr_batch = 16  # as in ViDT
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DetectionSettings":
+        if (self.teacher is None) != (self.distill is None):
+            raise ValueError("distill and teacher belong together: set both, or neither")
+        if self.teacher is not None and self.teacher.weights is None:
+            raise ValueError("the teacher has no weights: set teacher.weights to a file")
+        if self.teacher is not None and self.teacher.queries != self.student.queries:
+            raise ValueError("[DET] tokens are matched one by one: queries must be equal")
+        if self.teacher is not None and self.teacher.layers != self.student.layers:
+            raise ValueError("the necks' tokens are matched layer by layer: layers must be equal")
+        return self
+
+
+def load_settings(path: Path, overrides: list[str] | None = None) -> DetectionSettings:
+    """The settings of a run, from a YAML file or a run folder."""
+    return load_as(DetectionSettings, path, overrides)
+
+
+class DetectorFacts(Facts):
+    """What is said beside a detector's weights."""
+
+    detector: DetectorSettings
+    classes: Annotated[int, Field(ge=1, le=100_000)]
+    categories: dict[Annotated[str, Field(pattern="^[0-9]{1,6}$")], str]
+    mean: Triple
+    std: tuple[Above0, Above0, Above0]
+    scale: Annotated[int, Field(ge=1, le=8192)]
+    longest: Annotated[int, Field(ge=1, le=8192)]
+
+
+def facts_of(settings: DetectionSettings, categories: dict[int, str]) -> dict[str, Any]:
+    """What somebody who has only the detector's weights needs to use them."""
+    return {
+        "detector": settings.student.model_dump(exclude={"weights"}),
+        "classes": settings.data.classes or max(categories) + 1,
+        "categories": {str(number): name for number, name in categories.items()},
+        "mean": list(settings.data.mean),
+        "std": list(settings.data.std),
+        "scale": settings.evaluate.scale,
+        "longest": settings.evaluate.longest,
+    }

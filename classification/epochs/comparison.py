@@ -1,0 +1,178 @@
+"""Runs of several arms side by side: tables over runs and over seeds, and their curves."""
+
+import math
+import statistics
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from classification.epochs.settings import EpochRunSettings
+from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
+from gan_vkd.runtime.checkpoint import write_atomically
+from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.facts import Facts, checked
+from gan_vkd.runtime.folder import RunFolder
+
+
+class EvaluationFacts(Facts):
+    """What every record of an evaluation says."""
+
+    iteration: Annotated[int, Field(ge=0, lt=2**53)]
+    epoch: float
+    images: Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class Measured(ABC):
+    """A run's evaluations, oldest first, and its pace in images a second.
+
+    key: of the records, the measure that counts; the more, the better. name: of its column. facts:
+    what the records say.
+
+    Raises:
+        VkdError: a folder that is no run, or was never evaluated.
+    """
+
+    key: ClassVar[str]
+    name: ClassVar[str]
+    facts: ClassVar[type[EvaluationFacts]]
+    settings: EpochRunSettings
+
+    def __init__(self, run: RunFolder) -> None:
+        if not (run.path / "settings.yaml").is_file():
+            raise VkdError(f"{run.path}: not a run folder (no settings.yaml in it)")
+        records = run.records("metrics")
+        file = run.path / "metrics.jsonl"
+        self.evaluations = [checked(self.facts, r, file) for r in records if self.key in r]
+        if not self.evaluations:
+            raise VkdError(f"{run.path}: no evaluation yet; train further")
+        told = [record.get("images_per_second") for record in records]
+        paces = [x for x in told if isinstance(x, int | float) and 0 <= x < math.inf]
+        self.pace = float(statistics.median(paces)) if paces else 0.0
+
+    @property
+    @abstractmethod
+    def caption(self) -> str:
+        """What runs must share for their numbers to stand in one column."""
+
+    @property
+    @abstractmethod
+    def teachers(self) -> str: ...
+
+    @abstractmethod
+    def numbers(self) -> dict[str, float]:
+        """The columns of the table, after the last epoch."""
+
+    @property
+    def compared(self) -> list[str]:
+        """The columns that are told as differences to the baseline too."""
+        return [self.name]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.evaluations[-1]
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        return self.settings.arm, self.settings.seed
+
+    def row(self) -> Row:
+        best = max(self.evaluations, key=lambda record: record[self.key])
+        arm, seed = self.identity
+        return {
+            "arm": arm,
+            "seed": str(seed),
+            "teachers": self.teachers,
+            **{name: f"{value:.2f}" for name, value in self.numbers().items()},
+            f"best {self.name}": f"{best[self.key]:.2f} (epoch {best['epoch']:g})",
+            "epochs": f"{self.last['epoch']:g} of {self.settings.train.epochs}",
+            "images / s": f"{self.pace:.1f}",
+        }
+
+
+def compare(runs: Sequence[Measured], out: Path, baseline: str = "plain") -> str:
+    """Writes table.md, table.csv and curves.png into `out` and returns the tables as Markdown.
+
+    A row a run: the measures after the last epoch, and the best, which was chosen on the images
+    that it is measured on. Where an arm was run at several seeds, a table of means, standard
+    deviations (n - 1) and mean differences to the baseline at the same seeds comes first, with 95%
+    intervals (Student's t). Runs on other images get tables of their own.
+
+    Raises:
+        VkdError: two runs of one arm and seed.
+    """
+    groups: dict[str, list[Measured]] = {}
+    for run in runs:
+        groups.setdefault(run.caption, []).append(run)
+    parts, tables = [], {}
+    for caption, group in groups.items():
+        identities = [run.identity for run in group]
+        for arm, seed in identities:
+            if identities.count((arm, seed)) > 1:
+                raise VkdError(f"two runs of arm {arm} at seed {seed}: set another arm")
+        tables[caption] = complete([run.row() for run in group])
+        spread = complete(_spread(group, baseline))
+        parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
+    text = "\n\n".join(parts)
+    write_atomically(out / "table.md", lambda file: file.write_text(text + "\n"))
+    write_atomically(out / "table.csv", lambda file: file.write_text(as_csv(tables)))
+    _curves(groups, out / "curves.png")
+    return text
+
+
+def _spread(group: list[Measured], baseline: str) -> list[Row]:
+    """A row an arm over its seeds; none where every arm has one."""
+    arms: dict[str, list[Measured]] = {}
+    for run in group:
+        arms.setdefault(run.identity[0], []).append(run)
+    if all(len(runs) == 1 for runs in arms.values()):
+        return []
+    compared = {run.identity[1]: run.numbers() for run in arms.get(baseline, [])}
+    rows = []
+    for arm, runs in arms.items():
+        numbers = {run.identity[1]: run.numbers() for run in runs}
+        row = {"arm": arm, "teachers": runs[0].teachers, "seeds": str(len(runs))}
+        for name in dict.fromkeys(name for of_one in numbers.values() for name in of_one):
+            values = [of_one[name] for of_one in numbers.values() if name in of_one]
+            few = f" (of {len(values)} runs)" if len(values) < len(runs) else ""
+            row[name] = mean_and_deviation(values) + few
+        row["images / s"] = f"{statistics.fmean(run.pace for run in runs):.1f}"
+        for name in runs[0].compared if arm != baseline else []:
+            differences = [
+                of_one[name] - compared[seed][name]
+                for seed, of_one in numbers.items()
+                if name in of_one and name in compared.get(seed, {})
+            ]
+            if differences:
+                row[f"{name}, less {baseline} at the same seed"] = confidence(differences)
+        rows.append(row)
+    return rows
+
+
+def _curves(groups: dict[str, list[Measured]], path: Path) -> None:
+    """The measure over epochs, a line a run, a colour an arm."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(groups), figsize=(7 * len(groups), 5), squeeze=False)
+    for axis, (caption, group) in zip(axes[0], groups.items(), strict=True):
+        arms = list(dict.fromkeys(run.identity[0] for run in group))
+        for run in group:
+            arm = run.identity[0]
+            known = any(line.get_label() == arm for line in axis.lines)
+            axis.plot(
+                [record["epoch"] for record in run.evaluations],
+                [record[run.key] for record in run.evaluations],
+                color=f"C{arms.index(arm) % 10}",
+                label="_" if known else arm,
+            )
+        axis.set(xlabel="epoch", ylabel=f"{group[0].name} in percent")
+        axis.set_title(textwrap.fill(caption, 90), fontsize=7)
+        axis.legend()
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    plt.close(figure)

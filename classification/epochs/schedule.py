@@ -1,0 +1,44 @@
+"""The learning rate over time."""
+
+import torch
+from timm.scheduler import CosineLRScheduler
+
+from classification.epochs.settings import EpochSettings
+
+
+class Rate:
+    """timm's cosine with warm-up, in epochs or in updates, times a factor.
+
+    Args:
+        optimizer: whose groups it sets; their present rates are the highest.
+        train: which schedule, and how long.
+        per_epoch: updates.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, train: EpochSettings, per_epoch: int
+    ) -> None:
+        self.optimizer, self.per_epoch, self.factor = optimizer, per_epoch, 1.0
+        self.by_epoch = train.schedule == "epochs"
+        unit = 1 if self.by_epoch else per_epoch
+        self.cosine = CosineLRScheduler(
+            optimizer,
+            t_initial=(train.epochs - train.cooldown_epochs) * unit,
+            lr_min=train.min_lr,
+            warmup_t=train.warmup_epochs * unit,
+            warmup_lr_init=train.warmup_lr,
+            t_in_epochs=self.by_epoch,
+        )
+
+    def set(self, number: int) -> None:
+        """That of update `number`."""
+        if self.by_epoch:
+            self.cosine.step(number // self.per_epoch)
+        else:
+            self.cosine.step_update(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self.factor
+
+    @property
+    def now(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])

@@ -1,0 +1,62 @@
+"""The settings of training by epochs with AdamW, for recognition and detection alike."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from gan_vkd.runtime.settings import Above0, Beta, LoopSettings, Positive, RunSettings, Weight
+
+Triple = tuple[float, float, float]
+
+
+class EpochSettings(LoopSettings):
+    """What training by epochs with AdamW is told."""
+
+    epochs: Positive = 300
+    batch_size: Positive = 1024  # of all ranks together, for one update
+    accumulate: Positive = 1  # parts that a rank's share of it is computed in, for memory's sake
+    lr: Above0 = 5e-4  # for 512 images; scaled by batch_size
+    warmup_lr: Weight = 1e-6
+    min_lr: Weight = 1e-5
+    warmup_epochs: Annotated[int, Field(ge=0)] = 5
+    cooldown_epochs: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["epochs", "updates"] = "epochs"  # the rate's steps
+    weight_decay: Weight = 0.05
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip_norm: Above0 | None = None
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the student's forward
+    teacher_precision: Literal["float32", "bfloat16"] = "bfloat16"
+
+    @model_validator(mode="after")
+    def _cools_down_at_the_end(self) -> "EpochSettings":
+        if self.cooldown_epochs >= self.epochs:
+            raise ValueError("cooldown_epochs must be fewer than epochs")
+        return self
+
+
+class EpochRunSettings(RunSettings):
+    """What every run by epochs is told."""
+
+    train: EpochSettings = EpochSettings()
+
+    may_change: ClassVar[tuple[str, ...]] = (
+        *RunSettings.may_change, "evaluate.batch_size", "data.workers", "data.damaged",
+    )  # fmt: skip
+
+    lr_batch: ClassVar[int] = 512  # images that train.lr is for, as in DeiT
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of this batch size (linear scaling)."""
+        return self.train.lr * self.train.batch_size / self.lr_batch
+
+    @property
+    def length(self) -> str:
+        return f"{self.train.epochs} epochs"
+
+    @property
+    def relief(self) -> str:
+        return (
+            f"batch {self.train.batch_size}: share it by more ranks, set a larger train.accumulate "
+            "(detection: in a new run), or train anew with a smaller one"
+        )

@@ -1,0 +1,101 @@
+"""One update of a student that is trained by epochs, whatever it is taught."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from classification.epochs.items import sow
+from classification.epochs.schedule import Rate
+from classification.epochs.settings import EpochRunSettings
+from gan_vkd.runtime import ranks
+
+Given = TypeVar("Given")  # a batch as it is read
+Part = TypeVar("Part")  # what is computed of it at a time
+
+
+class Updates(Generic[Given, Part]):
+    """The optimiser, its schedule and the update that all students have in common.
+
+    Args:
+        settings: of the run.
+        groups: of parameters, for the optimiser.
+        per_epoch: updates.
+        modules: what a checkpoint holds by name, the network first.
+        training_only: which of the modules the finished network does without: what teaches it,
+            whose buffers are watched.
+    """
+
+    settings: EpochRunSettings
+
+    def __init__(
+        self,
+        settings: EpochRunSettings,
+        groups: list[dict[str, Any]],
+        per_epoch: int,
+        modules: Mapping[str, nn.Module | None],
+        training_only: str,
+    ) -> None:
+        self.settings, self.per_epoch = settings, per_epoch
+        self.modules = {name: module for name, module in modules.items() if module is not None}
+        self.training_only = training_only
+        self.total = per_epoch * settings.train.epochs
+        self.optimizer = torch.optim.AdamW(groups, settings.lr, settings.train.betas)
+        self.rate = Rate(self.optimizer, settings.train, per_epoch)
+
+    def parts(self, batch: Given, count: int) -> Sequence[Part]:
+        """This rank's images of an update, in equal parts."""
+        raise NotImplementedError
+
+    def losses(self, part: Part, number: int) -> dict[str, Tensor]:
+        """The weighted terms by name, means over the part."""
+        raise NotImplementedError
+
+    def step(self, batch: Given, number: int) -> dict[str, Tensor]:
+        """Update `number`: the means of its losses, and the norm of the gradient before it is cut.
+
+        Dropped units and mixed images are a function of the seed, the update and the rank.
+        """
+        train, seed = self.settings.train, self.settings.seed
+        self.rate.set(number)
+        sow(seed, number, ranks.rank(), "mixing")
+        told: dict[str, Tensor] = {}
+        for i, part in enumerate(self.parts(batch, train.accumulate)):
+            sow(seed, number, ranks.rank(), "dropping", i)
+            losses = {k: x / train.accumulate for k, x in self.losses(part, number).items()}
+            torch.stack(list(losses.values())).sum().backward()
+            for name, loss in losses.items():
+                told[name] = told.get(name, 0) + loss.detach()
+        learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
+        ranks.average_gradients(learnt)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learnt if p.grad is not None])
+        if train.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(learnt, train.clip_norm, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return told | {"gradient_norm": norm}
+
+    def decompositions(self) -> dict[str, Tensor]:
+        """Projections' bases and normalisers' statistics, by name."""
+        module = self.modules.get(self.training_only)
+        buffers = [] if module is None else module.named_buffers()
+        return {f"{self.training_only}.{name}": x for name, x in buffers if x.is_floating_point()}
+
+    # what a run's checkpoints need (gan_vkd.runtime.progress.Trained)
+
+    def shared(self) -> dict[str, Tensor]:
+        return dict(next(iter(self.modules.values())).state_dict())
+
+    def state(self) -> dict[str, Any]:
+        states = {name: module.state_dict() for name, module in self.modules.items()}
+        return states | {"optimizer": self.optimizer.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name, module in self.modules.items():
+            module.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def set_learning_rates(self, factor: float) -> None:
+        """The schedule's times a factor, from now on."""
+        self.rate.factor = factor

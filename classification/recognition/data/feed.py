@@ -1,0 +1,143 @@
+"""Batches of images: from memory, files or shards, through timm's transforms, to the device.
+
+Everything random is a function of (seed, number of the batch, place in it): a resumed run sees what
+it would have seen, whatever the number of workers (but for shards, which it cuts into streams), and
+no random generator's state is saved.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from classification.epochs.items import Faults, Item, sow
+from classification.epochs.order import BatchesFrom, Order, share_of_a_rank
+from classification.recognition.data.images import Images, InMemory
+from classification.recognition.data.resident import Resident, is_simple
+from classification.recognition.data.shards import ShardList, Stream
+from classification.recognition.data.transforms import test_transform, training_transform
+from classification.recognition.settings import ClassifierSettings
+from gan_vkd.data.images import BadImage
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.stopping import outlive
+
+
+class Transformed(Dataset[Item]):
+    """Items by (key, index): the key alone decides what is random in the transform."""
+
+    def __init__(self, images: Images, transform: Any, resolution: int) -> None:
+        self.images, self.transform, self.resolution = images, transform, resolution
+
+    def __getitem__(self, place: tuple[Any, int]) -> Item:
+        key, index = place
+        sow(*key)
+        label = int(self.images.labels[index])
+        try:
+            return Item(self.transform(self.images.image(index)), label, "")
+        except BadImage as error:
+            blank = torch.zeros(3, self.resolution, self.resolution)
+            return Item(blank, label, f"{self.images.name(index)} ({error})")
+
+
+class Batch(NamedTuple):
+    """Normalised images (B, 3, R, R) and labels (B,), on the device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Feed:
+    """Batches by number, of this rank.
+
+    They are made on the device where images in memory are only cropped and flipped; otherwise by
+    the workers, ahead as long as they are asked for in a row.
+    """
+
+    def __init__(
+        self, settings: ClassifierSettings, images: Images | ShardList, device: str
+    ) -> None:
+        train = settings.train
+        self.settings, self.images, self.device = settings, images, device
+        self.rows = share_of_a_rank(settings.train)
+        if self.rows % 2 and (settings.augment.mixup > 0 or settings.augment.cutmix > 0):
+            raise SettingsError(
+                f"mixup and cutmix pair images: of train.batch_size = {train.batch_size} each rank "
+                f"has {self.rows}, and must have an even number"
+            )
+        self.order = Order(images.count, self.rows, settings.seed, settings.augment.repeats)
+        self.per_epoch = self.order.per_epoch
+        self.transform = training_transform(settings.data, settings.augment)
+        self.resident: Resident | None = None
+        if isinstance(images, InMemory) and is_simple(settings.augment):
+            self.resident = Resident(images.pixels, images.labels, self.order, settings, device)
+        self.faults = Faults(settings.data.damaged)
+        self._next, self._batches = -1, iter(list[Any]())
+
+    def __call__(self, number: int) -> Batch:
+        """The batch of update `number`.
+
+        Raises:
+            VkdError: a file that cannot be used, with data.damaged=refuse.
+        """
+        if self.resident is not None:
+            return Batch(*self.resident(number))
+        if number != self._next:
+            self._batches = iter(self._loader(number))
+        self._next = number + 1
+        images, labels, faults = next(self._batches)
+        if any(faults):
+            images, labels = self._without(images, labels, faults)
+        to = {"device": self.device, "non_blocking": True}
+        return Batch(images.to(**to), labels.to(**to))
+
+    def _loader(self, start: int) -> DataLoader[Any]:
+        data, workers = self.settings.data, self.settings.data.workers
+        options: dict[str, Any] = {
+            "num_workers": workers,
+            "worker_init_fn": outlive,
+            "pin_memory": self.device.startswith("cuda"),
+            "prefetch_factor": 2 if workers else None,
+        }
+        if isinstance(self.images, ShardList):
+            stream = Stream(
+                self.images, self.transform, data.resolution, seed=self.settings.seed,
+                rows=self.rows, start=start, workers=workers,
+            )  # fmt: skip
+            return DataLoader(stream, batch_size=self.rows, **options)
+        items = Transformed(self.images, self.transform, data.resolution)
+        return DataLoader(items, batch_sampler=BatchesFrom(self.order, start), **options)
+
+    def _without(self, images: Tensor, labels: Tensor, faults: Any) -> tuple[Tensor, Tensor]:
+        """Puts good images of the batch in the place of those that cannot be used."""
+        bad = [i for i, fault in enumerate(faults) if fault]
+        good = [i for i, fault in enumerate(faults) if not fault]
+        self.faults.tell(faults[i] for i in bad)
+        if not good:
+            raise VkdError(f"no image of a whole batch can be used, the first: {faults[0]}")
+        for place, index in enumerate(bad):
+            images[index] = images[good[place % len(good)]]
+            labels[index] = labels[good[place % len(good)]]
+        return images, labels
+
+
+def heldout_batches(
+    settings: ClassifierSettings, images: Images, device: str
+) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    """This rank's part of the held-out images: images, labels and faults, each image once."""
+    part = ranks.own_part(images.count)
+    transform = test_transform(settings.data, settings.evaluate.crop)
+    items = Transformed(images, transform, settings.data.resolution)
+    places = [((index,), index) for index in range(part.start, part.stop)]
+    workers = settings.data.workers
+    yield from DataLoader(
+        items,
+        batch_size=settings.evaluate.batch_size,
+        sampler=places,
+        num_workers=workers,
+        worker_init_fn=outlive,
+        prefetch_factor=2 if workers else None,
+        pin_memory=device.startswith("cuda"),
+    )

@@ -1,0 +1,129 @@
+"""Labelled images for recognition: in memory, or a folder that is decoded as it is needed."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from classification.recognition.data.shards import ShardList
+from classification.recognition.settings import InputSettings
+from gan_vkd.data.image_set import ImageSet
+from gan_vkd.data.images import FolderSource, list_images, open_rgb
+from gan_vkd.data.sets import load_heldout_set, load_training_set
+from gan_vkd.runtime.checkpoint import digest
+from gan_vkd.runtime.errors import SettingsError, VkdError
+
+
+class Images(Protocol):
+    """Labelled images, decoded one by one.
+
+    count: N. labels: (N,) int64. classes: the names behind them.
+    """
+
+    count: int
+    labels: Tensor
+    classes: list[str]
+
+    def name(self, index: int) -> str: ...
+
+    def image(self, index: int) -> Image.Image:
+        """RGB. Raises BadImage where the file cannot be used."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Equal for equal sets, wherever they lie."""
+        ...
+
+
+class InMemory:
+    def __init__(self, images: ImageSet) -> None:
+        self.pixels = images.images  # (N, 3, R, R) uint8
+        self.labels, self.classes, self.names = images.labels, images.classes, images.names
+        self.count = len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index].permute(1, 2, 0).numpy())
+
+    def fingerprint(self) -> str:
+        return digest(repr(self.classes), {"pixels": self.pixels, "labels": self.labels})
+
+
+class Files:
+    """A folder with a folder a class, as ImageNet's train and val are.
+
+    Raises:
+        VkdError: no such folder, or no images in class folders.
+    """
+
+    def __init__(self, path: Path, damaged: str = "refuse") -> None:
+        if not path.is_dir():
+            raise VkdError(f"{path}: no such folder of class folders (data.source, data.heldout)")
+        self.source = FolderSource(path, damaged)
+        self.names, folders = list_images(path, self.source)
+        self.classes = sorted(set(folders))
+        if len(self.classes) < 2:
+            raise VkdError(f"{path}: has no class folders")
+        index = {name: i for i, name in enumerate(self.classes)}
+        self.labels = torch.tensor([index[folder] for folder in folders])
+        self.count = len(self.names)
+
+    def name(self, index: int) -> str:
+        return str(self.source.path / self.names[index])
+
+    def image(self, index: int) -> Image.Image:
+        return open_rgb(self.source.read(self.names[index]))
+
+    def fingerprint(self) -> str:
+        return digest(repr(self.names), {"labels": self.labels})
+
+
+def load_training_images(settings: InputSettings) -> Images | ShardList:
+    """What the settings name, decoded where it is of kind memory.
+
+    Raises:
+        SettingsError: a subset or resolution that the set cannot give.
+        VkdError: missing or damaged data, or no classes.
+    """
+    if settings.kind == "files":
+        return Files(Path(settings.source).expanduser(), settings.damaged)
+    if settings.kind == "shards":
+        assert settings.num_images is not None
+        assert settings.classes is not None
+        return ShardList(settings.source, settings.num_images, settings.classes)
+    images = load_training_set(settings.in_memory)
+    if len(images.classes) < 2:
+        raise SettingsError(f"data.source = {settings.source}: has no class folders")
+    return InMemory(images)
+
+
+def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> Images | None:
+    """What is measured on, with the training set's classes; None where there is nothing.
+
+    Raises:
+        SettingsError: other classes.
+        VkdError: missing or damaged data.
+    """
+    if settings.heldout is None:
+        return None
+    if settings.kind == "memory":
+        loaded = load_heldout_set(settings.in_memory)
+        heldout: Images | None = None if loaded is None else InMemory(loaded)
+    else:
+        heldout = Files(Path(settings.heldout).expanduser(), settings.damaged)
+    if heldout is None or classes is None:
+        return heldout
+    if settings.kind == "shards":
+        if len(heldout.classes) != settings.classes:
+            raise SettingsError(
+                f"data.heldout = {settings.heldout}: has {len(heldout.classes)} classes, the "
+                f"shards {settings.classes}"
+            )
+    elif heldout.classes != classes:
+        odd = sorted({*heldout.classes} ^ {*classes})[:5]
+        raise SettingsError(f"data.heldout = {settings.heldout}: has other classes ({odd})")
+    return heldout

@@ -1,0 +1,154 @@
+"""Tar shards of webdataset (jpg or png beside cls): an endless stream, to be entered anywhere.
+
+Members are read in memory, and of their decoders none is webdataset's: those would unpickle.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from classification.epochs.items import Item, sow
+from gan_vkd.data.images import BadImage, open_rgb
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import VkdError, one_line
+
+BUFFER = 1000  # samples that a worker shuffles among
+SUFFIXES = ("jpg", "jpeg", "png", "webp")
+
+
+class ShardList:
+    """What is known of shards without reading them.
+
+    Raises:
+        VkdError: a shard that is not there, or webdataset is not installed.
+    """
+
+    def __init__(self, pattern: str, count: int, classes: int) -> None:
+        try:
+            import webdataset  # noqa: F401
+            from braceexpand import braceexpand
+        except ImportError:
+            raise VkdError("data.kind = shards needs webdataset: pip install webdataset") from None
+        self.files = [Path(name).expanduser() for name in braceexpand(pattern)]
+        missing = [str(file) for file in self.files if not file.is_file()]
+        if missing:
+            raise VkdError(f"data.source = {pattern}: no such shards: {', '.join(missing[:3])}")
+        self.count, self.classes = count, [str(number) for number in range(classes)]
+
+    def fingerprint(self) -> str:
+        """Equal for shards of the same names, wherever they lie."""
+        return repr([file.name for file in self.files])
+
+
+class Stream(IterableDataset[Item]):
+    """Items without an end, each worker's from shards of its own, in an order made of the seed.
+
+    A pass of a worker is its share of the images, whatever its shards hold: it begins anew with
+    other shards, so that where a stream is entered can be told without reading what was before.
+
+    Args:
+        shards: the files.
+        transform: PIL image -> tensor.
+        resolution: of what stands for a sample that cannot be used.
+        seed: of the order and of the transform.
+        rows: items a batch.
+        start: batches that were given out before.
+
+    Raises:
+        VkdError: fewer shards than workers.
+    """
+
+    def __init__(
+        self,
+        shards: ShardList,
+        transform: Any,
+        resolution: int,
+        *,
+        seed: int,
+        rows: int,
+        start: int,
+        workers: int,
+    ) -> None:
+        self.shards, self.transform, self.resolution = shards, transform, resolution
+        self.seed, self.rows, self.start = seed, rows, start
+        streams = max(1, workers) * ranks.world()
+        if len(shards.files) < streams:
+            raise VkdError(
+                f"{len(shards.files)} shards are fewer than the {streams} workers of all ranks: "
+                "set a smaller data.workers"
+            )
+        self.rank, self.world = ranks.rank(), ranks.world()  # workers are in no process group
+        self.per_pass = max(1, shards.count // streams)
+
+    def __iter__(self) -> Iterator[Item]:
+        info = get_worker_info()
+        here, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        # The next batch is worker 0's: it goes on with the stream whose turn it was
+        stream = (here + self.start) % workers
+        given_out = self.rows * len(range(stream, self.start, workers))
+        number = self.rank * workers + stream
+        samples = self._samples(number, workers * self.world, given_out)
+        for place, sample in enumerate(samples, given_out):
+            sow(self.seed, number, place)
+            yield self._item(sample)
+
+    def _samples(self, number: int, streams: int, given_out: int) -> Iterator[dict[str, Any]]:
+        """Raw samples of one stream after those given out, of which only the last pass is read."""
+        first, inside = divmod(given_out, self.per_pass)
+        for epoch in itertools.count(first):
+            shared = random.Random(f"{self.seed}: epoch {epoch}")
+            order = shared.sample(self.shards.files, len(self.shards.files))
+            own = random.Random(f"{self.seed}: epoch {epoch}, stream {number}")
+            samples = _shuffled(order[number::streams], own)
+            yield from itertools.islice(samples, inside if epoch == first else 0, self.per_pass)
+
+    def _item(self, sample: dict[str, Any]) -> Item:
+        blank = torch.zeros(3, self.resolution, self.resolution)
+        name = f"{sample['__url__']}: {sample['__key__']}"
+        if "__fault__" in sample:
+            return Item(blank, 0, f"{name} ({sample['__fault__']})")
+        data = next((sample[suffix] for suffix in SUFFIXES if suffix in sample), None)
+        label = sample.get("cls", b"").decode(errors="replace").strip()
+        if data is None or not label.isdecimal() or int(label) >= len(self.shards.classes):
+            said = f"no image ({', '.join(SUFFIXES)})" if data is None else f"class {label!r}"
+            return Item(blank, 0, f"{name} ({said})")
+        try:
+            return Item(self.transform(open_rgb(data)), int(label), "")
+        except BadImage as error:
+            return Item(blank, 0, f"{name} ({error})")
+
+
+def _shuffled(files: list[Path], random: random.Random) -> Iterator[dict[str, Any]]:
+    """The samples of shards, shuffled in a buffer, and again where more are asked for."""
+    while True:
+        buffer: list[dict[str, Any]] = []
+        for sample in itertools.chain.from_iterable(map(_read, files)):
+            if len(buffer) < BUFFER:
+                buffer.append(sample)
+                continue
+            place = random.randrange(BUFFER)
+            yield buffer[place]
+            buffer[place] = sample
+        random.shuffle(buffer)
+        yield from buffer
+
+
+def _read(file: Path) -> Iterator[dict[str, Any]]:
+    """The samples of one shard; one that is damaged ends with a sample that says so."""
+    from webdataset.tariterators import tarfile_samples
+
+    empty = True
+    try:
+        for sample in tarfile_samples(iter([{"url": str(file.absolute())}])):
+            empty = False
+            yield sample
+    except Exception as error:  # of tarfile, zlib and the file system
+        yield {"__url__": str(file), "__key__": "damaged", "__fault__": one_line(error)}
+    else:
+        if empty:
+            yield {"__url__": str(file), "__key__": "empty", "__fault__": "no sample is in it"}

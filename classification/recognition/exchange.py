@@ -1,0 +1,87 @@
+"""Students for the world outside: plain timm checkpoints and ONNX, checked before they are kept."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classification.recognition.network.students import Student
+from classification.recognition.run import read_student
+from gan_vkd.networks.weights import save_pth
+from gan_vkd.runtime.checkpoint import save_weights, write_atomically
+from gan_vkd.runtime.errors import SettingsError, VkdError
+
+
+def export_student(run: Path, out: Path) -> str:
+    """Writes the best student of a run.
+
+    .safetensors and .pth hold the state dict under timm's names, .safetensors with the facts that
+    `hubconf.py` needs; .onnx takes normalised images (B, 3, R, R) and gives logits (B, C).
+
+    Returns:
+        What was written, and how it is loaded.
+
+    Raises:
+        SettingsError: another suffix.
+        VkdError: no student, no onnx, or an ONNX file that does not compute the same.
+    """
+    student, facts = read_student(run)
+    state = student.network.state_dict()
+    if out.suffix == ".safetensors":
+        save_weights(out, state, facts)
+    elif out.suffix == ".pth":
+        save_pth(out, dict(state))
+    elif out.suffix == ".onnx":
+        return f"{out}: logits within {export_onnx(student, facts, out):.1e} of torch's"
+    else:
+        raise SettingsError(f"{out}: expected a name that ends in .safetensors, .pth or .onnx")
+    if facts["stem"] == "conv":
+        return f"{out}: has CiT's stem (student.stem=conv), which timm has no model for"
+    if len(student.distilled_heads) > 1:
+        return f"{out}: has several distillation tokens, which timm has no model for"
+    options = "".join(f", {key}={value!r}" for key, value in facts["options"].items())
+    classes = len(facts["classes"])
+    return (
+        f"{out}: timm.create_model({facts['name']!r}, checkpoint_path={str(out)!r}, "
+        f"num_classes={classes}{options})"
+    )
+
+
+def export_onnx(student: Student, facts: dict[str, Any], out: Path) -> float:
+    """Writes the ONNX file and compares its logits with torch's on five images.
+
+    Returns:
+        The largest difference of a logit, over the largest logit.
+
+    Raises:
+        VkdError: onnx, onnxscript or onnxruntime is missing, or they differ by more than 1e-3.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise VkdError(f"{out}: {error}; pip install onnx onnxruntime onnxscript") from None
+    size = facts["resolution"]
+    images = torch.randn(5, 3, size, size, generator=torch.Generator().manual_seed(0))
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.onnx.export(
+        student,
+        (images[:2],),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": {0: batch}},
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        ours = student(images)
+    theirs: Tensor = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    difference = float((ours - theirs).abs().max() / ours.abs().max())
+    if not difference < 1e-3:
+        raise VkdError(f"{out}: not written, its logits differ by {difference:.1e} from torch's")
+    write_atomically(out, lambda file: file.write_bytes(model))
+    return difference

@@ -1,0 +1,54 @@
+"""A classification run's folder: what every run has, and the exported student."""
+
+from pathlib import Path
+from typing import Any
+
+from classification.recognition.network.students import Student, build_student
+from classification.recognition.settings import (
+    ClassifierSettings,
+    StudentFacts,
+    StudentSettings,
+    load_settings,
+)
+from gan_vkd.runtime.checkpoint import load_weights, save_weights
+from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.facts import checked
+from gan_vkd.runtime.folder import RunFolder
+
+
+class Run(RunFolder):
+    """Beside the files of every run: evaluations.jsonl, and student.safetensors, the weights of
+    the best student under timm's names, with what is needed to build it."""
+
+    @property
+    def student_file(self) -> Path:
+        return self.path / "student.safetensors"
+
+    def settings(self) -> ClassifierSettings:
+        return load_settings(self.path)
+
+    def export(self, student: Student, facts: dict[str, Any]) -> None:
+        save_weights(self.student_file, student.network.state_dict(), facts)
+
+
+def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, Any]]:
+    """The student of a run folder or an exported file, in eval mode, and its facts.
+
+    Raises:
+        VkdError: no such file, or one that is damaged or of another kind.
+    """
+    file = file.expanduser()
+    if file.is_dir():
+        file = file / "student.safetensors"
+    if not file.is_file():
+        raise VkdError(f"{file}: no student yet; train first (vkd-classify train CONFIG --out RUN)")
+    state, facts = load_weights(file)
+    facts = checked(StudentFacts, facts, file)
+    try:
+        settings = StudentSettings(name=facts["name"], options=facts["options"], stem=facts["stem"])
+        student = build_student(settings, len(facts["classes"]), facts["tokens"], drop_path=0.0)
+        student.network.load_state_dict(state)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = one_line(error)
+        raise VkdError(f"{file}: not a student of ours ({reason})") from None
+    return student.to(device).eval().requires_grad_(False), facts

@@ -1,0 +1,252 @@
+"""The settings of a recognition run."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from classification.epochs.settings import EpochRunSettings, EpochSettings, Triple
+from gan_vkd.data.image_set import SOURCES
+from gan_vkd.data.settings import DataSettings
+from gan_vkd.distill import METHODS
+from gan_vkd.runtime.components import Choice, OneOf, choice
+from gan_vkd.runtime.facts import Facts
+from gan_vkd.runtime.section import Section
+from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
+from gan_vkd.runtime.settings_file import load_as
+from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
+
+
+class InputSettings(Section):
+    """What is trained on, and how it comes to the network.
+
+    source: by `kind`. memory: cifar10, cifar100, digits, a folder or a zip, held as uint8. files: a
+    folder with a folder a class, decoded as they are needed. shards: tar files of webdataset,
+    "train-{000000..000146}.tar".
+    """
+
+    source: str
+    kind: Literal["memory", "files", "shards"] = "memory"
+    heldout: str | None = "test"  # memory: the source's own; a folder or zip; files, shards: a path
+    root: str = "data"
+    download: bool = True
+    resolution: Positive = 224
+    num_images: Positive | None = None  # memory: a stratified subset; shards: how many there are
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Seed = 0  # of the subset
+    classes: Annotated[int, Field(ge=2)] | None = None  # shards: how many there are
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
+    workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
+    damaged: Literal["refuse", "skip"] = "refuse"
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "InputSettings":
+        if self.kind == "memory" and self.resolution not in (32, 64):
+            raise ValueError(
+                f"kind = memory holds images of 32 or 64 pixels, not {self.resolution}: set "
+                "resolution, or kind = files"
+            )
+        if self.fraction is not None and self.num_images is not None:
+            raise ValueError("give fraction or num_images, not both")
+        if self.kind == "shards" and (self.num_images is None or self.classes is None):
+            raise ValueError("shards do not say how much is in them: set num_images and classes")
+        split = self.kind == "memory" and self.source in SOURCES
+        if self.heldout == "test" and not split:
+            raise ValueError(
+                f"heldout = test belongs to source = {', '.join(SOURCES)} in memory: give "
+                "a path, or null"
+            )
+        if self.kind == "files" and (self.num_images is not None or self.fraction is not None):
+            raise ValueError("num_images and fraction belong to kind = memory")
+        return self
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("kind", "shards", "classes")
+
+    @property
+    def in_memory(self) -> DataSettings:
+        names = DataSettings.model_fields.keys() & type(self).model_fields.keys()
+        return DataSettings(**{name: getattr(self, name) for name in names})
+
+
+# Of timm.create_model. Others lead to files, the network or code: checkpoint_path was unpickled.
+StudentOption = Literal[
+    "img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias",
+    "qk_norm", "init_values", "global_pool", "class_token", "reg_tokens", "no_embed_class",
+    "dynamic_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate",
+    "attn_drop_rate", "drop_path_rate", "window_size", "base_width", "cardinality", "stem_width",
+    "zero_init_last",
+]  # fmt: skip
+
+
+class StudentSettings(Section):
+    """A timm model; one with a distillation token gets as many as there are teachers.
+
+    stem: patch, timm's own; conv, the one of CiT and of VkD's released code, for ViTs.
+    """
+
+    name: str = "deit_tiny_distilled_patch16_224"
+    stem: Literal["patch", "conv"] = "patch"
+    options: dict[StudentOption, int | float | bool | str] = Field(default={})
+    drop_path: Fraction = 0.1
+    weights: str | None = None  # to start from: a file, or "published" for timm's own
+
+
+class AugmentSettings(Section):
+    """DeiT's augmentation, made of timm's parts."""
+
+    crop: Literal["resized", "padded"] = "resized"  # padded: by 4 pixels, for small images
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # of a resized crop's area
+    flip: Fraction = 0.5
+    color_jitter: Weight = 0.3  # beside RandAugment and AutoAugment timm leaves it out
+    policy: str | None = "rand-m9-mstd0.5-inc1"  # of timm's auto_augment
+    erasing: Fraction = 0.25
+    mixup: Weight = 0.8
+    cutmix: Weight = 1.0
+    mix_probability: Fraction = 1.0
+    switch_probability: Fraction = 0.5  # of CutMix where both are on
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    repeats: Positive = 3  # repeated augmentation
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("crop", "resized", "scale")
+
+
+class TokenSettings(Section):
+    """What a teacher's prediction teaches the student's distillation token (or its only output)."""
+
+    kind: Literal["hard", "soft"] = "hard"
+    weight: Above0 = 0.5
+    temperature: Above0 = 1.0
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return self._unless("kind", "soft", "temperature")
+
+
+class FeatureSettings(Section):
+    """What the teacher's pooled features teach the student's tokens.
+
+    tokens: whose mean it is, all as in the paper, or patches alone as in its released code.
+    """
+
+    tokens: Literal["all", "patches"] = "all"
+    method: Annotated[Choice, OneOf(METHODS, "vkd")] = choice(
+        {"name": "vkd", "normalization": "layer_norm", "distance": "smooth_l1"}
+    )
+    weight: Above0 = 1.0
+
+    @model_validator(mode="after")
+    def _fits_recognition(self) -> "FeatureSettings":
+        if getattr(METHODS[self.method.name], "takes_text", False):
+            raise ValueError(f"method = {self.method.name} belongs to GANs")
+        normalization = self.method.chosen.get("normalization", {})
+        if normalization.get("statistics") == "training_set":
+            raise ValueError("statistics = training_set belongs to GANs: set running or batch")
+        if normalization.get("directions") == "agreement":
+            raise ValueError("directions = agreement belongs to GANs")
+        return self
+
+
+class EarlySettings(Section):
+    """A teacher's early map that a block of the student is to match."""
+
+    student: str = "blocks.2"
+    teacher: LayerSettings
+    weight: Above0 = 1.0
+
+    @model_validator(mode="after")
+    def _whole_maps(self) -> "EarlySettings":
+        if self.teacher.pool != "mean" or self.teacher.prefix_tokens:
+            raise ValueError("teacher: a map is matched as it is: leave out pool and prefix_tokens")
+        return self
+
+
+class ObjectiveSettings(Section):
+    """What the student is taught: a sum of weighted terms, one teacher after the other."""
+
+    label: Above0 = 1.0  # cross-entropy of the class token
+    token: TokenSettings | None = None
+    features: FeatureSettings | None = None
+    early: EarlySettings | None = None
+    stage_one: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of training with the teachers
+
+    @property
+    def needs_teachers(self) -> bool:
+        return any(part is not None for part in (self.token, self.features, self.early))
+
+
+class ClassifierTrainSettings(EpochSettings):
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights that are measured
+
+
+class ClassifierEvaluateSettings(Section):
+    every: Positive = 1  # epochs
+    batch_size: Positive = 256
+    crop: Annotated[float, Field(gt=0, le=1)] = 0.875  # resolution over the shorter side; files
+
+
+class ClassifierSettings(EpochRunSettings):
+    """Everything a classification run depends on."""
+
+    data: InputSettings
+    student: StudentSettings = StudentSettings()
+    teachers: dict[str, NetworkSettings] = Field(default={})
+    objective: ObjectiveSettings = ObjectiveSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: ClassifierTrainSettings = ClassifierTrainSettings()
+    evaluate: ClassifierEvaluateSettings = ClassifierEvaluateSettings()
+
+    may_change: ClassVar[tuple[str, ...]] = (
+        *EpochRunSettings.may_change, "train.accumulate", "data.root", "data.download",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ClassifierSettings":
+        if self.objective.needs_teachers and not self.teachers:
+            raise ValueError("the objective needs teachers, and there is none")
+        if self.teachers and not self.objective.needs_teachers:
+            raise ValueError("there are teachers, but the objective asks for nothing of them")
+        if self.data.kind != "memory" and self.augment.crop == "padded":
+            raise ValueError("augment.crop = padded is for small images: set data.kind = memory")
+        if self.data.kind == "memory" and self.evaluate.crop != ClassifierEvaluateSettings().crop:
+            raise ValueError("evaluate.crop belongs to data.kind = files or shards")
+        if self.data.kind == "shards" and self.augment.repeats > 1:
+            raise ValueError("shards come in their own order: set augment.repeats = 1")
+        return self
+
+
+def load_settings(path: Path, overrides: list[str] | None = None) -> ClassifierSettings:
+    """The settings of a run, from a YAML file or a run folder."""
+    return load_as(ClassifierSettings, path, overrides)
+
+
+class StudentFacts(Facts):
+    """What is said beside a student's weights."""
+
+    name: str
+    options: dict[StudentOption, int | float | bool | str]
+    stem: Literal["patch", "conv"] = "patch"
+    tokens: Annotated[int, Field(ge=0, le=16)]
+    classes: Annotated[list[str], Field(min_length=1)]
+    resolution: Annotated[int, Field(ge=1, le=8192)]
+    mean: Triple
+    std: tuple[Above0, Above0, Above0]
+
+
+def facts_of(settings: ClassifierSettings, classes: list[str]) -> dict[str, Any]:
+    """What somebody who has only the student's weights needs to use them."""
+    return {
+        "name": settings.student.name,
+        "options": settings.student.options,
+        "stem": settings.student.stem,
+        "tokens": len(settings.teachers),
+        "classes": classes,
+        "resolution": settings.data.resolution,
+        "mean": list(settings.data.mean),
+        "std": list(settings.data.std),
+        "crop": settings.evaluate.crop if settings.data.kind != "memory" else 1.0,
+    }

@@ -1,0 +1,102 @@
+"""A recognition run: what it needs is built and measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from classification.epochs.task import EpochTask
+from classification.recognition.data.feed import Feed
+from classification.recognition.data.images import load_heldout_images, load_training_images
+from classification.recognition.evaluation import measure
+from classification.recognition.learner import Learner
+from classification.recognition.network.students import build_student
+from classification.recognition.run import Run
+from classification.recognition.settings import ClassifierSettings, facts_of
+from gan_vkd.distill import Teacher
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.training import run_to_end
+from gan_vkd.teachers.frozen import load_recogniser
+
+
+def train(
+    settings: ClassifierSettings, folder: Path, resume: bool = False, max_time: float | None = None
+) -> None:
+    """Trains to `train.epochs`: `gan_vkd.runtime.training.run_to_end`."""
+    run_to_end(Recognition, settings, Run(folder), resume, max_time)
+
+
+class Recognition(EpochTask):
+    """A student in training.
+
+    Args:
+        settings: of the run.
+        run: where the best student goes.
+        device: where everything lies.
+
+    Raises:
+        SettingsError: settings that do not fit the data, the ranks or each other.
+        VkdError: data or weights that cannot be used.
+    """
+
+    shown: ClassVar[dict[str, str]] = {"top1": "top-1", "top5": "top-5"}
+    remedies: ClassVar[Sequence[tuple[str, str]]] = (
+        (r"\.normalize\.transform$", "a larger objective.features.whitening.eps or .shrinkage"),
+        (r"\.normalize\.", "another teacher, whose features are finite"),
+        ("^token_loss$", "a smaller objective.token.weight or train.lr"),
+        ("^feature_loss$", "a smaller objective.features.weight or train.lr"),
+        ("^early_loss$", "a smaller objective.early.weight or train.lr"),
+        ("", "a smaller train.lr, train.clip_norm, or train.precision=float32"),
+    )
+
+    def __init__(self, settings: ClassifierSettings, run: Run, device: str) -> None:
+        self.settings, self.run, self.device = settings, run, device
+        early = settings.objective.early
+        with ranks.one_first_on_each_machine():
+            images = load_training_images(settings.data)
+            self.heldout = load_heldout_images(settings.data, images.classes)
+            teachers = [
+                load_recogniser(
+                    network,
+                    settings.data.resolution,
+                    device,
+                    None if early is None else early.teacher,
+                )
+                for network in settings.teachers.values()
+            ]
+        ranks.require_alike(lambda: (settings.dump(), images.fingerprint()), run.path)
+        self.classes = images.classes
+        if settings.objective.token is not None:
+            _require_classes(settings, teachers, len(self.classes))
+        feed = Feed(settings, images, device)
+        torch.manual_seed(settings.seed)
+        layers = [] if early is None else [early.student]
+        student = build_student(settings.student, len(self.classes), len(teachers), layers)
+        try:
+            self.student = Learner(settings, student, teachers, feed.per_epoch, device)
+        except ValueError as error:
+            raise SettingsError(f"objective: {error}") from None
+        super().__init__(
+            self.student,
+            feed,
+            f"{images.count:,} images, {len(self.classes)} classes, {settings.student.name}",
+            None if self.heldout is None else settings.evaluate.every,
+        )
+
+    def measure(self) -> dict[str, Any]:
+        assert self.heldout is not None
+        return measure(self.student.measured, self.settings, self.heldout, self.device)
+
+    def export(self, facts: dict[str, Any]) -> None:
+        self.run.export(self.student.measured, facts_of(self.settings, self.classes) | facts)
+
+
+def _require_classes(settings: ClassifierSettings, teachers: list[Teacher], classes: int) -> None:
+    for name, teacher in zip(settings.teachers, teachers, strict=True):
+        if teacher.widths[0] != classes:
+            raise SettingsError(
+                f"teachers.{name}: predicts {teacher.widths[0]} classes, the images have "
+                f"{classes}; set objective.token=null, or a teacher of these classes"
+            )

@@ -1,0 +1,58 @@
+"""TensorBoard. A run's records are its JSON lines: where events cannot be written it goes on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from gan_vkd.runtime.errors import one_line
+from gan_vkd.runtime.loggers.interface import Logger
+
+
+class TensorBoard(Logger):
+    """Event files; the first failure to write is told and ends the events.
+
+    Args:
+        folder: for the event files.
+        purge_step: events of this iteration and later, of a past that is lived again, are hidden.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        self.folder = folder
+        self._writer: SummaryWriter | None = None
+        with self._surviving():
+            self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the writer's thread hands on whatever it died of
+            self._writer = None
+            reason = one_line(error)
+            print(f"{self.folder}: no TensorBoard events from here on ({reason})")
+
+    def scalars(self, prefix: str, values: dict[str, Any], iteration: int) -> None:
+        with self._surviving():
+            for name, value in values.items():
+                if self._writer is not None and isinstance(value, float):
+                    self._writer.add_scalar(f"{prefix}/{name}", value, iteration)
+
+    def image(self, name: str, picture: Tensor, iteration: int) -> None:
+        with self._surviving():
+            if self._writer is not None:
+                self._writer.add_image(name, picture, iteration)
+
+    def histograms(self, prefix: str, values: dict[str, Tensor], iteration: int) -> None:
+        with self._surviving():
+            for name, tensor in values.items():
+                if self._writer is not None:
+                    self._writer.add_histogram(f"{prefix}/{name}", tensor, iteration)
+
+    def close(self) -> None:
+        with self._surviving():
+            if self._writer is not None:
+                self._writer.close()

@@ -1,0 +1,47 @@
+"""TensorBoard's events, and a run that outlives its writer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gan_vkd.runtime.loggers.tensorboard import TensorBoard
+from tests.conftest import small_disk
+
+
+def fill(board: TensorBoard, count: int) -> None:
+    for iteration in range(count):
+        board.scalars("train", {"loss": float(iteration), "name": "left out"}, iteration)
+        board.image("samples", torch.randint(256, (3, 32, 32), dtype=torch.uint8), iteration)
+        board.histograms("scores", {"fake": torch.rand(100)}, iteration)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path, purge_step=1)
+    fill(board, 3)
+    board.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [e.value for e in events.Scalars("train/loss")] == [0, 1, 2]
+    assert events.Tags()["images"] == ["samples"]
+    assert events.Tags()["histograms"] == ["scores/fake"]
+
+
+def test_a_full_disk_ends_the_events_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = TensorBoard(tmp_path, purge_step=1)
+    with small_disk(10_000):
+        fill(board, 200)
+        board.close()
+    board.close()
+    fill(board, 1)
+    assert capsys.readouterr().out.count("no TensorBoard events from here on") == 1
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    board = TensorBoard(tmp_path / "file" / "events", purge_step=1)
+    fill(board, 1)
+    board.close()
+    assert "no TensorBoard events from here on" in capsys.readouterr().out
