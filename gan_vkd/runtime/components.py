@@ -70,7 +70,7 @@ def _restored(registry: Registry[Any], chosen: dict[str, Any]) -> Choice:
 
 
 def choice(chosen: Chosen) -> Any:
-    """The default of a setting: a component, with its usual options where only its name is given."""
+    """The default of a setting: a component by its name, or by name and options."""
     return Field(default=chosen, validate_default=True)
 
 
