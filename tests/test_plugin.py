@@ -1,0 +1,68 @@
+"""Components from outside of the package, through the entry point: one of every kind."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gan_vkd.runtime.checkpoint import load_state
+from gan_vkd.runtime.folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+OWN = Path(__file__).parent / "plugin"
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """The environment in which the package of tests/plugin is installed."""
+    site = tmp_path / "site"
+    info = site / "own_components-1.0.dist-info"
+    info.mkdir(parents=True)
+    shutil.copy(OWN / "own_components.py", site)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-components\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gan_vkd.components]\nown = own_components\n")
+    return os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
+
+
+def vkd(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gan_vkd", *arguments],
+        capture_output=True, text=True, env=environment, timeout=300,
+    )  # fmt: skip
+
+
+def test_one_component_of_every_kind_trains_from_a_settings_file(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    answer = vkd(installed, "train", str(OWN / "all.yaml"), "--out", str(run))
+    assert answer.returncode == 0, answer.stderr
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "distill_loss" in record]
+    assert [record["iteration"] for record in steps] == [1, 2, 3]
+    assert all(record["gradient_ratio"] == pytest.approx(1) for record in steps)
+    (evaluation,) = [record for record in records if "own_mean" in str(record)]
+    assert "recall" in str(evaluation)
+    assert "density" not in str(evaluation)
+    assert "1 train ['d_loss'" in (run / "own_log.txt").read_text()
+    state = load_state(RunFolder(run).checkpoints()[-1])["trained"]
+    assert state["augment"]["parts.0.seen"] == 3 * 2 * 4
+    again = vkd(installed, "sample", str(run), "--out", str(tmp_path / "grid.png"))
+    assert again.returncode == 0, again.stderr
+
+
+def test_an_option_of_a_component_from_outside_is_checked(installed: dict[str, str]) -> None:
+    bad = "distill.method.normalization.factor=-1"
+    answer = vkd(installed, "train", str(OWN / "all.yaml"), bad)
+    assert answer.returncode == 2
+    assert "distill.method.normalization.factor = -1: input should be greater" in answer.stderr
+
+
+def test_without_the_package_its_names_are_unknown() -> None:
+    answer = vkd(dict(os.environ) | {"PYTHONPATH": str(ROOT)}, "train", str(OWN / "all.yaml"))
+    assert answer.returncode == 2
+    assert "model = 'own_network': no network of that name; known are biggan" in answer.stderr
