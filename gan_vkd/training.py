@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set
 from gan_vkd.evaluation.evaluator import Evaluator
+from gan_vkd.evaluation.record import distances
 from gan_vkd.game.explained import LEAST, ExplainedShare
 from gan_vkd.game.gan import GAN
 from gan_vkd.game.scores import Scores, save_histogram, summary
@@ -133,14 +134,16 @@ class Game(Task):
     def evaluate(self, now: int, logger: Logger) -> Evaluation:
         """Measures the averaged generator, and looks at the discriminator's scores."""
         generator = self._sampled()
-        result, name = self.evaluator(generator, self.shares), self.evaluator.extractor.frechet_name
+        result = self.evaluator(generator, self.shares)
+        first = result["judges"][0]
         if ranks.is_first():
             scores = self.probe(self.gan, generator)
             result = result | summary(scores)
+            logger.scalars("evaluate", distances(result), now)
             logger.histograms("scores", scores, now)
             save_histogram(scores, self.run.path / "scores" / f"{now:08d}.png")
-        text = f"iteration {now}: {name} {result[name]:.3f}"
-        return Evaluation(result[name], partial(self._export, generator, now), result, text)
+        text = f"iteration {now}: {first['frechet_name']} {first['frechet']:.3f}"
+        return Evaluation(first["frechet"], partial(self._export, generator, now), result, text)
 
     def _export(self, generator: Generator, now: int) -> None:
         self.run.export(generator, {"iteration": now, "shares": self.shares})

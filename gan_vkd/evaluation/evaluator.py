@@ -103,7 +103,7 @@ class Evaluator:
         return judge.features_once(images, self.settings.batch_size, self.cache)
 
     def __call__(self, generator: Generator, shares: list[float]) -> dict[str, Any]:
-        """Measures of `num_samples` samples, with how they were taken.
+        """Measures of `num_samples` samples, with how they were taken (evaluation/record.py).
 
         Frechet and kernel distance by every judge; by the first one improved precision and recall,
         density and coverage, the Inception score (mean and standard deviation) on Inception, the
@@ -125,20 +125,20 @@ class Evaluator:
     def _measure(self, samples: list[np.ndarray]) -> dict[str, Any]:
         """Of the samples' features by each judge."""
         s, features, real = self.settings, samples[0], self.real[0]
+        judges = []
+        for judge, fake, known in zip(self.judges, samples, self.real, strict=True):
+            with isolated_randomness(s.seed):
+                frechet = frechet_distance(fake, known)
+                kernel = cleanfid.kernel_distance(known, fake)
+            judges.append(judge.described | {"frechet": frechet, "kernel": kernel})
         result: dict[str, Any] = {
-            "features": s.features.name,
-            "judge": self.extractor.identity,
-            "judges": [judge.described for judge in self.judges],
+            "judges": judges,
             "reference": s.reference,
             "reference_images": len(real),
             "num_samples": s.num_samples,
             "sample_seed": s.seed,
             "batch_norm": s.batch_norm,
         }
-        for judge, fake, known in zip(self.judges, samples, self.real, strict=True):
-            with isolated_randomness(s.seed):
-                result[judge.frechet_name] = frechet_distance(fake, known)
-                result[judge.kernel_name] = cleanfid.kernel_distance(known, fake)
         if self.extractor.classify is not None and len(features) >= 10:
             score = inception_score(self.extractor.classify(features))
             result |= dict(zip(("IS", "IS_deviation"), score, strict=True))
