@@ -39,17 +39,7 @@ def train(
 
 
 class Game(Task):
-    """A generator and a discriminator in training, their data and their measures.
-
-    Args:
-        settings: of the run.
-        run: where pictures and the best generator go.
-        device: where everything lies.
-
-    Raises:
-        SettingsError: settings that do not fit the data, the ranks or each other.
-        VkdError: data or weights that cannot be used.
-    """
+    """A generator and a discriminator in training, their data and their measures."""
 
     remedies: ClassVar[Sequence[tuple[str, str]]] = (
         (r"\.normalize\.transform$", "a larger distill.whitening.eps or .shrinkage"),
