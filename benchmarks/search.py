@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from scipy.stats import rankdata
 
+from gan_vkd.evaluation.record import converted
 from gan_vkd.report.tables import markdown
 from gan_vkd.run import Run
 
@@ -138,7 +139,7 @@ def _train(configs: list[Path], length: int, asked: argparse.Namespace) -> None:
 def _distances(run: Path) -> dict[str, float]:
     """The Frechet distance by every judge at the last evaluation."""
     last = [record for record in Run(run).records("metrics") if "judges" in record][-1]
-    return {judge["frechet"]: last[judge["frechet"]] for judge in last["judges"]}
+    return {judge["frechet_name"]: judge["frechet"] for judge in converted(last)["judges"]}
 
 
 def _mean_ranks(distances: list[dict[str, float]]) -> list[float]:

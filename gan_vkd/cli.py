@@ -71,6 +71,7 @@ def evaluate(
         own = [*own, f"evaluate.features={{name: {name}, weights: {str(inception)!r}}}"]
     settings = load_settings(run, ["cache=null", "data.download=false", *own])
     from gan_vkd.evaluation.evaluator import Evaluator
+    from gan_vkd.evaluation.record import distances
     from gan_vkd.networks.standing import as_sampled
     from gan_vkd.run import Run
     from gan_vkd.runtime.devices import pick_device
@@ -79,10 +80,10 @@ def evaluate(
     generator, facts = Run(run).load_generator(device)
     evaluator = Evaluator(settings.evaluate, settings.data, device, cache=settings.cache_folder)
     generator = as_sampled(generator, facts["shares"], settings.evaluate)
-    result = evaluator(generator, facts["shares"])
-    record = {"iteration": facts["iteration"]} | result
+    record = {"iteration": facts["iteration"]} | evaluator(generator, facts["shares"])
     Run(run).append("evaluations", record)
-    for key, value in record.items():
+    judges = ", ".join(f"{judge['name']} {judge['identity']}" for judge in record["judges"])
+    for key, value in (record | {"judges": judges} | distances(record)).items():
         print(f"{key}: {value}")
 
 

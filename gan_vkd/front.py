@@ -7,7 +7,6 @@ sweep, compare, evaluate and export; nothing is imported before it is needed.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,13 +100,27 @@ class Front:
         slurm: str | None,
         **options: Any,
     ) -> None:
-        """The command; options: further ones of the program's tables."""
-        from gan_vkd.sweep.command import sweep_and_compare
-        from gan_vkd.sweep.plan import Program
+        """The command: all runs here, then the table; or a SLURM job a run.
+
+        Raises:
+            VkdError: a run failed; those that did not are compared.
+        """
+        from gan_vkd.runtime.errors import VkdError
+        from gan_vkd.sweep.local import sweep
+        from gan_vkd.sweep.plan import Program, read_arguments
+        from gan_vkd.sweep.slurm import submit
 
         program = Program([sys.executable, "-m", self.module], self.function("load"))
-        table = partial(self.compare, out=out, baseline=self.baseline, **options)
-        sweep_and_compare(program, arguments, seeds, jobs, out, slurm, table)
+        configs, numbers, overrides = read_arguments(arguments, seeds)
+        if slurm is not None:
+            submit(program, configs, numbers, out, overrides, slurm)
+            return
+        finished = sweep(program, configs, numbers, out, overrides, jobs)
+        if finished:
+            self.compare(finished, out, self.baseline, **options)
+        failed = len(configs) * len(numbers) - len(finished)
+        if failed:
+            raise VkdError(f"{out}: {failed} runs failed, see above; call again to go on with them")
 
 
 def commands(front: Front) -> typer.Typer:

@@ -12,6 +12,7 @@ from gan_vkd.data.batches import Batches
 from gan_vkd.data.image_set import ImageSet
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.evaluation.evaluator import Evaluator
+from gan_vkd.evaluation.record import distances
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.explained import LEAST, ExplainedShare
 from gan_vkd.game.scores import Scores, save_histogram, summary
@@ -41,17 +42,7 @@ def train(
 
 
 class Game(Task):
-    """A generator and a discriminator in training, their data and their measures.
-
-    Args:
-        settings: of the run.
-        run: where pictures and the best generator go.
-        device: where everything lies.
-
-    Raises:
-        SettingsError: settings that do not fit the data, the ranks or each other.
-        VkdError: data or weights that cannot be used.
-    """
+    """A generator and a discriminator in training, their data and their measures."""
 
     remedies: ClassVar[Sequence[tuple[str, str]]] = (
         (r"\.normalize\.transform$", "a larger distill.method.normalization.eps or .shrinkage"),
@@ -138,14 +129,16 @@ class Game(Task):
     def evaluate(self, now: int, logger: Logger) -> Evaluation:
         """Measures the averaged generator, and looks at the discriminator's scores."""
         generator = self._sampled()
-        result, name = self.evaluator(generator, self.shares), self.evaluator.extractor.frechet_name
+        result = self.evaluator(generator, self.shares)
+        first = result["judges"][0]
         if ranks.is_first():
             scores = self.probe(self.trainer.discriminator, generator)
             result = result | summary(scores)
+            logger.scalars("evaluate", distances(result), now)
             logger.histograms("scores", scores, now)
             save_histogram(scores, self.run.path / "scores" / f"{now:08d}.png")
-        text = f"iteration {now}: {name} {result[name]:.3f}"
-        return Evaluation(result[name], partial(self._export, generator, now), result, text)
+        text = f"iteration {now}: {first['frechet_name']} {first['frechet']:.3f}"
+        return Evaluation(first["frechet"], partial(self._export, generator, now), result, text)
 
     def _export(self, generator: Generator, now: int) -> None:
         self.run.export(generator, {"iteration": now, "shares": self.shares})

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from gan_vkd.cli import main
+from gan_vkd.evaluation.record import distances
 from gan_vkd.game.settings import load_settings
 from gan_vkd.networks.biggan import Generator
 from gan_vkd.run import Run
@@ -256,8 +257,8 @@ def test_evaluate_takes_the_stored_statistics_where_asked(vkd, run, classifier):
     settings = load_settings(run, [*chosen, "evaluate.batch_norm=running"])
     generator, facts = Run(run).load_generator("cpu")
     expected = evaluator_of(settings)(generator, facts["shares"])
-    assert stored["FD(classifier)"] == expected["FD(classifier)"]
-    assert anew["FD(classifier)"] != expected["FD(classifier)"]
+    assert distances(stored) == distances(expected)
+    assert distances(anew)["FD(classifier)"] != distances(expected)["FD(classifier)"]
 
 
 def test_evaluate_needs_a_generator_and_weights(vkd, config, run, tmp_path):
@@ -305,7 +306,9 @@ def test_evaluate_takes_inceptions_file_in_the_mode_of_the_run(
 
     def evaluator(settings, data, device, cache):
         asked.append(settings.features)
-        return lambda generator, shares: {"FID": 1.0}
+        inception = {"name": "inception", "identity": "", "frechet_name": "FID",
+                     "kernel_name": "KID", "frechet": 1.0, "kernel": 0.5}  # fmt: skip
+        return lambda generator, shares: {"judges": [inception]}
 
     monkeypatch.setattr("gan_vkd.evaluation.evaluator.Evaluator", evaluator)
     file = run / "settings.yaml"

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from scipy.stats import kendalltau, ttest_rel
 
+from gan_vkd.evaluation.record import evaluation
 from gan_vkd.exchange import export_generator, import_generator
 from gan_vkd.game.settings import load_settings
 from gan_vkd.report import compare as compare_module
@@ -30,8 +31,8 @@ def test_the_table_repeats_what_the_runs_recorded(small: MakeSettings, tmp_path:
         rows = list(csv.DictReader(file))
     assert [row["arm"] for row in rows] == ["none", "whitening"]
     for row, folder in zip(rows, folders, strict=True):
-        measured = [r for r in Run(folder).records("metrics") if "FD(classifier)" in r]
-        distances = [r["FD(classifier)"] for r in measured]
+        measured = evaluations(folder)
+        distances = [r["judges"][0]["frechet"] for r in measured]
         assert float(row["FD(classifier), best"]) == pytest.approx(min(distances), abs=5e-4)
         assert float(row["last"]) == pytest.approx(distances[-1], abs=5e-4)
         assert row["first"] == f"{distances[0]:.3f} (2)"
@@ -42,6 +43,10 @@ def test_the_table_repeats_what_the_runs_recorded(small: MakeSettings, tmp_path:
 
     with Image.open(tmp_path / "out" / "samples.png") as picture:
         assert picture.width > picture.height > 500
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    return [record for record in Run(folder).records("metrics") if "judges" in record]
 
 
 def cells(line: str) -> list[str]:
@@ -57,10 +62,7 @@ def test_the_spread_over_seeds_and_differences_at_the_same_seed(
         train(small(f"seed={seed}", arm=arm), folder)
     lines = compare(folders, tmp_path / "out").splitlines()
     none, whitening = cells(lines[4]), cells(lines[5])
-    measured = [
-        [r["FD(classifier)"] for r in Run(folder).records("metrics") if "FD(classifier)" in r]
-        for folder in folders
-    ]
+    measured = [[r["judges"][0]["frechet"] for r in evaluations(folder)] for folder in folders]
     last, best = [m[-1] for m in measured], [min(m) for m in measured]
     assert none[:2] == ["none", "2"]
     assert none[2] == f"{np.mean(best[:2]):.3f} ± {np.std(best[:2], ddof=1):.3f}"
@@ -73,8 +75,8 @@ def test_the_spread_over_seeds_and_differences_at_the_same_seed(
     assert whitening[5] == f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
     assert "published" not in "".join(lines)
     header = cells(lines[2])
-    copied = [r["memorised"] for f in folders[:2] for r in Run(f).records("metrics")
-              if r.get("FD(classifier)") == min(measured[folders.index(f)])]  # fmt: skip
+    copied = [r["memorised"] for f in folders[:2] for r in evaluations(f)
+              if r["judges"][0]["frechet"] == min(measured[folders.index(f)])]  # fmt: skip
     shown = none[header.index("memorised")]
     assert shown == f"{np.mean(copied):.3f} ± {np.std(copied, ddof=1):.3f}"
     seconds = [Run(f).records("metrics")[-1]["seconds"] / 6 for f in folders[:2]]
@@ -157,12 +159,13 @@ def test_a_generator_that_was_not_trained_here_is_compared_by_its_evaluation(
     run = Run(tmp_path / "imported")
     generator, facts = run.load_generator("cpu")
     found = evaluator_of(settings)(generator, facts["shares"])
-    other = found | {"features": "cifar_resnet20", "FD(cifar_resnet20)": 1.0}
-    run.append("evaluations", {k: v for k, v in other.items() if k != "FD(classifier)"})
+    (judge,) = found["judges"]
+    names = {"name": "cifar_resnet20", "frechet_name": "FD(cifar_resnet20)"}
+    run.append("evaluations", found | {"judges": [judge | names | {"frechet": 1.0}]})
     run.append("evaluations", {"iteration": 0} | found)
     text = compare([tmp_path / "own", tmp_path / "imported"], tmp_path / "out")
     (row,) = [line for line in text.splitlines() if line.startswith("| published")]
-    assert f"{found['FD(classifier)']:.3f}" in row
+    assert f"{judge['frechet']:.3f}" in row
     assert row.rstrip("| ").endswith("nan")
 
 
@@ -173,7 +176,7 @@ ARMS = {"none": [(5, 50), (3, 30)], "a": [(4, 20), (2, 10)], "b": [(1, 40), (6, 
 def judged(
     small: MakeSettings, folder: Path, arm: str, seed: int, distances: list[tuple[float, float]]
 ) -> Path:
-    """A run with evaluations by two judges."""
+    """A run with evaluations by two judges, in the form of version 0.1."""
     run = Run(folder / f"{arm}{seed}")
     run.write_settings(small(f"seed={seed}", f"arm={arm}", arm="none").dump())
     judges = [
@@ -246,6 +249,28 @@ def test_what_was_measured_otherwise_before_is_left_out(
     text = compare([path], tmp_path / "out")
     assert "sampled with standing batch-norm statistics" in text
     assert "2.000 (2)" in text
+
+
+def test_records_of_every_version_are_read_alike(tmp_path: Path) -> None:
+    taken = {"iteration": 4, "seconds": 7.0, "reference": "heldout", "reference_images": 297,
+             "num_samples": 20, "batch_norm": "standing", "precision": 0.5}  # fmt: skip
+    names = {"frechet_name": FIRST, "kernel_name": "KD(classifier)"}
+    now = {"name": "classifier", "identity": "5e", "frechet": 3.0, "kernel": 0.25} | names
+    keys = {FIRST: 3.0, "KD(classifier)": 0.25, "features": "classifier", "judge": "5e"}
+    before = {"name": "classifier", "identity": "5e", "frechet": FIRST, "kernel": "KD(classifier)"}
+    expected = taken | {"judges": [now]} | {FIRST: 3.0, "KD(classifier)": 0.25}
+    assert evaluation(taken | {"judges": [now]}, tmp_path) == expected
+    assert evaluation(taken | keys | {"judges": [before]}, tmp_path) == expected | keys
+    first = {k: v for k, v in now.items() if k != "name"}
+    assert evaluation(taken | keys, tmp_path) == expected | keys | {"judges": [first]}
+
+
+def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
+    judge = {"identity": "", "frechet_name": FIRST, "kernel_name": "KD", "kernel": 0.0}
+    taken = {"iteration": 4, "reference": "x", "reference_images": 2, "num_samples": 2}
+    for odd in ("much", float("nan"), None, [1.0]):
+        with pytest.raises(VkdError, match=r"FD\(classifier\) is no number"):
+            evaluation(taken | {"judges": [judge | {"frechet": odd}]}, tmp_path)
 
 
 @pytest.mark.parametrize(

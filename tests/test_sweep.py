@@ -15,7 +15,7 @@ from gan_vkd.game.settings import load_settings
 from gan_vkd.run import Run
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.stopping import Stopped
-from gan_vkd.sweep import command, local
+from gan_vkd.sweep import local
 from gan_vkd.sweep.local import sweep
 from gan_vkd.sweep.plan import Program, plan, read_arguments
 from tests.conftest import CONFIGS, until
@@ -95,7 +95,7 @@ def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(program, o
 
 def test_the_program_is_this_package(monkeypatch, tmp_path):
     started = []
-    monkeypatch.setattr(command, "sweep", lambda *arguments: started.append(arguments[0]) or [])
+    monkeypatch.setattr(local, "sweep", lambda *arguments: started.append(arguments[0]) or [])
     with pytest.raises(VkdError, match="1 runs failed"):
         cli.front.sweep([str(ARMS[0])], None, 1, tmp_path, None)
     assert started == [Program([sys.executable, "-m", "gan_vkd"], load_settings)]

@@ -166,7 +166,7 @@ def test_a_run_killed_in_its_last_evaluation_is_not_finished(
         with pytest.raises(KeyboardInterrupt):
             train(small("evaluate.every=6"), tmp_path / "run")
     train(small(), tmp_path / "run", resume=True)
-    assert "FD(classifier)" in Run(tmp_path / "run").records("metrics")[-1]
+    assert "judges" in Run(tmp_path / "run").records("metrics")[-1]
 
 
 def test_a_second_interrupt_stops_at_once(
@@ -379,8 +379,8 @@ def test_the_best_generator_is_kept_not_the_last(
 
     def measure(self: Any, generator: torch.nn.Module, shares: list[float]) -> dict[str, Any]:
         measured.append({k: v.clone() for k, v in generator.state_dict().items()})
-        name = self.extractor
-        return {name.frechet_name: next(distances), name.kernel_name: 0.0}
+        found = {"frechet": next(distances), "kernel": 0.0}
+        return {"judges": [self.extractor.described | found]}
 
     monkeypatch.setattr(training.Evaluator, "__call__", measure)
     train(small("evaluate.every=2"), tmp_path / "run")
@@ -398,13 +398,14 @@ def test_a_run_folder_holds_all_that_is_promised(small: MakeSettings, tmp_path: 
         "00000003.png",
         "00000006.png",
     ]
-    best = min(run.records("metrics"), key=lambda r: r.get("FD(classifier)", float("inf")))
+    measured = [r for r in run.records("metrics") if "judges" in r]
+    best = min(measured, key=lambda r: r["judges"][0]["frechet"])
     others = [written for written in (2, 3, 4, 6) if written != best["iteration"]]
     assert {int(f.stem) for f in run.checkpoints()} == {best["iteration"], *others[-2:]}
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [r["iteration"] for r in records if "d_loss" in r]
     assert losses == [1, 2, 3, 4, 5, 6]
-    assert [r["iteration"] for r in records if "FD(classifier)" in r] == [3, 6]
+    assert [r["iteration"] for r in records if "judges" in r] == [3, 6]
     assert any((tmp_path / "tensorboard").iterdir())
     assert not list(tmp_path.rglob("*.tmp"))
 

@@ -130,7 +130,7 @@ class DetectionSettings(EpochRunSettings):
     distill: DistillationSettings | None = None
     criterion: CriterionSettings = CriterionSettings()
     augment: BoxAugmentSettings = BoxAugmentSettings()
-    train: DetectorTrainSettings = DetectorTrainSettings()
+    train: DetectorTrainSettings = Field(default_factory=DetectorTrainSettings)
     evaluate: DetectorEvaluateSettings = DetectorEvaluateSettings()
 
     may_change: ClassVar[tuple[str, ...]] = (*EpochRunSettings.may_change, "data.root")

@@ -27,17 +27,7 @@ def train(
 
 
 class Detection(EpochTask):
-    """A detector in training.
-
-    Args:
-        settings: of the run.
-        run: where the best detector goes.
-        device: where everything lies.
-
-    Raises:
-        SettingsError: settings that do not fit the data, the ranks or each other.
-        VkdError: data or weights that cannot be used, or pycocotools is missing.
-    """
+    """A detector in training."""
 
     shown: ClassVar[dict[str, str]] = {"AP": "AP", "AP50": "AP50"}
     remedies: ClassVar[Sequence[tuple[str, str]]] = (

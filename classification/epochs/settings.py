@@ -37,7 +37,7 @@ class EpochSettings(LoopSettings):
 class EpochRunSettings(RunSettings):
     """What every run by epochs is told."""
 
-    train: EpochSettings = EpochSettings()
+    train: EpochSettings = Field(default_factory=EpochSettings)
 
     may_change: ClassVar[tuple[str, ...]] = (
         *RunSettings.may_change, "evaluate.batch_size", "data.workers", "data.damaged",

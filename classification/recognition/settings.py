@@ -197,7 +197,7 @@ class ClassifierSettings(EpochRunSettings):
     teachers: dict[str, NetworkSettings] = Field(default={})
     objective: ObjectiveSettings = ObjectiveSettings()
     augment: AugmentSettings = AugmentSettings()
-    train: ClassifierTrainSettings = ClassifierTrainSettings()
+    train: ClassifierTrainSettings = Field(default_factory=ClassifierTrainSettings)
     evaluate: ClassifierEvaluateSettings = ClassifierEvaluateSettings()
 
     may_change: ClassVar[tuple[str, ...]] = (

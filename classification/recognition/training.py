@@ -29,17 +29,7 @@ def train(
 
 
 class Recognition(EpochTask):
-    """A student in training.
-
-    Args:
-        settings: of the run.
-        run: where the best student goes.
-        device: where everything lies.
-
-    Raises:
-        SettingsError: settings that do not fit the data, the ranks or each other.
-        VkdError: data or weights that cannot be used.
-    """
+    """A student in training."""
 
     shown: ClassVar[dict[str, str]] = {"top1": "top-1", "top5": "top-5"}
     remedies: ClassVar[Sequence[tuple[str, str]]] = (

@@ -14,21 +14,15 @@ from gan_vkd.data.image_set import ImageSet
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.evaluation.judge import Extractor, make_extractor
-from gan_vkd.evaluation.measures import (
-    Neighbourhoods,
-    density_coverage,
-    inception_score,
-    memorisation_rate,
-    nearest,
-    precision_recall,
-)
+from gan_vkd.evaluation.measures import Neighbourhoods, memorisation_rate, nearest
+from gan_vkd.evaluation.metrics import METRICS, Samples
 from gan_vkd.evaluation.settings import EvaluateSettings
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 
-NEIGHBOURS = 5  # of density and coverage, the most that a measure needs
+NEIGHBOURS = 5  # training images beside a sample
 
 
 def load_reference(name: str, data: DataSettings) -> ImageSet:
@@ -104,12 +98,9 @@ class Evaluator:
         return judge.features_once(images, self.settings.batch_size, self.cache)
 
     def __call__(self, generator: Generator, shares: list[float]) -> dict[str, Any]:
-        """Measures of `num_samples` samples, with how they were taken.
+        """Measures of `num_samples` samples, with how they were taken (evaluation/record.py).
 
-        Frechet and kernel distance by every judge; by the first one improved precision and recall,
-        density and coverage, the Inception score (mean and standard deviation) on Inception, the
-        share of memorised samples and, beside it, that of the held-out images, which nobody has
-        copied.
+        Frechet and kernel distance by every judge, and the metrics of the settings by the first.
 
         Args:
             generator: as it is sampled (gan_vkd/networks/standing.py).
@@ -125,31 +116,25 @@ class Evaluator:
 
     def _measure(self, samples: list[np.ndarray]) -> dict[str, Any]:
         """Of the samples' features by each judge."""
-        s, features, real = self.settings, samples[0], self.real[0]
+        s, judges = self.settings, []
+        for judge, fake, known in zip(self.judges, samples, self.real, strict=True):
+            with isolated_randomness(s.seed):
+                frechet = frechet_distance(fake, known)
+                kernel = cleanfid.kernel_distance(known, fake)
+            judges.append(judge.described | {"frechet": frechet, "kernel": kernel})
         result: dict[str, Any] = {
-            "features": s.features.name,
-            "judge": self.extractor.identity,
-            "judges": [judge.described for judge in self.judges],
+            "judges": judges,
             "reference": s.reference,
-            "reference_images": len(real),
+            "reference_images": len(self.real[0]),
             "num_samples": s.num_samples,
             "sample_seed": s.seed,
             "batch_norm": s.batch_norm,
         }
-        for judge, fake, known in zip(self.judges, samples, self.real, strict=True):
-            with isolated_randomness(s.seed):
-                result[judge.frechet_name] = frechet_distance(fake, known)
-                result[judge.kernel_name] = cleanfid.kernel_distance(known, fake)
-        if self.extractor.classify is not None and len(features) >= 10:
-            score = inception_score(self.extractor.classify(features))
-            result |= dict(zip(("IS", "IS_deviation"), score, strict=True))
-        if min(len(features), len(real)) > NEIGHBOURS:
-            result |= precision_recall(self.reference, features)
-            result |= density_coverage(self.reference, features)
-        if self.known is not None:
-            result["memorised"] = memorisation_rate(features, self.known)
-        if self.by_chance is not None:
-            result["memorised_by_chance"] = self.by_chance
+        by_first = Samples(
+            samples[0], self.reference, self.known, self.by_chance, self.extractor.classify
+        )
+        for metric in s.metrics:
+            result |= METRICS.make(metric.chosen, by_first)
         return result
 
     def neighbours(

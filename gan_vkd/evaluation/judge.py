@@ -67,8 +67,8 @@ class Extractor:
         return {
             "name": self.name,
             "identity": self.identity,
-            "frechet": self.frechet_name,
-            "kernel": self.kernel_name,
+            "frechet_name": self.frechet_name,
+            "kernel_name": self.kernel_name,
         }
 
     @property

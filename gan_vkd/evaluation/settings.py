@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from gan_vkd.evaluation.metrics import METRICS
 from gan_vkd.networks.settings import SamplingSettings
+from gan_vkd.runtime.components import Choice, OneOf
 from gan_vkd.runtime.settings import Positive
 from gan_vkd.teachers.settings import NetworkSettings
 
@@ -19,6 +21,11 @@ class EvaluateSettings(SamplingSettings):
     also: list[NetworkSettings] = []  # further judges of the same samples, for distances alone
     reference: str = "heldout"  # heldout, train, or the path of a folder or zip
     num_samples: Annotated[int, Field(ge=2)] = 10_000
+    # beside the distances, by the first judge
+    metrics: list[Annotated[Choice, OneOf(METRICS)]] = Field(
+        default=["inception_score", "precision_recall", "density_coverage", "memorisation"],
+        validate_default=True,
+    )
 
     @property
     def judges(self) -> list[NetworkSettings]:

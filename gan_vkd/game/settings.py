@@ -158,8 +158,8 @@ class Settings(RunSettings):
     )
     distill: DistillSettings | None = None
     regularize: RegularizeSettings = RegularizeSettings()
-    train: TrainSettings = TrainSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
 
     may_change: ClassVar[tuple[str, ...]] = (
         *RunSettings.may_change, "train.iterations", "train.sample_every", "data.root",

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from scipy.stats import kendalltau
 
+from gan_vkd.evaluation.record import BESIDE, evaluation, is_evaluation
 from gan_vkd.game.settings import Settings
-from gan_vkd.report.evaluations import BESIDE, evaluation
 from gan_vkd.report.pictures import class_grid, save_side_by_side
 from gan_vkd.report.provenance import relation
 from gan_vkd.report.published import published_fid
@@ -110,7 +110,7 @@ class Measured:
     def of(run: Run) -> "Measured":
         if not (run.path / "settings.yaml").is_file():
             raise VkdError(f"{run.path}: not a run folder (no settings.yaml in it)")
-        name, found = "metrics", [r for r in run.records("metrics") if "features" in r]
+        name, found = "metrics", list(filter(is_evaluation, run.records("metrics")))
         if not found:
             name, found = "evaluations", run.records("evaluations")[-1:]
         if not found:
@@ -264,7 +264,10 @@ def _agreement(group: list[Measured]) -> list[str]:
 
 
 def _judges(record: dict[str, Any]) -> list[Judge]:
-    return [Judge(j["frechet"], j["kernel"], j["identity"]) for j in record["judges"]]
+    return [
+        Judge(judge["frechet_name"], judge["kernel_name"], judge["identity"])
+        for judge in record["judges"]
+    ]
 
 
 def _manner(record: dict[str, Any]) -> tuple[list[Judge], str]:

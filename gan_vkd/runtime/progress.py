@@ -53,53 +53,128 @@ class Progress:
     evaluated: int = 0
 
 
-def begin(
-    run: RunFolder, trained: Trained, settings: RunSettings, device: str, resume: bool, total: int
-) -> Progress:
-    """From the newest checkpoint where one is to be resumed, or from the start; the folder then
-    has the settings, and no records of a past that will be lived again."""
-    progress = (restore(run, trained, settings, device) if resume else None) or Progress()
-    progress.total = total
-    if ranks.is_first():
-        run.write_settings(settings.dump())
-        run.truncate("metrics", progress.iteration)
-    return progress
+class Standing:
+    """Where a run's training stands, in memory and in its folder.
 
-
-def save(
-    run: RunFolder, trained: Trained, progress: Progress, settings: RunSettings, device: str
-) -> None:
-    """Writes a checkpoint: all that is trained, and the random numbers' state.
-
-    Raises:
-        VkdError: it cannot be written, or the ranks do not agree on it.
+    Args:
+        run: the folder.
+        trained: what a checkpoint holds.
+        settings: of the run.
+        device: that it trains on.
     """
-    on_host = torch.get_rng_state()
-    on_device = torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
-    _require_step(run, trained)
-    if ranks.is_first():
-        state = {
-            "trained": trained.state(),
-            "progress": vars(progress),
-            "random": {"cpu": on_host, "cuda": on_device},
-            "settings": settings.dump(),
-            "made": _circumstances(device),
-        }
-        run.save(
-            progress.iteration, state, settings.train.keep_checkpoints, progress.best_iteration
-        )
 
+    def __init__(
+        self, run: RunFolder, trained: Trained, settings: RunSettings, device: str
+    ) -> None:
+        self.run, self.trained, self.settings, self.device = run, trained, settings, device
+        self.progress = Progress()
 
-def _require_step(run: RunFolder, trained: Trained) -> None:
-    """Refuses to keep what the ranks do not agree on."""
-    if ranks.world() == 1:
-        return
-    shared = {k: v.detach().cpu() for k, v in trained.shared().items()}
-    if len(set(ranks.all_parts(digest("", shared)))) > 1:
-        raise VkdError(
-            f"{run.path}: the ranks have drifted apart since the last checkpoint; use devices of "
-            "one kind, and go on from there with --resume"
-        )
+    def begin(self, resume: bool, total: int) -> None:
+        """From the newest checkpoint where one is to be resumed, or from the start; the folder then
+        has the settings, and no records of a past that will be lived again."""
+        if resume:
+            self.restore()
+        self.progress.total = total
+        if ranks.is_first():
+            self.run.write_settings(self.settings.dump())
+            self.run.truncate("metrics", self.progress.iteration)
+
+    def save(self) -> None:
+        """Writes a checkpoint: all that is trained, and the random numbers' state.
+
+        Raises:
+            VkdError: it cannot be written, or the ranks do not agree on it.
+        """
+        train, progress = self.settings.train, self.progress
+        on_host = torch.get_rng_state()
+        on_device = torch.cuda.get_rng_state(self.device) if self._on_gpu else None
+        self._require_step()
+        if ranks.is_first():
+            state = {
+                "trained": self.trained.state(),
+                "progress": vars(progress),
+                "random": {"cpu": on_host, "cuda": on_device},
+                "settings": self.settings.dump(),
+                "made": _circumstances(self.device),
+            }
+            best = progress.best_iteration
+            self.run.save(progress.iteration, state, train.keep_checkpoints, best)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+    def _require_step(self) -> None:
+        """Refuses to keep what the ranks do not agree on."""
+        if ranks.world() == 1:
+            return
+        shared = {k: v.detach().cpu() for k, v in self.trained.shared().items()}
+        if len(set(ranks.all_parts(digest("", shared)))) > 1:
+            raise VkdError(
+                f"{self.run.path}: the ranks have drifted apart since the last checkpoint; use "
+                "devices of one kind, and go on from there with --resume"
+            )
+
+    def restore(self, returns: int | None = None) -> None:
+        """Puts everything back as the newest whole checkpoint has it, where there is one."""
+        saved = ranks.from_first(lambda: self.run.latest_state(retire=True))
+        if saved is None:
+            return
+        try:
+            self.trained.load_state(saved["trained"])
+            told = saved["progress"]
+            self.progress = Progress(**({"evaluated": told["iteration"]} | told))
+            random, made = saved["random"], saved["made"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = one_line(error)
+            raise VkdError(
+                f"{self.run.path}: its checkpoint is of another version of this project "
+                f"({reason}); continue it with that version, or train anew elsewhere"
+            ) from None
+        if returns is not None:
+            self.progress.returns = returns
+        self.trained.set_learning_rates(self.settings.train.return_lr_factor**self.progress.returns)
+        torch.set_rng_state(random["cpu"])
+        if random["cuda"] is not None and self._on_gpu:
+            torch.cuda.set_rng_state(random["cuda"], self.device)
+        now = _circumstances(self.device)
+        changed = [f"{k} {made.get(k)} is now {v}" for k, v in now.items() if made.get(k) != v]
+        if changed:
+            print(
+                f"{self.run.path}: goes on, but not to the last bit as it would have: "
+                f"{', '.join(changed)}"
+            )
+
+    def go_back(self, fault: tuple[str, int], remedy: str) -> None:
+        """To the last checkpoint with a smaller learning rate, or ends the run.
+
+        Args:
+            fault: the tensor that is not finite, and the iteration.
+            remedy: what may help against it.
+        """
+        (name, bad), progress, train = fault, self.progress, self.settings.train
+        kept = ranks.from_first(self.run.checkpoints)
+        line = f"{self.run.path}: {name} is not finite at iteration {bad}"
+        if progress.returns >= train.returns or not kept:
+            good = (
+                f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+            )
+            tried = f" after {progress.returns} returns" if progress.returns else ""
+            raise VkdError(
+                f"{line}{tried}; {good}; try {remedy} in a new run, or let this one go on from "
+                f"there with --resume train.returns={progress.returns + 3}"
+            )
+        self.restore(progress.returns + 1)
+        back = self.progress
+        back.seconds, back.total = progress.seconds, progress.total
+        factor = train.return_lr_factor**back.returns
+        tqdm.write(f"{line}; back to iteration {back.iteration}, learning rates times {factor:g}")
+        if ranks.is_first():
+            self.run.truncate("metrics", back.iteration)
+            record = {"iteration": back.iteration, "seconds": round(back.seconds, 3)}
+            self.run.append(
+                "metrics", record | {"returns": back.returns, "from": bad, "tensor": name}
+            )
 
 
 def _circumstances(device: str) -> dict[str, Any]:
@@ -114,81 +189,6 @@ def _circumstances(device: str) -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def restore(
-    run: RunFolder,
-    trained: Trained,
-    settings: RunSettings,
-    device: str,
-    returns: int | None = None,
-) -> Progress | None:
-    """Puts everything back as the newest whole checkpoint has it; None where there is none."""
-    saved = ranks.from_first(lambda: run.latest_state(retire=True))
-    if saved is None:
-        return None
-    try:
-        trained.load_state(saved["trained"])
-        told = saved["progress"]
-        progress = Progress(**({"evaluated": told["iteration"]} | told))
-        random, made = saved["random"], saved["made"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = one_line(error)
-        raise VkdError(
-            f"{run.path}: its checkpoint is of another version of this project ({reason}); "
-            "continue it with that version, or train anew elsewhere"
-        ) from None
-    if returns is not None:
-        progress.returns = returns
-    trained.set_learning_rates(settings.train.return_lr_factor**progress.returns)
-    torch.set_rng_state(random["cpu"])
-    if random["cuda"] is not None and device.startswith("cuda"):
-        torch.cuda.set_rng_state(random["cuda"], device)
-    now = _circumstances(device)
-    changed = [f"{k} {made.get(k)} is now {v}" for k, v in now.items() if made.get(k) != v]
-    if changed:
-        print(
-            f"{run.path}: goes on, but not to the last bit as it would have: {', '.join(changed)}"
-        )
-    return progress
-
-
-def return_to_last(
-    run: RunFolder,
-    trained: Trained,
-    settings: RunSettings,
-    device: str,
-    progress: Progress,
-    fault: tuple[str, int],
-    remedy: str,
-) -> Progress:
-    """Goes back to the last checkpoint with a smaller learning rate, or ends the run.
-
-    Args:
-        fault: the tensor that is not finite, and the iteration.
-        remedy: what may help against it.
-    """
-    name, bad = fault
-    kept = ranks.from_first(run.checkpoints)
-    line = f"{run.path}: {name} is not finite at iteration {bad}"
-    allowed = settings.train.returns
-    if progress.returns >= allowed or not kept:
-        good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        tried = f" after {progress.returns} returns" if progress.returns else ""
-        raise VkdError(
-            f"{line}{tried}; {good}; try {remedy} in a new run, or let this one go on from "
-            f"there with --resume train.returns={progress.returns + 3}"
-        )
-    back = restore(run, trained, settings, device, progress.returns + 1)
-    assert back is not None
-    back.seconds, back.total = progress.seconds, progress.total
-    factor = settings.train.return_lr_factor**back.returns
-    tqdm.write(f"{line}; back to iteration {back.iteration}, learning rates times {factor:g}")
-    if ranks.is_first():
-        run.truncate("metrics", back.iteration)
-        record = {"iteration": back.iteration, "seconds": round(back.seconds, 3)}
-        run.append("metrics", record | {"returns": back.returns, "from": bad, "tensor": name})
-    return back
 
 
 def is_finished(run: RunFolder, settings: RunSettings, resume: bool) -> bool:

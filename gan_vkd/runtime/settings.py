@@ -5,9 +5,10 @@ from contextlib import suppress
 from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from gan_vkd.runtime.loggers import known
+from gan_vkd.runtime.components import Choice, OneOf, choice
+from gan_vkd.runtime.loggers import LOGGERS
 from gan_vkd.runtime.section import Section
 
 Positive = Annotated[int, Field(ge=1)]
@@ -34,7 +35,7 @@ class LoopSettings(Section):
     """What every training's loop is told (gan_vkd/runtime/training.py)."""
 
     log_every: Positive = 50
-    logger: Annotated[str, AfterValidator(known)] = "tensorboard"
+    logger: Annotated[Choice, OneOf(LOGGERS)] = choice("tensorboard")
     checkpoint_every: Positive = 1000
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, beside the best one
     returns: Annotated[int, Field(ge=0)] = 0  # to the last checkpoint, from what is not finite
@@ -47,7 +48,7 @@ class RunSettings(Section):
     arm: str  # the row of the table that the run belongs to
     seed: Seed = 0
     device: str = "auto"
-    train: LoopSettings = LoopSettings()
+    train: LoopSettings = Field(default_factory=LoopSettings)
 
     # Settings, or their beginnings, that may be others when a run is continued: what it reports,
     # what it does in trouble

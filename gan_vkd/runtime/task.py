@@ -41,7 +41,10 @@ class Evaluation:
 
 
 class Task(ABC):
-    """Networks, data and measures of a run, built: what fails for want of a file has failed.
+    """Networks, data and measures of a run, made of its settings, its folder and a device.
+
+    What can fail for want of a file fails when it is made: with SettingsError for settings that do
+    not fit the data, the ranks or each other, with VkdError for data or weights.
 
     trained: what a checkpoint holds.
     total: iterations of the whole run.

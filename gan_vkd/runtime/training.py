@@ -16,7 +16,7 @@ from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.loggers import LOGGERS
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
-from gan_vkd.runtime.progress import Progress, begin, is_finished, return_to_last, save
+from gan_vkd.runtime.progress import Progress, Standing, is_finished
 from gan_vkd.runtime.settings import RunSettings
 from gan_vkd.runtime.stopping import End, Stop, Stopped
 from gan_vkd.runtime.task import Hook, Task
@@ -64,17 +64,18 @@ def run_to_end(
                 return  # by the process that held the folder before
             device = pick_device(settings.device)
             task = build(settings, run, device)
-            progress = begin(run, task.trained, settings, device, resume, task.total)
+            standing = Standing(run, task.trained, settings, device)
+            standing.begin(resume, task.total)
             together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
+            done = standing.progress.iteration
             print(
                 f"{run.path}: {task.data}, {together}{device}, arm {settings.arm}, seed "
-                f"{settings.seed}, from {task.place(progress.iteration)}"
+                f"{settings.seed}, from {task.place(done)}"
             )
-            show = LOGGERS[settings.train.logger] if ranks.is_first() else LOGGERS["none"]
-            with closing(show(run.path, progress.iteration + 1)) as logger:
-                training = Training(task, settings, run, device, stop, progress, logger)
-                end = training.loop()
-            _leave(run, task, training.progress, end)
+            shown = settings.train.logger.chosen if ranks.is_first() else "none"
+            with closing(LOGGERS.make(shown, run.path, done + 1)) as logger:
+                end = Training(task, standing, stop, logger).loop()
+            _leave(run, task, standing.progress, end)
 
 
 def _leave(run: RunFolder, task: Task, progress: Progress, end: End) -> None:
@@ -103,28 +104,23 @@ class Training:
     checkpoint; after it, the loop ends where that was asked for.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        settings: RunSettings,
-        run: RunFolder,
-        device: str,
-        stop: Stop,
-        progress: Progress,
-        logger: Logger,
-    ) -> None:
-        self.task, self.settings, self.run, self.device = task, settings, run, device
-        self.stop, self.progress, self.logger = stop, progress, logger
+    def __init__(self, task: Task, standing: Standing, stop: Stop, logger: Logger) -> None:
+        self.task, self.standing, self.stop, self.logger = task, standing, stop, logger
+        self.run, self.settings = standing.run, standing.settings
         self.end, self.meter = End.FINISHED, Meter()
-        self._saved = progress.iteration  # the last checkpoint's
-        self._paced = progress.iteration, progress.seconds  # of the last record
+        self._mark()
         self._shown: dict[str, str] = {}
+        train = self.settings.train
         self.hooks = [
-            Hook(settings.train.log_every, self._record, every_rank=True),
+            Hook(train.log_every, self._record, every_rank=True),
             *task.hooks(logger),
             Hook(task.evaluate_every, self._evaluate, every_rank=True),
-            Hook(settings.train.checkpoint_every, self._checkpoint, every_rank=True),
+            Hook(train.checkpoint_every, self._checkpoint, every_rank=True),
         ]
+
+    @property
+    def progress(self) -> Progress:
+        return self.standing.progress
 
     def loop(self) -> End:
         """Iterates until all is done or the end was asked for."""
@@ -169,11 +165,13 @@ class Training:
 
     def _go_back(self, fault: tuple[str, int]) -> None:
         """Nothing is recorded or kept of numbers that are not finite."""
-        remedy = self.task.remedy(fault[0])
-        self.progress = return_to_last(
-            self.run, self.task.trained, self.settings, self.device, self.progress, fault, remedy
-        )
-        self.meter, self._saved = Meter(), self.progress.iteration
+        self.standing.go_back(fault, self.task.remedy(fault[0]))
+        self.meter = Meter()
+        self._mark()
+
+    def _mark(self) -> None:
+        """The last checkpoint, and the last record that a pace is told from, are here."""
+        self._saved = self.progress.iteration
         self._paced = self.progress.iteration, self.progress.seconds
 
     def _record(self, now: int) -> None:
@@ -221,7 +219,7 @@ class Training:
             self._save()
 
     def _save(self) -> None:
-        save(self.run, self.task.trained, self.progress, self.settings, self.device)
+        self.standing.save()
         self._saved = self.progress.iteration
 
     def _stamp(self, now: int) -> dict[str, float]:

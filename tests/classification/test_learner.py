@@ -16,7 +16,7 @@ from classification.recognition.data.feed import Batch
 from classification.recognition.learner import make_mix
 from classification.recognition.run import Run
 from classification.recognition.settings import ClassifierSettings
-from gan_vkd.runtime.progress import Progress, restore, save
+from gan_vkd.runtime.progress import Progress, Standing
 from tests.classification.conftest import MakeStudent, learner_of
 from tests.processes import on_ranks
 from tests.states import flat
@@ -142,10 +142,11 @@ def test_a_checkpoint_gives_back_all_that_is_trained(tiny: MakeStudent, tmp_path
     for number in range(2):
         learner.step(feed(number), number)
     run = Run(tmp_path / "run")
-    save(run, learner, Progress(iteration=2, total=15), settings, "cpu")
-    progress = restore(run, other, settings, "cpu")
-    assert progress is not None
-    assert (progress.iteration, progress.total) == (2, 15)
+    saved, restored = (Standing(run, x, settings, "cpu") for x in (learner, other))
+    saved.progress = Progress(iteration=2, total=15)
+    saved.save()
+    restored.restore()
+    assert (restored.progress.iteration, restored.progress.total) == (2, 15)
     ours, theirs = flat(learner.state()), flat(other.state())
     assert ours.keys() == theirs.keys()
     watched = learner.decompositions()

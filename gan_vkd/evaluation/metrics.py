@@ -1,0 +1,72 @@
+"""What is measured of samples beside their distances, by the features of the first judge.
+
+A further metric is a function of `Samples` that returns numbers by name, registered under its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gan_vkd.evaluation import measures
+from gan_vkd.evaluation.measures import Neighbourhoods
+from gan_vkd.runtime.registry import Registry
+from gan_vkd.runtime.settings import Positive
+
+METRICS: Registry[dict[str, float]] = Registry("metric")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Features (N, d) of samples and of what they are compared with.
+
+    fake: of the samples. reference: of the real images. training: of the training images, None
+    where they are not at hand. by_chance: the memorisation rate of the reference; None where that
+    is no held-out set. classify: features to class probabilities (N, C), on Inception alone.
+    """
+
+    fake: np.ndarray
+    reference: Neighbourhoods
+    training: Neighbourhoods | None = None
+    by_chance: float | None = None
+    classify: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @property
+    def real(self) -> np.ndarray:
+        """The features of the reference."""
+        return self.reference.features
+
+
+@METRICS.register("inception_score")
+def inception_score(samples: Samples) -> dict[str, float]:
+    """Mean and standard deviation over ten parts; nothing on another network than Inception."""
+    if samples.classify is None or len(samples.fake) < 10:
+        return {}
+    mean, deviation = measures.inception_score(samples.classify(samples.fake))
+    return {"IS": mean, "IS_deviation": deviation}
+
+
+@METRICS.register("precision_recall")
+def precision_recall(samples: Samples, *, k: Positive = 3) -> dict[str, float]:
+    """Nothing of too few samples."""
+    if min(len(samples.fake), len(samples.real)) <= k:
+        return {}
+    return measures.precision_recall(samples.reference, samples.fake, k)
+
+
+@METRICS.register("density_coverage")
+def density_coverage(samples: Samples, *, k: Positive = 5) -> dict[str, float]:
+    """Nothing of too few samples."""
+    if min(len(samples.fake), len(samples.real)) <= k:
+        return {}
+    return measures.density_coverage(samples.reference, samples.fake, k)
+
+
+@METRICS.register("memorisation")
+def memorisation(samples: Samples) -> dict[str, float]:
+    """The share of memorised samples and, beside it, that of held-out images, which nobody copied."""
+    if samples.training is None:
+        return {}
+    rate = measures.memorisation_rate(samples.fake, samples.training)
+    by_chance = samples.by_chance
+    return {"memorised": rate} | ({} if by_chance is None else {"memorised_by_chance": by_chance})
