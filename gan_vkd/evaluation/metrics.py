@@ -64,7 +64,7 @@ def density_coverage(samples: Samples, *, k: Positive = 5) -> dict[str, float]:
 
 @METRICS.register("memorisation")
 def memorisation(samples: Samples) -> dict[str, float]:
-    """The share of memorised samples and, beside it, that of held-out images, which nobody copied."""
+    """The share of memorised samples and, beside it, that of held-out images."""
     if samples.training is None:
         return {}
     rate = measures.memorisation_rate(samples.fake, samples.training)
