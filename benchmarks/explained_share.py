@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from gan_vkd.data.augment import augment
 from gan_vkd.data.sets import Batches, ImageSet, load_heldout_set, load_training_set, to_network
 from gan_vkd.data.settings import DataSettings
-from gan_vkd.distill import METHODS, Normalization, StudentFeature, make_normalization
+from gan_vkd.distill import METHODS, Normalization, StudentFeature, make_normalization, retract
 from gan_vkd.distill.losses import FitNets
 from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.game.explained import explained_share
@@ -141,6 +141,7 @@ def train(student: Student, batches: Batches, known: FeatureBank, steps: int) ->
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        retract(student)
         norms.append(pooled.detach().norm(dim=1).mean())
     return [float(norms[0]), float(norms[-1])]
 

@@ -67,7 +67,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         thrown_away = [p for p in self.objective.parameters() if p.requires_grad]
         if thrown_away:
             groups.append({"params": thrown_away, "weight_decay": 0.0})
-        super().__init__(settings, groups, per_epoch)
+        super().__init__(settings, groups, per_epoch, self.objective)
         self.teaching = round(settings.objective.stage_one * self.total) if teachers else 0
         self.mix = make_mix(settings, self.classes)
         data = settings.data

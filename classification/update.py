@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classification.config import EpochRunSettings
 from classification.items import sow
 from classification.schedule import Rate
+from gan_vkd.distill import retract
 from gan_vkd.runtime import ranks
 
 Given = TypeVar("Given")  # a batch as it is read
@@ -22,14 +23,19 @@ class Updates(Generic[Given, Part]):
         settings: of the run.
         groups: of parameters, for the optimiser.
         per_epoch: updates.
+        thrown_away: what learns with the student but is no part of it, such as projections.
     """
 
     settings: EpochRunSettings
 
     def __init__(
-        self, settings: EpochRunSettings, groups: list[dict[str, Any]], per_epoch: int
+        self,
+        settings: EpochRunSettings,
+        groups: list[dict[str, Any]],
+        per_epoch: int,
+        thrown_away: nn.Module | None,
     ) -> None:
-        self.settings, self.per_epoch = settings, per_epoch
+        self.settings, self.per_epoch, self.thrown_away = settings, per_epoch, thrown_away
         self.total = per_epoch * settings.train.epochs
         self.optimizer = torch.optim.AdamW(groups, settings.lr, settings.train.betas)
         self.rate = Rate(self.optimizer, settings.train, per_epoch)
@@ -63,6 +69,7 @@ class Updates(Generic[Given, Part]):
         if train.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(learnt, train.clip_norm, norm)
         self.optimizer.step()
+        retract(self.thrown_away)
         self.optimizer.zero_grad()
         return told | {"gradient_norm": norm}
 

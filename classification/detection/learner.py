@@ -46,7 +46,7 @@ class Learner(Updates[Batch, Batch]):
         if settings.distill is not None and teacher is not None:
             make = DISTILLATIONS[settings.distill.method]
             self.distill = make(settings.distill, detector.width, teacher.width).to(device)
-        super().__init__(settings, self._groups(), per_epoch)
+        super().__init__(settings, self._groups(), per_epoch, self.distill)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Weight decay for all of the neck and the matrices of the body, as in ViDT."""

@@ -2,7 +2,7 @@
 
 from gan_vkd.distill.losses import METHODS, LayerPairs, VkDLoss
 from gan_vkd.distill.normalization import NORMALIZATIONS, Normalization, make_normalization
-from gan_vkd.distill.projection import PROJECTIONS, Projection, make_projection
+from gan_vkd.distill.projection import PROJECTIONS, Projection, make_projection, retract
 from gan_vkd.distill.student import SCALINGS, StudentFeature
 from gan_vkd.distill.teacher import Layer, Reader, Teacher
 
@@ -21,4 +21,5 @@ __all__ = [
     "VkDLoss",
     "make_normalization",
     "make_projection",
+    "retract",
 ]

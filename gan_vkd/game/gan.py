@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gan_vkd.data.augment import augment
 from gan_vkd.data.sets import Batch
-from gan_vkd.distill import Reader, Teacher
+from gan_vkd.distill import Reader, Teacher, retract
 from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.game.adversarial import hinge_discriminator, hinge_generator
 from gan_vkd.game.balance import balance
@@ -143,6 +143,7 @@ class GAN:
         torch.stack(list(losses.values())).sum().backward()
         ranks.average_gradients(self._learnt)
         self.d_optimizer.step()
+        retract(self.distillation)
         return losses | told
 
     def _regularize(
