@@ -204,20 +204,24 @@ class GAN:
                 group["lr"] = lr * factor
 
     def decompositions(self) -> dict[str, Tensor]:
-        """Projections' bases and whitening statistics, by name: what can fail beside a loss."""
+        """Statistics of the distillation, by name: what can fail before a loss does."""
+        return {k: v for k, v in self._buffers().items() if not k.endswith(".base")}
+
+    def _buffers(self) -> dict[str, Tensor]:
         if self.distillation is None:
             return {}
         floats = ((k, v) for k, v in self.distillation.named_buffers() if v.is_floating_point())
         return {f"distillation.{name}": value for name, value in floats}
 
     def gradients(self) -> dict[str, Tensor]:
-        """Of the last update of each network, by parameter."""
-        return {
+        """Of the last update of each network, by parameter; then the projections' bases."""
+        gradients = {
             f"the gradient of {name}.{parameter}": value.grad
             for name, network in self._networks().items()
             for parameter, value in network.named_parameters()
             if value.grad is not None
         }
+        return gradients | {k: v for k, v in self._buffers().items() if k.endswith(".base")}
 
     def _networks(self) -> dict[str, nn.Module]:
         """All that is trained."""

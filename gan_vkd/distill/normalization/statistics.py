@@ -54,7 +54,7 @@ class RunningStatistics(Normalization):
         if statistics not in ("running", "batch"):
             raise ValueError(f"statistics must be running or batch, got {statistics}")
         self.momentum, self.eps, self.statistics = momentum, eps, statistics
-        self._fitted = False
+        self._fitted = False  # the buffer's value, read without waiting for the device
         self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(width + extra, dtype=torch.float64))
