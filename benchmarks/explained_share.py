@@ -41,7 +41,7 @@ from gan_vkd.data.batches import Batches
 from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
-from gan_vkd.distill import METHODS, NORMALIZATIONS, Normalization, StudentFeature
+from gan_vkd.distill import METHODS, NORMALIZATIONS, Normalization, StudentFeature, retract
 from gan_vkd.distill.losses import FitNets
 from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.game.explained import explained_share
@@ -143,6 +143,7 @@ def train(student: Student, batches: Batches, known: FeatureBank, steps: int) ->
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        retract(student)
         norms.append(pooled.detach().norm(dim=1).mean())
     return [float(norms[0]), float(norms[-1])]
 

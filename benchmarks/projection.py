@@ -12,7 +12,7 @@ from timing import machine, side_by_side
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal
 
-from gan_vkd.distill import PROJECTIONS
+from gan_vkd.distill import PROJECTIONS, retract
 
 WIDTHS = [(256, 512), (192, 768), (256, 2048), (192, 3024), (384, 3024)]
 NAMES = {
@@ -39,6 +39,7 @@ def stepper(module: nn.Module, features: torch.Tensor, weights: torch.Tensor):
         optimizer.zero_grad()
         (module(features) * weights).mean().backward()
         optimizer.step()
+        retract(module)
 
     return step
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from classification.epochs.items import sow
 from classification.epochs.schedule import Rate
 from classification.epochs.settings import EpochRunSettings
+from gan_vkd.distill import retract
 from gan_vkd.runtime import ranks
 
 Given = TypeVar("Given")  # a batch as it is read
@@ -73,6 +74,7 @@ class Updates(Generic[Given, Part]):
         if train.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(learnt, train.clip_norm, norm)
         self.optimizer.step()
+        retract(self.modules.get(self.training_only))
         self.optimizer.zero_grad()
         return told | {"gradient_norm": norm}
 

@@ -2,7 +2,7 @@
 
 from gan_vkd.distill.losses import METHODS, LayerPairs, VkDLoss
 from gan_vkd.distill.normalization import NORMALIZATIONS, Normalization
-from gan_vkd.distill.projection import PROJECTIONS, Projection
+from gan_vkd.distill.projection import PROJECTIONS, Projection, retract
 from gan_vkd.distill.student import SCALINGS, StudentFeature
 from gan_vkd.distill.teacher import Layer, Reader, Teacher
 
@@ -19,4 +19,5 @@ __all__ = [
     "StudentFeature",
     "Teacher",
     "VkDLoss",
+    "retract",
 ]

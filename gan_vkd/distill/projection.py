@@ -5,13 +5,12 @@ product of the student's features, so it can neither distort nor replace what th
 The other maps are here to compare it with.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from gan_vkd.distill.precision import Precise, without_autocast
 from gan_vkd.runtime.registry import Registry
@@ -96,40 +95,11 @@ class Projection(Precise):
 PROJECTIONS: Registry[Projection] = Registry("projection")
 
 
-@dataclass
-class _Made:
-    """A frame, the parameters' values and state it was made from, and its gradient's way back."""
-
-    frame: Tensor
-    values: list[Tensor]
-    state: list[Any]
-    pull_back: Callable[[Tensor], Sequence[Tensor]]
-
-
-class _Replay(torch.autograd.Function):
-    """A frame made once, as a function of its parameters for any number of backward passes."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, projection: "FrameProjection", made: _Made, *parameters: Tensor
-    ) -> Tensor:
-        ctx.projection, ctx.made = projection, made
-        return made.frame.detach()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.projection._differentiated = True
-        return (None, None, *ctx.made.pull_back(gradient))
-
-
 class FrameProjection(Projection):
     """z -> z P^T with an orthonormal P (teacher_width x student_width), in float32 or better.
 
     Columns of P are orthonormal when student_width <= teacher_width (inner products are kept), rows
-    otherwise. P is made once an optimiser step, when a parameter has changed, and reused by every
-    forward and backward in between. Parameters are watched by their version counters; a writer that
-    goes around those (`p.data.add_`) is noticed after the next backward, by comparing values.
+    otherwise. P is a function of the parameters and buffers, computed in every forward.
 
     Args:
         student_width: ds, the width of the features that come in.
@@ -139,25 +109,15 @@ class FrameProjection(Projection):
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__(student_width, teacher_width)
         self.columns, self.rows = sorted((student_width, teacher_width))
-        self._made: _Made | None = None
-        self._differentiated = False
 
-    def frame(self, *parameters: Tensor) -> Tensor:
-        """Orthonormal columns (rows, columns) as a differentiable function of the parameters."""
+    def frame(self) -> Tensor:
+        """Orthonormal columns (rows, columns), differentiable in the parameters."""
         raise NotImplementedError
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def matrix(self) -> Tensor:
-        """P, shape (teacher_width, student_width), once differentiable in the parameters."""
-        parameters = list(self.parameters())
-        with without_autocast(parameters[0]):
-            if torch.is_inference_mode_enabled():
-                frame = self.frame(*parameters)
-            else:
-                if self._made is None or self._is_stale(self._made):
-                    self._made = self._make()
-                self._differentiated = False
-                frame = _Replay.apply(self, self._made, *parameters)
+        """P, shape (teacher_width, student_width), differentiable in the parameters."""
+        with without_autocast(next(chain(self.parameters(), self.buffers()))):
+            frame = self.frame()
         return frame if self.student_width <= self.teacher_width else frame.T
 
     def forward(self, features: Tensor) -> Tensor:
@@ -165,80 +125,47 @@ class FrameProjection(Projection):
         with without_autocast(features):
             return features.to(p.dtype) @ p.T
 
-    def _make(self) -> _Made:
-        leaves = [p.detach().clone().requires_grad_() for p in self.parameters()]
-        with torch.enable_grad():
-            frame = self.frame(*leaves)
-
-        def pull_back(gradient: Tensor) -> Sequence[Tensor]:
-            return torch.autograd.grad(frame, leaves, gradient, retain_graph=True)
-
-        return _Made(frame, leaves, self._state(), pull_back)
-
-    def _state(self) -> list[Any]:
-        tensors = [*self.parameters(), *self.buffers()]
-        state = [(t._version, t.data_ptr(), t.dtype, t.device) for t in tensors]
-        return [self.training, *state]
-
-    def _is_stale(self, made: _Made) -> bool:
-        if made.state != self._state():
-            return True
-        pairs = zip(made.values, self.parameters(), strict=True)
-        return self._differentiated and not all(torch.equal(a, b) for a, b in pairs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_made": None}  # a graph can be neither copied nor pickled
-
 
 @PROJECTIONS.register("orthogonal")
 class OrthogonalProjection(FrameProjection):
-    """P = expm(X P0^T - P0 X^T) P0, the published matrix exponential in its thin form.
+    """P = P0, a buffer that `retract` moves along the published matrix exponential.
 
-    With `rebase`, every step starts from the P reached so far: P0 <- P, X <- 0 (a dynamic
-    trivialisation, Lezcano-Casado, NeurIPS 2019). The exponential's argument is then as small as
-    one optimiser step and its derivative at X = 0 is dX - P0 dX^T P0, so that nothing is
-    differentiated through an exponential. The optimiser's moments carry over as they are. Without
-    it, P0 stays [I; 0] and all of P is in X, as published: for optimisers that look at the
-    parameter itself (line searches, averages of weights).
+    The optimiser steps a tangent X that is zero at rest. In a forward, P is the first-order term of
+    expm(X P0^T - P0 X^T) P0 (`geodesic`): at X = 0 it has the same value P0 and the same gradient,
+    and nothing is differentiated through an exponential. After the optimiser's step, `retract` sets
+    P0 to the exponential itself and X to zero (a dynamic trivialisation, Lezcano-Casado, NeurIPS
+    2019). The optimiser's moments carry over as they are.
 
-    Args:
-        student_width, teacher_width: ds and dt.
-        rebase: whether P0 moves.
-        thin: which exponential, see `geodesic`.
+    Raises:
+        RuntimeError: a forward with X other than zero, since its P is not orthonormal. On a GPU,
+            which is not waited for, it is a device-side assertion.
     """
 
     base: Tensor
 
-    def __init__(
-        self,
-        student_width: int,
-        teacher_width: int,
-        *,
-        rebase: bool = True,
-        thin: bool | None = None,
-    ) -> None:
+    def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__(student_width, teacher_width)
-        n, k = self.rows, self.columns
-        self.rebase, self.thin = rebase, thin
-        self.tangent = nn.Parameter(torch.zeros(n, k) if rebase else torch.randn(n, k) / n**0.5)
-        self.register_buffer("base", random_frame(n, k) if rebase else canonical_frame(n, k))
+        self.tangent = nn.Parameter(torch.zeros(self.rows, self.columns))
+        self.register_buffer("base", random_frame(self.rows, self.columns))
 
-    def frame(self, *parameters: Tensor) -> Tensor:
-        return geodesic(self.base, parameters[0], self.thin)
+    def frame(self) -> Tensor:
+        base, tangent = self.base, self.tangent
+        torch._assert_async(
+            ~tangent.any(), "an OrthogonalProjection needs retract() after each optimizer.step()"
+        )
+        return base + (tangent - base @ (tangent.T @ base))
 
-    def _make(self) -> _Made:
-        if not (self.rebase and self.training):
-            return super()._make()
-        with torch.no_grad():
-            moved = polish(geodesic(self.base, self.tangent, self.thin))
-            self.base.copy_(torch.where(self.tangent.any(), moved, self.base))
-            self.tangent.zero_()
-        base = self.base.clone()
+    @torch.no_grad()
+    def retract(self) -> None:
+        """Moves P0 along X and sets X to zero; with X = 0, nothing changes."""
+        with without_autocast(self.base):
+            moved = polish(geodesic(self.base, self.tangent))
+        self.base.copy_(torch.where(self.tangent.any(), moved, self.base))
+        self.tangent.zero_()
 
-        def pull_back(gradient: Tensor) -> Sequence[Tensor]:
-            return (gradient - base @ (gradient.T @ base),)
-
-        return _Made(base, [self.tangent.detach().clone()], self._state(), pull_back)
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.retract()  # of a checkpoint that was written between step and retraction
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Precise":
         before = self.base.dtype
@@ -248,30 +175,44 @@ class OrthogonalProjection(FrameProjection):
         return self
 
 
-@PROJECTIONS.register("orthogonal_static")
-def static_projection(student_width: int, teacher_width: int) -> OrthogonalProjection:
-    """OrthogonalProjection with rebase=False."""
-    return OrthogonalProjection(student_width, teacher_width, rebase=False)
+def retract(module: nn.Module | None) -> None:
+    """Moves the orthogonal projections in a module, if any: to be called after optimizer.step()."""
+    for part in module.modules() if module is not None else ():
+        if isinstance(part, OrthogonalProjection):
+            part.retract()
 
 
 @PROJECTIONS.register("orthogonal_fixed")
-class FixedProjection(Projection):
+class FixedProjection(FrameProjection):
     """A random frame that is not trained, uniform over the Stiefel manifold."""
 
     base: Tensor
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__(student_width, teacher_width)
-        columns, rows = sorted((student_width, teacher_width))
-        self.register_buffer("base", random_frame(rows, columns))
+        self.register_buffer("base", random_frame(self.rows, self.columns))
 
-    def matrix(self) -> Tensor:
-        """P, shape (teacher_width, student_width)."""
-        return self.base if self.student_width <= self.teacher_width else self.base.T
+    def frame(self) -> Tensor:
+        return self.base
 
-    def forward(self, features: Tensor) -> Tensor:
-        with without_autocast(features):
-            return features.to(self.base.dtype) @ self.matrix().T
+
+@PROJECTIONS.register("orthogonal_static")
+class StaticProjection(FrameProjection):
+    """P = expm(X P0^T - P0 X^T) P0 with P0 = [I; 0], so that all of P is in X, as published.
+
+    For optimisers that look at the parameter itself (line searches, averages of weights).
+    """
+
+    base: Tensor
+
+    def __init__(self, student_width: int, teacher_width: int) -> None:
+        super().__init__(student_width, teacher_width)
+        n, k = self.rows, self.columns
+        self.tangent = nn.Parameter(torch.randn(n, k) / n**0.5)
+        self.register_buffer("base", canonical_frame(n, k))
+
+    def frame(self) -> Tensor:
+        return geodesic(self.base, self.tangent)
 
 
 @PROJECTIONS.register("orthogonal_full")
@@ -282,9 +223,8 @@ class FullExponentialProjection(FrameProjection):
         super().__init__(student_width, teacher_width)
         self.weight = nn.Parameter(torch.randn(self.rows, self.rows) / (2 * self.rows) ** 0.5)
 
-    def frame(self, *parameters: Tensor) -> Tensor:
-        (weight,) = parameters
-        return torch.linalg.matrix_exp(weight - weight.T)[:, : self.columns]
+    def frame(self) -> Tensor:
+        return torch.linalg.matrix_exp(self.weight - self.weight.T)[:, : self.columns]
 
 
 @PROJECTIONS.register("cayley")
@@ -299,8 +239,8 @@ class CayleyProjection(FrameProjection):
         self.tangent = nn.Parameter(torch.randn(n, k) / n**0.5)
         self.register_buffer("base", canonical_frame(n, k))
 
-    def frame(self, *parameters: Tensor) -> Tensor:
-        return cayley(self.base, parameters[0])
+    def frame(self) -> Tensor:
+        return cayley(self.base, self.tangent)
 
 
 @PROJECTIONS.register("householder")
@@ -314,8 +254,8 @@ class HouseholderProjection(FrameProjection):
         super().__init__(student_width, teacher_width)
         self.reflectors = nn.Parameter(torch.randn(self.rows, self.columns))
 
-    def frame(self, *parameters: Tensor) -> Tensor:
-        below = parameters[0].tril(-1)
+    def frame(self) -> Tensor:
+        below = self.reflectors.tril(-1)
         tau = 2 / (1 + below.square().sum(0))
         unit = torch.eye(self.rows, self.columns, dtype=below.dtype, device=below.device)
         return torch.linalg.householder_product(below + unit, tau)

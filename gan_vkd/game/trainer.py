@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gan_vkd.data.augment import Augmentation
 from gan_vkd.data.batches import Batch
+from gan_vkd.distill import retract
 from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.game.adversary import Adversary, Hinge
 from gan_vkd.game.balance import balance
@@ -129,6 +130,7 @@ class Trainer:
         torch.stack(list(losses.values())).sum().backward()
         ranks.average_gradients(self._learnt)
         self.d_optimizer.step()
+        retract(self.distillation)
         return losses | told
 
     def _penalties(self, update: Update) -> dict[str, Tensor]:
@@ -176,20 +178,24 @@ class Trainer:
         self._factor = factor
 
     def decompositions(self) -> dict[str, Tensor]:
-        """Projections' bases and whitening statistics, by name: what can fail beside a loss."""
+        """Statistics of the distillation, by name: what can fail before a loss does."""
+        return {k: v for k, v in self._buffers().items() if not k.endswith(".base")}
+
+    def _buffers(self) -> dict[str, Tensor]:
         if self.distillation is None:
             return {}
         floats = ((k, v) for k, v in self.distillation.named_buffers() if v.is_floating_point())
         return {f"distillation.{name}": value for name, value in floats}
 
     def gradients(self) -> dict[str, Tensor]:
-        """Of the last update of each network, by parameter."""
-        return {
+        """Of the last update of each network, by parameter; then the projections' bases."""
+        gradients = {
             f"the gradient of {name}.{parameter}": value.grad
             for name, module in self._modules().items()
             for parameter, value in module.named_parameters()
             if value.grad is not None
         }
+        return gradients | {k: v for k, v in self._buffers().items() if k.endswith(".base")}
 
     def _modules(self) -> dict[str, nn.Module]:
         """All that changes while it is trained, but the average."""

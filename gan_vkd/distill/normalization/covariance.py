@@ -46,7 +46,7 @@ class RunningCovariance(RunningStatistics):
             raise ValueError(f"groups must divide the width {width}, got {groups}")
         self.every, self.groups, self.size = every, groups, width // groups
         side = (width + extra) // groups
-        self._updates = 0
+        self._updates = 0  # the buffer's value, read without waiting for the device
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("second", torch.zeros(groups, side, side, dtype=torch.float64))
         unit = torch.eye(self.size, dtype=torch.float64)

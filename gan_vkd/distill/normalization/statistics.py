@@ -55,7 +55,7 @@ class RunningStatistics(Normalization):
         super().__init__(width)
         RunningStatistics.check(momentum=momentum, eps=eps, statistics=statistics)
         self.momentum, self.eps, self.statistics = momentum, eps, statistics
-        self._fitted = False
+        self._fitted = False  # the buffer's value, read without waiting for the device
         self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(width + extra, dtype=torch.float64))
