@@ -15,11 +15,11 @@ from gan_vkd.teachers.frozen import load_recogniser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 VARIANTS = {  # of VkD
-    "vkd_linear": "objective.features.projection=linear",
-    "vkd_mlp": "objective.features.projection=mlp",
-    "vkd_none": "objective.features.normalization=none",
-    "vkd_standardize": "objective.features.normalization=standardize",
-    "vkd_whitening": "objective.features.normalization=whitening",
+    "vkd_linear": "objective.features.method.projection=linear",
+    "vkd_mlp": "objective.features.method.projection=mlp",
+    "vkd_none": "objective.features.method.normalization=none",
+    "vkd_standardize": "objective.features.method.normalization=standardize",
+    "vkd_whitening": "objective.features.method.normalization=whitening",
     "vkd_hard": "objective.label=0.5+objective.token={kind: hard, weight: 0.5}",
 }
 OWN = {"plain": "cifar10_vit", "vkd": "cifar10_vit_vkd"}
