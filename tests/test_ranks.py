@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gan_vkd.data.sets import Batches, load_training_set
+from gan_vkd.evaluation.record import distances
 from gan_vkd.game.gan import GAN
 from gan_vkd.game.settings import Settings
 from gan_vkd.networks.biggan import Generator
@@ -204,7 +205,11 @@ def test_an_evaluation_shared_by_ranks_is_that_of_one(small: MakeSettings, tmp_p
     settings = small("evaluate.num_samples=51")  # which two ranks cannot halve
     alone = on_ranks(1, _measure, "", settings)[0]
     found = on_ranks(2, _measure, str(tmp_path / "meet"), settings)
-    for measures in found.values():
+    alone = alone | distances(alone)
+    identities = [judge["identity"] for judge in alone.pop("judges")]
+    for told in found.values():
+        measures = told | distances(told)
+        assert [judge["identity"] for judge in measures.pop("judges")] == identities
         assert measures.keys() == alone.keys()
         for name, value in alone.items():
             close = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
