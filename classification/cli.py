@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Front, commands
-from gan_vkd.runtime.command_line import run_app
+from gan_vkd.front import Front, commands, run_app
 
 front = Front(
     module="classification",

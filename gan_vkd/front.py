@@ -5,6 +5,7 @@ sweep, compare, evaluate and export; nothing is imported before it is needed.
 """
 
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,20 +14,41 @@ from typing import Annotated, Any
 
 import typer
 
-from gan_vkd.runtime.command_line import (
-    Config,
-    ConfigsAndOverrides,
-    Jobs,
-    MaxTime,
-    OutOrDefault,
-    Overrides,
-    Resume,
-    RunFolder,
-    Seeds,
-    Slurm,
-    what_to_train,
-)
+from gan_vkd.runtime.errors import VkdError, one_line_without_memory
+from gan_vkd.runtime.settings_names import extended, short_name
 
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="+NAME, key.sub=value", show_default=False)
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+Config = Annotated[
+    Path, typer.Argument(help="Settings: a file, shipped name or NAME+NAME; or a run folder.")
+]
+OutOrDefault = Annotated[Path | None, typer.Option(help="The run folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue, or start.")]
+MaxTime = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
+]
+ConfigsAndOverrides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG[+NAME][+KEY.SUB=VALUE]... [KEY.SUB=VALUE]...",
+        help="Settings, one an arm, with its own +key=value; key=value for all that have it.",
+        show_default=False,
+    ),
+]
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs at once.")]
+Slurm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="A SLURM job a run: timeout_min=240,partition=gpu,gpus_per_node=1",
+    ),
+]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
 Out = Annotated[Path, typer.Option(help="Folder for the tables (table.md, table.csv) and picture.")]
 SweepOut = Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")]
@@ -105,7 +127,6 @@ class Front:
         Raises:
             VkdError: a run failed; those that did not are compared.
         """
-        from gan_vkd.runtime.errors import VkdError
         from gan_vkd.sweep.local import sweep
         from gan_vkd.sweep.plan import Program, read_arguments
         from gan_vkd.sweep.slurm import submit
@@ -140,9 +161,14 @@ def commands(front: Front) -> typer.Typer:
         resume: Resume = False,
         max_time: MaxTime = None,
     ) -> None:
-        load = front.function("load")
-        told = what_to_train(load, config, overrides, out, resume, max_time)
-        front.function("train")(*told)
+        from gan_vkd.runtime.stopping import seconds
+
+        budget = None if max_time is None else seconds(max_time)
+        config, overrides = extended(config, overrides or [])
+        settings = front.function("load")(config, overrides)
+        usual = Path("runs", short_name(config), f"seed{settings.seed}")
+        folder = out or (config if config.is_dir() else usual)
+        front.function("train")(settings, folder, resume, budget)
 
     def sweep(
         arguments: ConfigsAndOverrides,
@@ -174,3 +200,15 @@ def commands(front: Front) -> typer.Typer:
         if command.__name__ not in front.own:
             app.command(help=about)(command)
     return app
+
+
+def run_app(app: typer.Typer) -> None:
+    """A console command: every expected failure is a line a fault and an exit code."""
+    threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
+    try:
+        with one_line_without_memory("set device=cpu, or a smaller batch"):
+            app()
+    except VkdError as error:
+        for line in str(error).splitlines():
+            print(f"vkd: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)

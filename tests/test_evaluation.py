@@ -176,7 +176,7 @@ def test_inception_score_by_inceptions_own_classifier(
     settings = small(f"evaluate.features={{name: inception, weights: {inception}}}", arm="none")
     evaluator = evaluator_of(settings, training=load_reference("train", settings.data))
     found = evaluator(generator, SHARES)
-    assert found["features"] == "inception"
+    assert found["judges"][0]["name"] == "inception"
     network, resize = torch.jit.load(str(inception)), build_resizer("clean")
     images = draw_samples(generator, SHARES, 20, 100, 0).permute(0, 2, 3, 1).numpy()
     resized = torch.from_numpy(np.stack([resize(x) for x in images])).permute(0, 3, 1, 2)

@@ -1,13 +1,18 @@
 """TensorBoard's events, and a run that outlives its writer."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.loggers import LOGGERS
+from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.loggers.tensorboard import TensorBoard
-from tests.conftest import small_disk
+from gan_vkd.training import train
+from tests.conftest import MakeSettings, small_disk
 
 
 def fill(board: TensorBoard, count: int) -> None:
@@ -45,3 +50,29 @@ def test_a_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[s
     fill(board, 1)
     board.close()
     assert "no TensorBoard events from here on" in capsys.readouterr().out
+
+
+def test_a_run_is_shown_by_the_logger_of_its_settings(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[str, int]] = []
+
+    class Listing(Logger):
+        def scalars(self, prefix: str, values: dict[str, Any], iteration: int) -> None:
+            shown.append((prefix, iteration))
+
+        def close(self) -> None:
+            shown.append(("closed", 0))
+
+    monkeypatch.setitem(LOGGERS, "listing", lambda folder, first: Listing())
+    settings = small("train.logger=listing", "train.iterations=2", "train.log_every=1", arm="none")
+    train(settings, tmp_path / "run")
+    assert [entry for entry in shown if entry[0] == "train"] == [("train", 1), ("train", 2)]
+    assert ("evaluate", 2) in shown
+    assert shown[-1] == ("closed", 0)
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_an_unknown_logger_is_refused(small: MakeSettings) -> None:
+    with pytest.raises(SettingsError, match=r"train\.logger.*expected tensorboard or none"):
+        small("train.logger=paper")

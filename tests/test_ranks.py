@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gan_vkd.data.batches import Batches
 from gan_vkd.data.sets import load_training_set
+from gan_vkd.evaluation.record import distances
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import Settings
 from gan_vkd.networks.biggan import Generator
@@ -211,7 +212,11 @@ def test_an_evaluation_shared_by_ranks_is_that_of_one(small: MakeSettings, tmp_p
     settings = small("evaluate.num_samples=51")  # which two ranks cannot halve
     alone = on_ranks(1, _measure, "", settings)[0]
     found = on_ranks(2, _measure, str(tmp_path / "meet"), settings)
-    for measures in found.values():
+    alone = alone | distances(alone)
+    identities = [judge["identity"] for judge in alone.pop("judges")]
+    for told in found.values():
+        measures = told | distances(told)
+        assert [judge["identity"] for judge in measures.pop("judges")] == identities
         assert measures.keys() == alone.keys()
         for name, value in alone.items():
             close = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value

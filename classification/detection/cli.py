@@ -5,8 +5,19 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Baseline, Front, Out, Runs, SweepOut, commands
-from gan_vkd.runtime.command_line import ConfigsAndOverrides, Jobs, Seeds, Slurm, run_app
+from gan_vkd.front import (
+    Baseline,
+    ConfigsAndOverrides,
+    Front,
+    Jobs,
+    Out,
+    Runs,
+    Seeds,
+    Slurm,
+    SweepOut,
+    commands,
+    run_app,
+)
 
 Target = Annotated[
     float, typer.Option(min=0, max=100, help="AP50 whose first reaching is told, in percent.")

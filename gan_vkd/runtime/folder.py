@@ -24,9 +24,14 @@ class RunFolder:
     def write_settings(self, text: str) -> None:
         write_atomically(self.path / "settings.yaml", lambda file: file.write_text(text))
 
-    def record_end(self, end: End) -> None:
-        """Writes exit_code: torchrun's own does not tell a run that is out of time."""
-        write_atomically(self.path / "exit_code", lambda file: file.write_text(f"{end:d}\n"))
+    def record_end(self, end: End | None) -> None:
+        """Writes exit_code, since torchrun's does not tell a run that is out of time; None: removes
+        it, as training begins."""
+        file = self.path / "exit_code"
+        if end is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_atomically(file, lambda temporary: temporary.write_text(f"{end:d}\n"))
 
     # checkpoints
 
@@ -48,12 +53,12 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Holds the folder for this process, and all ranks that train with it.
 
-        What a killed process had begun to write is removed, and what an earlier end was.
+        What a killed process had begun to write is removed.
         """
         with locked(self.path) if ranks.is_first() else nullcontext():
             if ranks.is_first():
-                for old in [*self.path.rglob(".*.tmp"), self.path / "exit_code"]:
-                    old.unlink(missing_ok=True)
+                for begun in self.path.rglob(".*.tmp"):
+                    begun.unlink(missing_ok=True)
             yield
 
     def latest_state(self, retire: bool = False) -> dict[str, Any] | None:

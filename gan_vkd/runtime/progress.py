@@ -53,7 +53,7 @@ class Progress:
     evaluated: int = 0
 
 
-class Standing:
+class RunState:
     """Where a run's training stands, in memory and in its folder.
 
     Args:
@@ -78,6 +78,7 @@ class Standing:
         if ranks.is_first():
             self.run.write_settings(self.settings.dump())
             self.run.truncate("metrics", self.progress.iteration)
+            self.run.record_end(None)
 
     def save(self) -> None:
         """Writes a checkpoint: all that is trained, and the random numbers' state.

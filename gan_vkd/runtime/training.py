@@ -16,7 +16,7 @@ from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.loggers import LOGGERS
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
-from gan_vkd.runtime.progress import Progress, Standing, is_finished
+from gan_vkd.runtime.progress import Progress, RunState, is_finished
 from gan_vkd.runtime.settings import RunSettings
 from gan_vkd.runtime.stopping import End, Stop, Stopped
 from gan_vkd.runtime.task import Hook, Task
@@ -64,18 +64,18 @@ def run_to_end(
                 return  # by the process that held the folder before
             device = pick_device(settings.device)
             task = build(settings, run, device)
-            standing = Standing(run, task.trained, settings, device)
-            standing.begin(resume, task.total)
+            state = RunState(run, task.trained, settings, device)
+            state.begin(resume, task.total)
             together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
-            done = standing.progress.iteration
+            done = state.progress.iteration
             print(
                 f"{run.path}: {task.data}, {together}{device}, arm {settings.arm}, seed "
                 f"{settings.seed}, from {task.place(done)}"
             )
             shown = settings.train.logger.chosen if ranks.is_first() else "none"
             with closing(LOGGERS.make(shown, run.path, done + 1)) as logger:
-                end = Training(task, standing, stop, logger).loop()
-            _leave(run, task, standing.progress, end)
+                end = Training(task, state, stop, logger).loop()
+            _leave(run, task, state.progress, end)
 
 
 def _leave(run: RunFolder, task: Task, progress: Progress, end: End) -> None:
@@ -104,9 +104,9 @@ class Training:
     checkpoint; after it, the loop ends where that was asked for.
     """
 
-    def __init__(self, task: Task, standing: Standing, stop: Stop, logger: Logger) -> None:
-        self.task, self.standing, self.stop, self.logger = task, standing, stop, logger
-        self.run, self.settings = standing.run, standing.settings
+    def __init__(self, task: Task, state: RunState, stop: Stop, logger: Logger) -> None:
+        self.task, self.state, self.stop, self.logger = task, state, stop, logger
+        self.run, self.settings = state.run, state.settings
         self.end, self.meter = End.FINISHED, Meter()
         self._mark()
         self._shown: dict[str, str] = {}
@@ -120,7 +120,7 @@ class Training:
 
     @property
     def progress(self) -> Progress:
-        return self.standing.progress
+        return self.state.progress
 
     def loop(self) -> End:
         """Iterates until all is done or the end was asked for."""
@@ -165,7 +165,7 @@ class Training:
 
     def _go_back(self, fault: tuple[str, int]) -> None:
         """Nothing is recorded or kept of numbers that are not finite."""
-        self.standing.go_back(fault, self.task.remedy(fault[0]))
+        self.state.go_back(fault, self.task.remedy(fault[0]))
         self.meter = Meter()
         self._mark()
 
@@ -219,7 +219,7 @@ class Training:
             self._save()
 
     def _save(self) -> None:
-        self.standing.save()
+        self.state.save()
         self._saved = self.progress.iteration
 
     def _stamp(self, now: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from classification.recognition.data.feed import Batch
 from classification.recognition.learner import make_mix
 from classification.recognition.run import Run
 from classification.recognition.settings import ClassifierSettings
-from gan_vkd.runtime.progress import Progress, Standing
+from gan_vkd.runtime.progress import Progress, RunState
 from tests.classification.conftest import MakeStudent, learner_of
 from tests.processes import on_ranks
 from tests.states import flat
@@ -142,7 +142,7 @@ def test_a_checkpoint_gives_back_all_that_is_trained(tiny: MakeStudent, tmp_path
     for number in range(2):
         learner.step(feed(number), number)
     run = Run(tmp_path / "run")
-    saved, restored = (Standing(run, x, settings, "cpu") for x in (learner, other))
+    saved, restored = (RunState(run, x, settings, "cpu") for x in (learner, other))
     saved.progress = Progress(iteration=2, total=15)
     saved.save()
     restored.restore()
