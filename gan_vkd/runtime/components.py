@@ -99,8 +99,8 @@ class OneOf:
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         tagged = tuple(Annotated[model, Tag(name)] for name, model in self.models().items())
-        union = Annotated[Union[tagged], Discriminator(self.name_of)]  # noqa: UP007
-        return handler.generate_schema(union)
+        union: Any = Union.__getitem__(tagged)
+        return handler.generate_schema(Annotated[union, Discriminator(self.name_of)])
 
     def takes(self, option: str) -> bool:
         """Whether any of the components has such an option."""
