@@ -4,7 +4,7 @@ A further augmentation is a class of its own, registered under its name.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
@@ -122,4 +122,4 @@ class Augmentations(Augmentation):
 
     def observe(self, real_scores: Tensor) -> None:
         for part in self.parts:
-            part.observe(real_scores)
+            cast(Augmentation, part).observe(real_scores)

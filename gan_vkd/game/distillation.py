@@ -1,7 +1,7 @@
 """The distillation as the discriminator's step calls it: the teacher, the student, their loss."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,8 @@ class Distillation(nn.Module):
     @property
     def least_batch(self) -> int:
         """Samples that are related to each other."""
-        return max(self.method.least_batch, self.features[0].least_batch)
+        features = (cast(StudentFeature, feature) for feature in self.features)
+        return max(self.method.least_batch, *(feature.least_batch for feature in features))
 
     @property
     def teacher(self) -> Teacher:

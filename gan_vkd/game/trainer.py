@@ -1,7 +1,7 @@
 """The adversarial game with distillation in the discriminator: two steps, as in the paper."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -135,8 +135,9 @@ class Trainer:
 
     def _penalties(self, update: Update) -> dict[str, Tensor]:
         """What the regularisers ask for; their forwards come last."""
-        terms = {name: term.penalty(update) for name, term in self.regularizers.items()}
-        return {name: loss for name, loss in terms.items() if loss is not None}
+        terms = (cast(Regularizer, term) for term in self.regularizers.values())
+        losses = {term.name: term.penalty(update) for term in terms}
+        return {name: loss for name, loss in losses.items() if loss is not None}
 
     def generator_step(
         self, labels: Tensor, iteration: int, real: Batch | None = None

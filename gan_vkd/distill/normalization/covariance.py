@@ -53,8 +53,9 @@ class RunningCovariance(RunningStatistics):
         self.register_buffer("transform", unit.repeat(groups, 1, 1))
 
     @classmethod
-    def check(cls, *, every: int, groups: int = 1, **others: Any) -> None:
-        super().check(**others)
+    def check(cls, **options: Any) -> None:
+        super().check(**options)
+        every, groups = options["every"], options.get("groups", 1)
         if every < 1 or groups < 1:
             raise ValueError(f"every and groups must be positive, got {every}, {groups}")
 

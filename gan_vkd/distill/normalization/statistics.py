@@ -61,8 +61,9 @@ class RunningStatistics(Normalization):
         self.register_buffer("mean", torch.zeros(width + extra, dtype=torch.float64))
 
     @classmethod
-    def check(cls, *, momentum: float, eps: float, statistics: str, **others: Any) -> None:
-        super().check(**others)
+    def check(cls, **options: Any) -> None:
+        super().check(**options)
+        momentum, eps, statistics = (options[key] for key in ("momentum", "eps", "statistics"))
         if not 0 <= momentum <= 1 or eps < 0:
             raise ValueError(f"momentum must be in [0, 1] and eps >= 0, got {momentum}, {eps}")
         if statistics not in get_args(Statistics):

@@ -85,22 +85,15 @@ class Whitening(RunningCovariance):
         self._agreeing: Tensor | None = None
 
     @classmethod
-    def check(
-        cls,
-        *,
-        kind: str,
-        momentum: float,
-        shrinkage: float | str,
-        directions: int | float | str | None,
-        agreement: float,
-        **others: Any,
-    ) -> None:
-        super().check(momentum=momentum, **others)
+    def check(cls, **options: Any) -> None:
+        super().check(**options)
+        shrinkage, momentum = options["shrinkage"], options["momentum"]
+        directions, agreement = options["directions"], options["agreement"]
         if not isinstance(shrinkage, str) and not 0 <= shrinkage <= 1:
             raise ValueError(f"shrinkage must be auto or in [0, 1], got {shrinkage}")
         if shrinkage in ("ledoit_wolf", "oas") and momentum > 0:
             raise ValueError(f"shrinkage = {shrinkage} counts samples: momentum must be 0")
-        if directions is not None and kind == "cholesky":
+        if directions is not None and options["kind"] == "cholesky":
             raise ValueError("directions must be null for cholesky, whose factor has none")
         if isinstance(directions, int) and directions < 1:
             raise ValueError(f"directions must be 1 or more, got {directions}")
