@@ -60,8 +60,9 @@ class Distillation(nn.Module):
         head: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self._teacher, self._reader = [teacher], Reader(nn.Identity(), [])
-        self.bank: FeatureBank | None = None
+        self._teacher = [teacher]
+        self._reader: Reader | None = None
+        self.bank: FeatureBank | None = None  # the teacher's features of clean real images
         self.layers = [pair.layer for pair in pairs]
         self.score_pair = self.layers.index(None) if None in self.layers else None
         if self.score_pair is None and (weight == "auto" or aggregated):
@@ -85,7 +86,7 @@ class Distillation(nn.Module):
 
     def students(self, features: Tensor) -> list[Tensor]:
         """What the pairs read of the last forward, whose features of the score are given."""
-        read = iter(self._reader.take())
+        read = iter([] if self._reader is None else self._reader.take())
         return [features if layer is None else next(read) for layer in self.layers]
 
     def at_the_score(self, students: list[Tensor]) -> Tensor | None:
