@@ -25,13 +25,13 @@ from gan_vkd.report.tables import markdown
 from gan_vkd.run import Run
 
 BASE = Path(__file__).resolve().parents[1] / "configs" / "recipe"
-WHITENING = {"normalization": "whitening", "statistics": "training_set"}
+WHITENING = {"name": "whitening", "statistics": "training_set"}
 TARGETS: dict[str, dict[str, Any]] = {
-    "layernorm": {"normalization": "layer_norm"},
-    "phi_s": {"normalization": "phi_s", "statistics": "training_set"},
+    "layernorm": {"name": "layer_norm"},
+    "phi_s": {"name": "phi_s", "statistics": "training_set"},
     "whitening": WHITENING,
-    "whitening64": WHITENING | {"whitening": {"directions": 64}},
-    "whitening16": WHITENING | {"whitening": {"directions": 16}},
+    "whitening64": WHITENING | {"directions": 64},
+    "whitening16": WHITENING | {"directions": 16},
 }
 STUDENTS: dict[str, dict[str, Any]] = {
     "centred": {"scaling": "batch"},
@@ -47,7 +47,8 @@ def cells() -> dict[str, dict[str, Any]]:
     for (target, t), (student, s), (ratio, r), (projection, p) in product(
         TARGETS.items(), STUDENTS.items(), RATIOS.items(), PROJECTIONS.items()
     ):
-        own = t | {"student": s, "gradient_ratio": r, "projection": p}
+        method = {"name": "vkd", "projection": p, "normalization": t}
+        own = {"student": s, "gradient_ratio": r, "method": method}
         found[f"{target}_{student}_{ratio}_{projection}"] = own
     return found
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from gan_vkd.runtime.errors import VkdError, one_line_without_memory
-from gan_vkd.runtime.settings_names import extended, short_name
+from gan_vkd.runtime.settings_names import extended, files_of, short_name
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="+NAME, key.sub=value", show_default=False)
@@ -165,6 +165,7 @@ def commands(front: Front) -> typer.Typer:
 
         budget = None if max_time is None else seconds(max_time)
         config, overrides = extended(config, overrides or [])
+        files_of(config)  # a missing file is told before the schema is imported
         settings = front.function("load")(config, overrides)
         usual = Path("runs", short_name(config), f"seed{settings.seed}")
         folder = out or (config if config.is_dir() else usual)

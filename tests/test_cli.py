@@ -75,7 +75,7 @@ def test_help_imports_nothing_heavy(arguments):
     assert "Usage" in done.stdout
 
 
-def test_module_and_bad_settings_without_torch(tmp_path):
+def test_module_and_missing_settings_without_torch(tmp_path):
     """The process itself: exit code 2 and one line, before torch is imported."""
     code = (
         "import sys, runpy\n"

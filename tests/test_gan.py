@@ -248,10 +248,7 @@ def test_a_batch_is_whitened_by_itself_where_its_statistics_are_asked_for(
 
 
 def test_directions_that_agree_are_taken_from_two_augmented_views(small: MakeSettings) -> None:
-    settings = small(
-        "distill.method.normalization.statistics=training_set",
-        "distill.method.normalization={name: whitening, directions: agreement}",
-    )
+    settings = small(f"{NORM}.statistics=training_set", f"{NORM}.directions=agreement")
     assert settings.distill is not None
     assert settings.distill.needs_views
     assert not settings.distill.needs_bank
@@ -316,8 +313,6 @@ def test_a_batch_too_small_for_relations_is_refused(
 ) -> None:
     """One below the least is refused; the least gives a finite loss and a gradient."""
     chosen = [f"distill.method={method}", f"distill.images={images}"]
-    if method == "kd_dlgm":
-        chosen.append("distill.method.normalization=whitening")
 
     def make(size: int) -> Trainer:
         settings = small(*chosen, f"train.batch_size={size}")

@@ -2,6 +2,7 @@
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,12 @@ from tests.conftest import config_of
 
 FEATURES = {"pooled": "pooled", "head": "head"}
 PROJECTIONS = {"trained": "orthogonal", "fixed": "orthogonal_fixed"}
-WHITENINGS = {"zca": ("whitening", "running"), "cholesky": ("whitening_cholesky", "batch")}
+WHITENINGS: dict[str, dict[str, Any]] = {
+    "zca": {},
+    "cholesky": {
+        "kind": "cholesky", "statistics": "batch", "eps": 0.0, "momentum": 0.01, "shrinkage": 0.0,
+    },
+}  # fmt: skip
 AGGREGATED = {"removed": 0.0, "kept": 10.0}
 CELLS = ["_".join(cell) for cell in product(FEATURES, PROJECTIONS, WHITENINGS, AGGREGATED)]
 PARTS = {
@@ -45,17 +51,16 @@ def test_a_cell_is_the_published_arm_but_for_the_four_choices_in_its_name(name: 
     published = load_settings(config_of("cifar10_10pct", "whitening")).model_dump()
     feature, projection, whitening, aggregated = name.split("_")
     read = load_settings(cell(name)).model_dump()
-    normalization, statistics = WHITENINGS[whitening]
+    method = published["distill"]["method"]
     chosen = {
         "student": {"feature": FEATURES[feature], "scaling": "none"},
-        "projection": PROJECTIONS[projection],
-        "normalization": normalization,
-        "statistics": statistics,
+        "method": method
+        | {
+            "projection": {"name": PROJECTIONS[projection]},
+            "normalization": method["normalization"] | WHITENINGS[whitening],
+        },
         "aggregated": AGGREGATED[aggregated],
     }
-    if whitening == "cholesky":
-        theirs = {"eps": 0.0, "momentum": 0.01, "shrinkage": 0.0}
-        chosen["whitening"] = published["distill"]["whitening"] | theirs
     assert read == published | {"arm": name, "distill": published["distill"] | chosen}
 
 

@@ -104,7 +104,11 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
 @pytest.mark.parametrize(
     ("arm", "overrides", "fault"),
     [
-        ("vkd", ["teachers.resnet56={name: cifar_resnet57}"], "unknown network"),
+        (
+            "vkd",
+            ["teachers.resnet56={name: cifar_resnet57}"],
+            "no frozen network of that name; did you mean cifar_resnet56",
+        ),
         ("vkd", ["teachers.resnet56.layer=layer9"], "has no layer 'layer9'"),
         ("vkd", ["data.resolution=64"], "data.resolution = 64: not for this student"),
         ("vkd", ["train.batch_size=200"], "more than an epoch of the 100 there are has"),
