@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Lint, types and tests, some at once (-n 0: one after the other); arguments go to pytest.
+# Lint, types and tests, some at once (-n 0: one after the other); further arguments go to pytest.
+#   bash scripts/test.sh [fast] [ARGUMENT ...]
+# fast: without the files of tests that train runs, start processes or read real data (tests/slow.txt).
 set -euo pipefail
 extras="[test]"
 source "$(dirname "$0")/setup.sh"
+tier=()
+if [ "${1:-}" = fast ]; then
+    shift
+    tier=(-m "not slow")
+fi
 ruff check .
 ruff format --check .
 mypy
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n auto --maxprocesses 8 "$@"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n auto --maxprocesses 8 ${tier[@]+"${tier[@]}"} "$@"

@@ -38,6 +38,17 @@ def config_of(experiment: str, arm: str) -> Path:
     return CONFIGS / f"{experiment}+methods/{method}{resnet}{form}"
 
 
+SLOW = (Path(__file__).parent / "slow.txt").read_text().split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of the files in slow.txt, which scripts/test.sh fast leaves out."""
+    for item in items:
+        name = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+        if name in SLOW:
+            item.add_marker("slow")
+
+
 MakeSettings = Callable[..., Settings]
 CPU = torch.device("cpu")
 SHARES = [0.1] * 10

@@ -107,7 +107,7 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
         (
             "vkd",
             ["teachers.resnet56={name: cifar_resnet57}"],
-            "no frozen network of that name; did you mean cifar_resnet56",
+            "did you mean cifar_resnet56?",
         ),
         ("vkd", ["teachers.resnet56.layer=layer9"], "has no layer 'layer9'"),
         ("vkd", ["data.resolution=64"], "data.resolution = 64: not for this student"),
