@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
-from gan_vkd.game.settings import DistillSettings, load_settings
+from gan_vkd.distill import NORMALIZATIONS, PROJECTIONS
+from gan_vkd.game.settings import load_settings
 from gan_vkd.report.pictures import save_png
 from gan_vkd.runtime.settings_names import short_name
 from tests.test_reproduction import ARMS
@@ -149,15 +149,17 @@ def test_the_ablation_has_every_projection_and_every_normalisation(
         if settings.distill is None:
             assert settings.arm == "none"
         else:
-            choice = settings.distill.projection, settings.distill.normalization
-            assert settings.arm == ", ".join(choice)
-            choices.add(choice)
-    fields = DistillSettings.model_fields
-    projections = get_args(fields["projection"].annotation)
-    normalizations = get_args(fields["normalization"].annotation)
+            method = settings.distill.method.chosen
+            projection, whitened = method["projection"]["name"], method["normalization"]
+            kind = whitened.get("kind", "zca")
+            named = whitened["name"] if kind == "zca" else f"{whitened['name']}_{kind}"
+            assert settings.arm == f"{projection}, {named}"
+            choices.add((projection, named))
     assert choices == {
-        *((projection, "whitening") for projection in projections),
-        *(("orthogonal", normalization) for normalization in normalizations),
+        *((projection, "whitening") for projection in PROJECTIONS),
+        *(("orthogonal", normalization) for normalization in NORMALIZATIONS),
+        ("orthogonal", "whitening_pca"),
+        ("orthogonal", "whitening_cholesky"),
     }
 
 
