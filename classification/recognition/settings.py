@@ -14,6 +14,7 @@ from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
 from gan_vkd.runtime.settings_file import load_as
+from gan_vkd.teachers.earlier import with_method
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
 
 
@@ -138,6 +139,11 @@ class FeatureSettings(Section):
         {"name": "vkd", "normalization": "layer_norm", "distance": "smooth_l1"}
     )
     weight: Above0 = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, tree: Any) -> Any:
+        return with_method(tree)
 
     @model_validator(mode="after")
     def _fits_recognition(self) -> "FeatureSettings":

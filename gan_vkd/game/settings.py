@@ -24,6 +24,7 @@ from gan_vkd.runtime.settings import (
     number_or,
 )
 from gan_vkd.runtime.settings_file import load_as
+from gan_vkd.teachers.earlier import with_method
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings, TextSettings
 
 AutoWeight = Annotated[
@@ -65,6 +66,11 @@ class DistillSettings(Section):
     gradient_ratio: Above0 = 1.0  # of the distillation's to the game's, at the pooled features
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, tree: Any) -> Any:
+        return with_method(tree)
 
     @property
     def idle(self) -> dict[str, str]:
