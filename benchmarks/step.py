@@ -45,12 +45,12 @@ def build(arm: tuple[str, str, str] | None, device: str) -> Trainer:
     if arm is None:
         return build_trainer(load_settings(CONFIGS / "cifar10_10pct.yaml"), 10, device)
     projection, normalization, view = arm
+    never = ", every: 1000000000" if normalization == "whitening" else ""  # timed apart
     changes = [
         f"distill.method.projection={projection}",
-        f"distill.method.normalization={normalization}",
+        f"distill.method.normalization={{name: {normalization}{never}}}",
         f"distill.view={view}",
         f"distill.images={'real' if view == 'clean' else 'both'}",
-        "distill.method.normalization.every=1000000000",  # timed apart
     ]
     settings = load_settings(CONFIGS / "cifar10_10pct+methods/whitening", changes)
     bank = FeatureBank(torch.randn(2 * IMAGES, DT, device=device), IMAGES)

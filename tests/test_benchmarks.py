@@ -94,3 +94,10 @@ def test_limits_of_linear_maps(benchmark: ModuleType) -> None:
     assert benchmark.rank_share(linear, 5) == pytest.approx(1)
     ratios = PCA().fit(noise.numpy()).explained_variance_ratio_
     assert benchmark.rank_share(noise, 3) == pytest.approx(ratios[:3].sum(), rel=1e-5)
+
+
+def test_every_arm_of_the_step_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    step = importlib.import_module("step")
+    for arm in step.ARMS.values():
+        assert (step.build(arm, "cpu").distillation is None) == (arm is None)

@@ -196,12 +196,8 @@ class FixedProjection(FrameProjection):
         return self.base
 
 
-@PROJECTIONS.register("orthogonal_static")
-class StaticProjection(FrameProjection):
-    """P = expm(X P0^T - P0 X^T) P0 with P0 = [I; 0], so that all of P is in X, as published.
-
-    For optimisers that look at the parameter itself (line searches, averages of weights).
-    """
+class TangentProjection(FrameProjection):
+    """P as a function of a free tangent X at P0 = [I; 0], in which all of P is."""
 
     base: Tensor
 
@@ -210,6 +206,14 @@ class StaticProjection(FrameProjection):
         n, k = self.rows, self.columns
         self.tangent = nn.Parameter(torch.randn(n, k) / n**0.5)
         self.register_buffer("base", canonical_frame(n, k))
+
+
+@PROJECTIONS.register("orthogonal_static")
+class StaticProjection(TangentProjection):
+    """P = expm(X P0^T - P0 X^T) P0 with P0 = [I; 0], as published.
+
+    For optimisers that look at the parameter itself (line searches, averages of weights).
+    """
 
     def frame(self) -> Tensor:
         return geodesic(self.base, self.tangent)
@@ -228,16 +232,8 @@ class FullExponentialProjection(FrameProjection):
 
 
 @PROJECTIONS.register("cayley")
-class CayleyProjection(FrameProjection):
+class CayleyProjection(TangentProjection):
     """P = (I - A/2)^-1 (I + A/2) [I; 0] with A = X [I 0] - [I; 0] X^T."""
-
-    base: Tensor
-
-    def __init__(self, student_width: int, teacher_width: int) -> None:
-        super().__init__(student_width, teacher_width)
-        n, k = self.rows, self.columns
-        self.tangent = nn.Parameter(torch.randn(n, k) / n**0.5)
-        self.register_buffer("base", canonical_frame(n, k))
 
     def frame(self) -> Tensor:
         return cayley(self.base, self.tangent)

@@ -2,10 +2,10 @@
 
     projection: Annotated[Choice, OneOf(PROJECTIONS)] = choice("orthogonal")
 
-takes `orthogonal` or `{name: orthogonal, rebase: false}` in a settings file. What a component
-accepts beside its name are the keyword-only arguments of its constructor, with their annotations
-and defaults; an argument annotated by a registry is itself such a choice. A component with a static
-method `check` refuses options that do not go together (ValueError).
+takes `orthogonal` or `{name: orthogonal}`, with options where the component has any, in a settings
+file. These are the keyword-only arguments of its constructor, with their annotations and defaults;
+an argument annotated by a registry is itself such a choice. A component with a class method `check`
+refuses options that do not go together (ValueError).
 """
 
 import inspect
