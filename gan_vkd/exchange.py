@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from gan_vkd.game.settings import Settings
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.networks.weights import fill, load_foreign, save_pth
 from gan_vkd.run import Run
-from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import write_atomically
 
 
 def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
@@ -47,7 +47,7 @@ def export_generator(folder: Path, out: Path) -> str:
     """
     state = Run(folder).load_generator("cpu")[0].state_dict()
     if out.suffix == ".safetensors":
-        write_atomically(out, lambda file: save_file(state, file))
+        write_atomically(out, lambda file: file.write(save(state)))
     elif out.suffix == ".pth":
         save_pth(out, dict(state))
     else:

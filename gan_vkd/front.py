@@ -16,6 +16,7 @@ import typer
 
 from gan_vkd.runtime.errors import VkdError, one_line_without_memory
 from gan_vkd.runtime.settings_names import extended, files_of, short_name
+from gan_vkd.runtime.terminal import plain, plain_output
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="+NAME, key.sub=value", show_default=False)
@@ -151,6 +152,7 @@ def commands(front: Front) -> typer.Typer:
         epilog=PROGRAMS,
         no_args_is_help=True,
         add_completion=False,
+        rich_markup_mode=None,  # its colours are commands to the terminal
         pretty_exceptions_enable=False,
     )
 
@@ -206,10 +208,11 @@ def commands(front: Front) -> typer.Typer:
 def run_app(app: typer.Typer) -> None:
     """A console command: every expected failure is a line a fault and an exit code."""
     threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
-    try:
-        with one_line_without_memory("set device=cpu, or a smaller batch"):
-            app()
-    except VkdError as error:
-        for line in str(error).splitlines():
-            print(f"vkd: {line}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    with plain_output():
+        try:
+            with one_line_without_memory("set device=cpu, or a smaller batch"):
+                app()
+        except VkdError as error:
+            for line in str(error).split("\n"):
+                print(f"vkd: {plain(line)}", file=sys.stderr)
+            sys.exit(error.exit_code)

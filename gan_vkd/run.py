@@ -1,7 +1,8 @@
 """A GAN's run folder: what every run has, sample grids and the exported generator."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -39,6 +40,8 @@ class Run(RunFolder):
     run's measure: generator.safetensors, and neighbours.png, samples with the five training images
     nearest to each.
     """
+
+    subfolders: ClassVar[Sequence[str]] = ("checkpoints", "samples", "scores")
 
     @property
     def generator_file(self) -> Path:

@@ -24,6 +24,7 @@ from gan_vkd.report.pictures import class_grid, grid, save_png
 from gan_vkd.run import Run
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.files import subfolder
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress
@@ -60,7 +61,8 @@ class Game(Task):
             data, heldout = load_training_set(settings.data), load_heldout_set(settings.data)
             classes = _count_classes(settings, data)
             make_trainer = _with_teacher(settings, data, classes, device)
-        ranks.require_alike(lambda: (settings.dump(), data.fingerprint()), run.path)
+        self.fingerprint = data.fingerprint()
+        ranks.require_alike(lambda: (settings.dump(), self.fingerprint), run.path)
         torch.manual_seed(settings.seed)
         try:
             self.trained = self.trainer = make_trainer()
@@ -119,7 +121,7 @@ class Game(Task):
 
     def _sample(self, logger: Logger, now: int) -> None:
         picture = class_grid(self._sampled(), self.shares)
-        save_png(picture, self.run.path / "samples" / f"{now:08d}.png")
+        save_png(picture, subfolder(self.run.path, "samples") / f"{now:08d}.png")
         logger.image("samples", picture, now)
 
     def _sampled(self) -> Generator:
@@ -136,7 +138,7 @@ class Game(Task):
             result = result | summary(scores)
             logger.scalars("evaluate", distances(result), now)
             logger.histograms("scores", scores, now)
-            save_histogram(scores, self.run.path / "scores" / f"{now:08d}.png")
+            save_histogram(scores, subfolder(self.run.path, "scores") / f"{now:08d}.png")
         text = f"iteration {now}: {first['frechet_name']} {first['frechet']:.3f}"
         return Evaluation(first["frechet"], partial(self._export, generator, now), result, text)
 

@@ -3,14 +3,16 @@
 import os
 import pickle
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from gan_vkd.runtime.checkpoint import load_state, save_state, write_atomically
+from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.files import write_atomically
 from tests.conftest import small_disk
 
 
@@ -205,8 +207,8 @@ def test_a_writer_that_fails_leaves_the_old_file(error, tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
 
-    def write(file: Path) -> None:
-        file.write_text("half")
+    def write(file: IO[bytes]) -> None:
+        file.write(b"half")
         raise error
 
     expected = VkdError if isinstance(error, OSError) else type(error)
@@ -221,10 +223,10 @@ def test_a_writer_that_fails_leaves_the_old_file(error, tmp_path):
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "deep" / "file"
-    write_atomically(path, lambda file: file.write_text("old"))
+    write_atomically(path, lambda file: file.write(b"old"))
 
-    def write(file: Path) -> None:
-        file.write_text("new")
+    def write(file: IO[bytes]) -> None:
+        file.write(b"new")
         assert path.read_text() == "old"
 
     write_atomically(path, write)

@@ -273,7 +273,7 @@ def test_a_killed_rank_ends_the_others_and_the_restart_is_the_undisturbed_run(
     said = whole.wait()
     assert whole.process.returncode == 0, said
     assert said.count("2 ranks") == 1, "the first speaks alone"
-    assert not list((tmp_path / "whole").rglob("*.tmp"))
+    assert not list((tmp_path / "whole").rglob(".*tmp*"))
 
     killed = Launched(written, tmp_path / "killed", 2, "--max-restarts=1")
     until(lambda: len(Run(tmp_path / "killed").checkpoints()) > 1, 120)

@@ -110,7 +110,7 @@ def test_damage_to_every_checkpoint_is_no_fresh_start(run):
 
 def test_half_written_checkpoint_is_none(run):
     run.save(1, {"iteration": 1})
-    file = run.path / "checkpoints" / ".00000002.safetensors.7.tmp"
+    file = run.path / "checkpoints" / ".00000002.safetensors.7.vkd-tmp"
     file.write_bytes(b"half")
     assert run.latest_state() == {"iteration": 1}
 

@@ -48,4 +48,4 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(
     for file in Run(run).checkpoints():
         load_state(file)
     assert Run(run).checkpoints()
-    assert not list(run.rglob(".*.tmp"))
+    assert not list(run.rglob(".*.vkd-tmp"))

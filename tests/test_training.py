@@ -407,7 +407,7 @@ def test_a_run_folder_holds_all_that_is_promised(small: MakeSettings, tmp_path: 
     assert losses == [1, 2, 3, 4, 5, 6]
     assert [r["iteration"] for r in records if "judges" in r] == [3, 6]
     assert any((tmp_path / "tensorboard").iterdir())
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".*tmp*"))
 
 
 def test_tensorboard_holds_the_scalars_and_the_grid(small: MakeSettings, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def newest(run: Path) -> int:
 
 def writing(run: Path) -> bool:
     """Whether a checkpoint is half-written."""
-    return any((run / "checkpoints").glob(".*.tmp"))
+    return any((run / "checkpoints").glob(".*.vkd-tmp"))
 
 
 def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.Random) -> int:
@@ -153,7 +153,7 @@ def torture(folder: Path, kills: int, seed: int) -> None:
     finish(settings, whole)
     written = kill_again_and_again(settings, killed, kills, chance)
     finish(settings, killed)
-    if left := list(killed.rglob(".*.tmp")):
+    if left := list(killed.rglob(".*.vkd-tmp")):
         raise SystemExit(f"half-written files are left: {left}")
     if different := differences(whole, killed):
         raise SystemExit(f"differ after {kills} kills: {', '.join(different[:10])}")

@@ -15,9 +15,9 @@ from classification.detection.evaluation import best
 from classification.detection.network.vidt import ViDT
 from classification.detection.run import read_detector
 from gan_vkd.data.images import BadImage, is_image, open_rgb
-from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.files import write_atomically, write_text
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
@@ -79,7 +79,7 @@ def predict(
         written.append(out / f"{name}.png")
         write_atomically(written[-1], partial(picture.save, format="PNG"))
     table = out / "detections.json"
-    write_atomically(table, lambda path: path.write_text(json.dumps(results)))
+    write_text(table, json.dumps(results))
     if faults:
         raise VkdError("\n".join([*faults, f"{table}: has all other images"]))
     return [*written, table]

@@ -46,7 +46,8 @@ class Detection(EpochTask):
                     f"data.heldout = {settings.data.heldout}: nothing is to be found in it, and "
                     "AP needs something; set data.heldout=null to train without"
                 )
-        ranks.require_alike(lambda: (settings.dump(), images.fingerprint()), run.path)
+        self.fingerprint = images.fingerprint()
+        ranks.require_alike(lambda: (settings.dump(), self.fingerprint), run.path)
         self.facts = facts_of(settings, images.categories)
         classes = self.facts["classes"]
         if classes <= max(images.categories):

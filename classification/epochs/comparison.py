@@ -12,9 +12,9 @@ from pydantic import Field
 
 from classification.epochs.settings import EpochRunSettings
 from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
-from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.facts import Facts, checked
+from gan_vkd.runtime.files import write_atomically, write_text
 from gan_vkd.runtime.folder import RunFolder
 
 
@@ -117,8 +117,8 @@ def compare(runs: Sequence[Measured], out: Path, baseline: str = "plain") -> str
         spread = complete(_spread(group, baseline))
         parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
     text = "\n\n".join(parts)
-    write_atomically(out / "table.md", lambda file: file.write_text(text + "\n"))
-    write_atomically(out / "table.csv", lambda file: file.write_text(as_csv(tables)))
+    write_text(out / "table.md", text + "\n")
+    write_text(out / "table.csv", as_csv(tables))
     _curves(groups, out / "curves.png")
     return text
 

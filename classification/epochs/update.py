@@ -11,6 +11,7 @@ from classification.epochs.schedule import Rate
 from classification.epochs.settings import EpochRunSettings
 from gan_vkd.distill import retract
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.optimizers import load_optimizer
 
 Given = TypeVar("Given")  # a batch as it is read
 Part = TypeVar("Part")  # what is computed of it at a time
@@ -96,7 +97,7 @@ class Updates(Generic[Given, Part]):
     def load_state(self, state: dict[str, Any]) -> None:
         for name, module in self.modules.items():
             module.load_state_dict(state[name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
 
     def set_learning_rates(self, factor: float) -> None:
         """The schedule's times a factor, from now on."""

@@ -9,8 +9,9 @@ from torch import Tensor
 from classification.recognition.network.students import Student
 from classification.recognition.run import read_student
 from gan_vkd.networks.weights import save_pth
-from gan_vkd.runtime.checkpoint import save_weights, write_atomically
+from gan_vkd.runtime.checkpoint import save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import write_atomically
 
 
 def export_student(run: Path, out: Path) -> str:
@@ -83,5 +84,5 @@ def export_onnx(student: Student, facts: dict[str, Any], out: Path) -> float:
     difference = float((ours - theirs).abs().max() / ours.abs().max())
     if not difference < 1e-3:
         raise VkdError(f"{out}: not written, its logits differ by {difference:.1e} from torch's")
-    write_atomically(out, lambda file: file.write_bytes(model))
+    write_atomically(out, lambda file: file.write(model))
     return difference

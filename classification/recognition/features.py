@@ -20,9 +20,9 @@ from classification.recognition.settings import ClassifierSettings
 from gan_vkd.data.image_set import draw_subset
 from gan_vkd.data.images import BadImage
 from gan_vkd.distill import Teacher
-from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import write_atomically, write_text
 from gan_vkd.teachers.frozen import load_recogniser
 
 FITTED_ON = 1000  # images
@@ -80,9 +80,7 @@ def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
         files.append(_picture(pixels, seen, settings, out / "attention.png", title))
 
     moved = {name: equivariance(student, pixels) for name, student in students.items()}
-    write_atomically(
-        out / "equivariance.json", lambda file: file.write_text(json.dumps(moved, indent=1) + "\n")
-    )
+    write_text(out / "equivariance.json", json.dumps(moved, indent=1) + "\n")
     return [*files, _plot(moved, out / "equivariance.png"), out / "equivariance.json"]
 
 

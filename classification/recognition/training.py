@@ -56,7 +56,8 @@ class Recognition(EpochTask):
                 )
                 for network in settings.teachers.values()
             ]
-        ranks.require_alike(lambda: (settings.dump(), images.fingerprint()), run.path)
+        self.fingerprint = images.fingerprint()
+        ranks.require_alike(lambda: (settings.dump(), self.fingerprint), run.path)
         self.classes = images.classes
         if settings.objective.token is not None:
             _require_classes(settings, teachers, len(self.classes))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.networks.interface import Discriminator, Generator
-from gan_vkd.runtime.checkpoint import write_atomically
+from gan_vkd.runtime.files import write_atomically
 
 COUNT = 1000  # images of each kind at most, the same at every call
 BATCH = 100

@@ -19,6 +19,7 @@ from gan_vkd.game.schedule import Schedule, as_schedule
 from gan_vkd.networks.interface import Discriminator, Generator, Judgement
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import autocast
+from gan_vkd.runtime.optimizers import load_optimizer
 
 
 class Trainer:
@@ -234,5 +235,5 @@ class Trainer:
         for name, module in self._modules().items():
             module.load_state_dict(state[name])
         self.ema.generator.load_state_dict(state["average"])
-        self.g_optimizer.load_state_dict(state["g_optimizer"])
-        self.d_optimizer.load_state_dict(state["d_optimizer"])
+        load_optimizer(self.g_optimizer, state["g_optimizer"])
+        load_optimizer(self.d_optimizer, state["d_optimizer"])

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gan_vkd.runtime.checkpoint import is_foreign, load_weights, write_atomically
+from gan_vkd.runtime.checkpoint import is_foreign, load_weights
 from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.files import write_atomically
 
 
 def load_foreign(path: Path) -> dict[str, Any]:
@@ -73,4 +74,4 @@ def save_pth(path: Path, content: dict[str, Any] | dict[str, Tensor]) -> None:
     """Writes a torch file, by way of memory: torch would report a full disk in its own way."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, lambda file: file.write_bytes(buffer.getvalue()))
+    write_atomically(path, lambda file: file.write(buffer.getvalue()))

@@ -17,8 +17,8 @@ from gan_vkd.report.provenance import relation
 from gan_vkd.report.published import published_fid
 from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
 from gan_vkd.run import Run
-from gan_vkd.runtime.checkpoint import write_atomically
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.files import write_text
 
 PUBLISHED = "published FID"
 
@@ -66,8 +66,8 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
         parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
         parts += _agreement(group)
     text = "\n\n".join(parts)
-    write_atomically(out / "table.md", lambda file: file.write_text(text + "\n"))
-    write_atomically(out / "table.csv", lambda file: file.write_text(as_csv(tables)))
+    write_text(out / "table.md", text + "\n")
+    write_text(out / "table.csv", as_csv(tables))
     _picture(runs, out / "samples.png")
     return text
 

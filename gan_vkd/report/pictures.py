@@ -10,7 +10,7 @@ from torchvision.utils import make_grid
 
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
-from gan_vkd.runtime.checkpoint import write_atomically
+from gan_vkd.runtime.files import write_atomically
 
 
 def grid(images: Tensor, columns: int) -> Tensor:

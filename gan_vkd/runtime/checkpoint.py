@@ -1,55 +1,21 @@
 """State that survives: nested dictionaries with tensors as one checksummed safetensors file.
 
-A file appears under its final name only when it is whole: written beside, synced, renamed. Tensors
-are stored as such, everything else (numbers, strings, lists, None) as JSON in the header, so that
-nothing that is read back can run code.
+Tensors are stored as such, everything else (numbers, strings, lists, None) as JSON in the header,
+so that nothing that is read back can run code.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from gan_vkd.runtime.errors import VkdError
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls write(temporary path beside `path`), syncs the file and renames it to `path`.
-
-    Raises:
-        VkdError: disk full, folder not writable; `path` is then as it was before.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VkdError(f"{path}: cannot be written ({reason}); the old file is untouched") from None
-    finally:
-        with suppress(OSError):  # gone by the rename, or in a folder that cannot be
-            temporary.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name outlives a loss of power too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from gan_vkd.runtime.files import write_atomically
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -57,7 +23,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_strip(state, "", tensors))
     metadata = {"tree": tree, "sha256": digest(tree, tensors)}
-    write_atomically(path, lambda file: save_file(tensors, file, metadata))
+    write_atomically(path, lambda file: file.write(save(tensors, metadata)))
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -89,7 +55,7 @@ def save_weights(
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     text = json.dumps(facts)
     metadata |= {"facts": text, "sha256": digest(text, tensors)}
-    write_atomically(path, lambda file: save_file(tensors, file, metadata))
+    write_atomically(path, lambda file: file.write(save(tensors, metadata)))
 
 
 def is_foreign(path: Path) -> bool:

@@ -2,27 +2,34 @@
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gan_vkd.runtime import ranks
-from gan_vkd.runtime.checkpoint import load_state, save_state, write_atomically
+from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.files import read_bytes, reason, remove_unfinished, subfolder, write_text
 from gan_vkd.runtime.lock import locked
 from gan_vkd.runtime.stopping import End
+
+CHECKPOINT = re.compile(r"\d{8,15}\.safetensors")  # names of checkpoints: the iteration
+MOST_RECORDS = 2**30  # bytes of a file of records
 
 
 class RunFolder:
     """settings.yaml, metrics.jsonl and other records, checkpoints/*.safetensors, tensorboard/, and
     exit_code: how the last training ended, a number of `End`; none while it goes on."""
 
+    subfolders: ClassVar[Sequence[str]] = ("checkpoints",)
+
     def __init__(self, path: Path) -> None:
         self.path = Path(path).expanduser()
 
     def write_settings(self, text: str) -> None:
-        write_atomically(self.path / "settings.yaml", lambda file: file.write_text(text))
+        write_text(self.path / "settings.yaml", text)
 
     def record_end(self, end: End | None) -> None:
         """Writes exit_code, since torchrun's does not tell a run that is out of time; None: removes
@@ -31,20 +38,30 @@ class RunFolder:
         if end is None:
             file.unlink(missing_ok=True)
         else:
-            write_atomically(file, lambda temporary: temporary.write_text(f"{end:d}\n"))
+            write_text(file, f"{end:d}\n")
 
     # checkpoints
 
     def checkpoints(self) -> list[Path]:
-        """Oldest first."""
-        return sorted((self.path / "checkpoints").glob("[0-9]*.safetensors"))
+        """The files of checkpoints, oldest first; other names in their folder are left alone.
+
+        Raises:
+            VkdError: their folder cannot be read.
+        """
+        folder = self.path / "checkpoints"
+        try:
+            names = os.listdir(folder) if os.path.lexists(folder) else []
+        except OSError as error:
+            raise VkdError(f"{folder}: cannot be read ({reason(error)})") from None
+        files = [folder / name for name in names if CHECKPOINT.fullmatch(name)]
+        return sorted(files, key=lambda file: int(file.stem))
 
     def save(self, iteration: int, state: dict[str, Any], keep: int = 2, best: int = 0) -> None:
         """Writes a checkpoint and drops the oldest beyond `keep`, but not that of iteration `best`.
 
         At least two are kept: a damaged newest one needs a predecessor.
         """
-        folder = self.path / "checkpoints"
+        folder = subfolder(self.path, "checkpoints")
         save_state(folder / f"{iteration:08d}.safetensors", state)
         for old in [file for file in self.checkpoints() if int(file.stem) != best][:-keep]:
             old.unlink(missing_ok=True)
@@ -57,8 +74,8 @@ class RunFolder:
         """
         with locked(self.path) if ranks.is_first() else nullcontext():
             if ranks.is_first():
-                for begun in self.path.rglob(".*.tmp"):
-                    begun.unlink(missing_ok=True)
+                for folder in (self.path, *(self.path / name for name in self.subfolders)):
+                    remove_unfinished(folder)
             yield
 
     def latest_state(self, retire: bool = False) -> dict[str, Any] | None:
@@ -88,14 +105,14 @@ class RunFolder:
         """One JSON line at the end of a record file (metrics, evaluations)."""
         file = self.path / f"{name}.jsonl"
         try:
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # a link may lead anywhere
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             with os.fdopen(os.open(file, flags, 0o666), "ab+") as handle:
                 if handle.tell():
                     handle.seek(-1, os.SEEK_END)
                 cut_off = handle.read() not in (b"", b"\n")
                 handle.write(b"\n" * cut_off + json.dumps(record).encode() + b"\n")
         except OSError as error:
-            raise VkdError(f"{file}: cannot be written ({error.strerror})") from None
+            raise VkdError(f"{file}: cannot be written ({reason(error)})") from None
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """The mappings in a record file; what else is in it, as a line cut off by a crash, is left
@@ -106,13 +123,14 @@ class RunFolder:
         """Drops records after `iteration`, those of a past that a resumed run lives again."""
         counted = [r for r in self.records(name) if type(r.get("iteration")) is int]
         kept = [record for record in counted if record["iteration"] <= iteration]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        write_atomically(self.path / f"{name}.jsonl", lambda file: file.write_text(text))
+        write_text(
+            self.path / f"{name}.jsonl", "".join(json.dumps(record) + "\n" for record in kept)
+        )
 
     @staticmethod
     def _parse(file: Path) -> Iterator[dict[str, Any]]:
-        if file.is_file():
-            for line in file.read_bytes().splitlines():
+        if os.path.lexists(file):
+            for line in read_bytes(file, MOST_RECORDS).splitlines():
                 with suppress(ValueError, RecursionError):  # neither JSON nor UTF-8
                     record = json.loads(line)
                     if isinstance(record, dict):

@@ -3,11 +3,14 @@
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.files import reason
 
 _held: set[Path] = set()  # by this process, which the system lets lock twice
 
@@ -26,9 +29,9 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     file = folder.absolute() / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(file, "a+")  # noqa: SIM115
-    except OSError as error:
-        raise VkdError(f"{folder}: cannot be written ({error.strerror})") from None
+        handle = _opened(file)
+    except (OSError, ValueError) as error:
+        raise VkdError(f"{folder}: cannot be written ({reason(error)})") from None
     with handle:
         try:
             if file in _held:
@@ -58,3 +61,19 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
                 if not wait and [entry.name for entry in folder.iterdir()] == [file.name]:
                     file.unlink()  # nothing came of it
                     folder.rmdir()
+
+
+def _opened(file: Path) -> TextIO:
+    """Opens the lock file, and makes it where there is none.
+
+    Raises:
+        VkdError: a link, pipe or device of that name, in a stranger's folder: to write to it could
+            harm another file.
+        OSError: it cannot be opened.
+    """
+    if os.path.lexists(file):
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise VkdError(f"{file}: not a lock file (a link, folder, pipe or device); remove it")
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    return os.fdopen(os.open(file, flags, 0o666), "r+", errors="replace")

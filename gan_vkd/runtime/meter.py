@@ -1,5 +1,7 @@
 """What iterations report of themselves, kept on the device: reporting never waits for it."""
 
+from typing import Any
+
 from torch import Tensor, stack
 
 from gan_vkd.runtime import ranks
@@ -38,6 +40,24 @@ class Meter:
         means = stack([self.sums[n] / self.counts[n] for n in names])
         self.sums, self.counts = {}, {}
         return dict(zip(names, ranks.mean(means).tolist(), strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """What `take` would give means of, for a checkpoint: a sum and a count by name."""
+        names = list(self.sums)
+        if not names:
+            return {}
+        sums = ranks.mean(stack([self.sums[n] for n in names])).unbind()
+        pairs = zip(names, sums, strict=True)
+        return {name: {"sum": total, "count": self.counts[name]} for name, total in pairs}
+
+    def load_state(self, state: dict[str, Any], device: str) -> None:
+        """Goes on from a `state`, so that a resumed run records the means that it would have.
+
+        Raises:
+            TypeError, ValueError, KeyError: not a state.
+        """
+        self.sums = {name: part["sum"].to(device).view(()) for name, part in state.items()}
+        self.counts = {name: int(part["count"]) for name, part in state.items()}
 
     def fault(self) -> tuple[str, int] | None:
         """The first tensor of any rank that was not finite, and its iteration; this waits too."""

@@ -1,11 +1,11 @@
 """Where a run stands: what a checkpoint holds, and how training goes on from one."""
 
 import platform
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 from tqdm import tqdm
 
@@ -15,8 +15,9 @@ from gan_vkd.runtime.checkpoint import digest, load_state
 from gan_vkd.runtime.devices import has_bfloat16
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.folder import RunFolder
+from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.settings import RunSettings
-from gan_vkd.runtime.settings_file import differences, load_as
+from gan_vkd.runtime.settings_file import differences, load_as, parsed_as
 
 
 class Trained(Protocol):
@@ -34,8 +35,10 @@ class Trained(Protocol):
         ...
 
 
-@dataclass
-class Progress:
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class Progress(BaseModel):
     """Where a run stands; saved with every checkpoint.
 
     best: the measure that was best so far; the less, the better.
@@ -44,13 +47,13 @@ class Progress:
     evaluated: the last iteration that was; a run may be killed before that of its checkpoint is.
     """
 
-    iteration: int = 0
-    seconds: float = 0.0
+    iteration: Count = 0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     best: float = float("inf")
-    best_iteration: int = 0
-    returns: int = 0
-    total: int = 0
-    evaluated: int = 0
+    best_iteration: Count = 0
+    returns: Annotated[int, Field(ge=0, le=10_000)] = 0
+    total: Count = 0
+    evaluated: Count = 0
 
 
 class RunState:
@@ -61,13 +64,20 @@ class RunState:
         trained: what a checkpoint holds.
         settings: of the run.
         device: that it trains on.
+        data: what it is trained on: in words, and a digest of it.
     """
 
     def __init__(
-        self, run: RunFolder, trained: Trained, settings: RunSettings, device: str
+        self,
+        run: RunFolder,
+        trained: Trained,
+        settings: RunSettings,
+        device: str,
+        data: tuple[str, str],
     ) -> None:
         self.run, self.trained, self.settings, self.device = run, trained, settings, device
-        self.progress = Progress()
+        self.data = list(data)
+        self.progress, self.meter = Progress(), Meter()
 
     def begin(self, resume: bool, total: int) -> None:
         """From the newest checkpoint where one is to be resumed, or from the start; the folder then
@@ -90,10 +100,13 @@ class RunState:
         on_host = torch.get_rng_state()
         on_device = torch.cuda.get_rng_state(self.device) if self._on_gpu else None
         self._require_step()
+        meter = self.meter.state()
         if ranks.is_first():
             state = {
                 "trained": self.trained.state(),
-                "progress": vars(progress),
+                "progress": progress.model_dump(),
+                "meter": meter,
+                "data": self.data,
                 "random": {"cpu": on_host, "cuda": on_device},
                 "settings": self.settings.dump(),
                 "made": _circumstances(self.device),
@@ -121,12 +134,18 @@ class RunState:
         saved = ranks.from_first(lambda: self.run.latest_state(retire=True))
         if saved is None:
             return
+        self._require_same_run(saved)
         try:
             self.trained.load_state(saved["trained"])
             told = saved["progress"]
             self.progress = Progress(**({"evaluated": told["iteration"]} | told))
-            random, made = saved["random"], saved["made"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self.meter = Meter()
+            self.meter.load_state(saved.get("meter", {}), self.device)
+            random, made = saved["random"], dict(saved["made"])
+            torch.set_rng_state(random["cpu"])
+            if random["cuda"] is not None and self._on_gpu:
+                torch.cuda.set_rng_state(random["cuda"], self.device)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = one_line(error)
             raise VkdError(
                 f"{self.run.path}: its checkpoint is of another version of this project "
@@ -135,15 +154,32 @@ class RunState:
         if returns is not None:
             self.progress.returns = returns
         self.trained.set_learning_rates(self.settings.train.return_lr_factor**self.progress.returns)
-        torch.set_rng_state(random["cpu"])
-        if random["cuda"] is not None and self._on_gpu:
-            torch.cuda.set_rng_state(random["cuda"], self.device)
         now = _circumstances(self.device)
         changed = [f"{k} {made.get(k)} is now {v}" for k, v in now.items() if made.get(k) != v]
         if changed:
             print(
                 f"{self.run.path}: goes on, but not to the last bit as it would have: "
                 f"{', '.join(changed)}"
+            )
+
+    def _require_same_run(self, saved: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other settings, which a folder without settings.yaml may have, or
+        of other training data.
+
+        Raises:
+            SettingsError: what differs.
+        """
+        where = f"{self.run.path}: its checkpoint"
+        settings = parsed_as(type(self.settings), saved.get("settings"), where)
+        changed = _changed(settings, self.settings)
+        if changed:
+            raise SettingsError(f"{where} is of a run with other settings: {'; '.join(changed)}")
+        data = saved.get("data")  # checkpoints of earlier versions have none
+        if data not in (None, self.data) and self.settings.train.changed_data == "refuse":
+            before = data[0] if isinstance(data, list) and data else "other data"
+            raise SettingsError(
+                f"{where} is of other training data ({before}, now {self.data[0]}, by their "
+                "content); restore the data, or go on with train.changed_data=accept"
             )
 
     def go_back(self, fault: tuple[str, int], remedy: str) -> None:
@@ -198,14 +234,13 @@ def is_finished(run: RunFolder, settings: RunSettings, resume: bool) -> bool:
     Raises:
         SettingsError: the folder holds a run already, or one with other settings.
     """
-    if not (run.path / "settings.yaml").exists():
+    if not (run.path / "settings.yaml").exists() and (resume or not run.checkpoints()):
         return False
     if not resume:
         raise SettingsError(
             f"{run.path}: holds a run already; continue it with --resume or choose another --out"
         )
-    lines = differences(load_as(type(settings), run.path), settings)
-    changed = [line for line in lines if not line.startswith(settings.may_change)]
+    changed = _changed(load_as(type(settings), run.path), settings)
     if changed:
         raise SettingsError(f"{run.path}: is a run with other settings: {'; '.join(changed)}")
     kept, total = run.checkpoints(), settings.total
@@ -216,3 +251,8 @@ def is_finished(run: RunFolder, settings: RunSettings, resume: bool) -> bool:
         return bool(saved["iteration"] >= (saved["total"] if total is None else total))
     except (VkdError, KeyError, TypeError):
         return False
+
+
+def _changed(earlier: RunSettings, now: RunSettings) -> list[str]:
+    """The settings that differ from those of the run that is continued, and may not."""
+    return [x for x in differences(earlier, now) if not x.startswith(now.may_change)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field
@@ -40,6 +40,7 @@ class LoopSettings(Section):
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, beside the best one
     returns: Annotated[int, Field(ge=0)] = 0  # to the last checkpoint, from what is not finite
     return_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the learning rates, at each
+    changed_data: Literal["refuse", "accept"] = "refuse"  # since the checkpoint that is resumed
 
 
 class RunSettings(Section):
@@ -54,7 +55,7 @@ class RunSettings(Section):
     # what it does in trouble
     may_change: ClassVar[tuple[str, ...]] = (
         "device", "train.log_every", "train.logger", "train.checkpoint_every",
-        "train.keep_checkpoints", "train.returns", "evaluate.every",
+        "train.keep_checkpoints", "train.returns", "train.changed_data", "evaluate.every",
     )  # fmt: skip
 
     @property

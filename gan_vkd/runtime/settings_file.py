@@ -6,16 +6,17 @@ Of any schema that is made of sections: nothing here knows what is trained.
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
-from gan_vkd.runtime.errors import SettingsError, one_line
+from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import read_text
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings_faults import in_one_line
 from gan_vkd.runtime.settings_names import extended, files_of, values_of
+from gan_vkd.runtime.yaml_text import parse_yaml
 
-MOST_VALUES = 10_000  # of a settings file
-
+MOST_BYTES = 2**20  # of a settings file
+MOST_FILES = 100  # with all bases
 
 Schema = TypeVar("Schema", bound=Section)
 
@@ -26,13 +27,37 @@ def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None
     Raises:
         SettingsError: missing or unreadable file, unknown key, bad value; one line each.
     """
-    tree = merged(path, overrides)
-    if path.is_dir():
-        path = path / "settings.yaml"
+    tree, items = _merged(path, overrides or [])
+    where = str(path / "settings.yaml" if path.is_dir() else path)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        faults = [f"{path}: {in_one_line(fault, schema)}" for fault in error.errors()]
+        faults = error.errors(include_url=False)
+        strings = {".".join(map(str, f["loc"])) for f in faults if f["type"] == "string_type"}
+    # of an override its text is meant, whatever YAML makes of it: data.source=2024
+    for key, equals, text in (item.partition("=") for item in items):
+        if key in strings:
+            tree = _put(tree, key.split("."), text.strip(), f"{key}{equals}{text}")
+    return _validated(schema, tree, where)
+
+
+def parsed_as(schema: type[Schema], text: Any, where: str) -> Schema:
+    """The settings of a YAML text, such as a checkpoint holds.
+
+    Raises:
+        SettingsError: not a text of such settings; one line each.
+    """
+    try:
+        return _validated(schema, parse_yaml(text), where)
+    except (ValueError, TypeError, AttributeError):
+        raise SettingsError(f"{where}: its settings are not YAML") from None
+
+
+def _validated(schema: type[Schema], tree: Any, where: str) -> Schema:
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        faults = [f"{where}: {in_one_line(fault, schema)}" for fault in error.errors()[:20]]
         raise SettingsError("\n".join(faults)) from None
 
 
@@ -42,54 +67,57 @@ def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     Raises:
         SettingsError: missing or unreadable file.
     """
+    return _merged(path, overrides or [])[0]
+
+
+def _merged(path: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The same, with all key=value items."""
+    path, overrides = extended(path, overrides)
+    items = [*values_of(path), *overrides]
     tree: dict[str, Any] = {}
-    path, overrides = extended(path, overrides or [])
     for file in files_of(path):
-        tree = _merge(tree, _read(file, ()))
-    for item in [*values_of(path), *overrides]:
+        tree = _merge(tree, _Reader().read(file, ()))
+    for item in items:
         tree = _overridden(tree, item)
-    return tree
+    return tree, items
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise SettingsError(f"{path}: it is its own base")
+class _Reader:
+    """Reads a settings file and its bases, MOST_FILES at most."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def read(self, path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+        """above: the files that have it as their base."""
+        if path.resolve() in above:
+            raise SettingsError(f"{path}: it is its own base")
+        self.count += 1
+        if self.count > MOST_FILES:
+            raise SettingsError(f"{path}: more than {MOST_FILES} files with the bases of all")
+        tree = _read(path)
+        bases = tree.pop("base", [])
+        bases = [bases] if isinstance(bases, str) else bases
+        if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+            raise SettingsError(f"{path}: base: expected a file name or a list of them")
+        merged: dict[str, Any] = {}
+        for base in bases:
+            merged = _merge(merged, self.read(path.parent / base, (*above, path.resolve())))
+        return _merge(merged, tree)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a settings file."""
+    if not path.exists():
+        raise SettingsError(f"{path}: no such settings file")
     try:
-        tree = _parse(path.read_text())
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: no such settings file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: not YAML ({one_line(error)})") from None
+        tree = parse_yaml(read_text(path, MOST_BYTES))
+    except VkdError as error:
+        raise SettingsError(str(error)) from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: not YAML ({error})") from None
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise SettingsError(f"{path}: expected a mapping of settings")
-    bases = tree.pop("base", [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise SettingsError(f"{path}: base: expected a file name or a list of them")
-    merged: dict[str, Any] = {}
-    for base in bases:
-        merged = _merge(merged, _read(path.parent / base, (*seen, path.resolve())))
-    return _merge(merged, tree)
-
-
-def _parse(text: str) -> Any:
-    """YAML whose aliases, all written out, are of a sane number of values.
-
-    Raises:
-        ValueError, yaml.YAMLError: others.
-    """
-    tree = yaml.safe_load(text)
-    todo, count = [tree], 0
-    while todo:
-        node, count = todo.pop(), count + 1
-        if count > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES} values, its aliases written out")
-        if isinstance(node, dict):
-            todo += node.values()
-        elif isinstance(node, list):
-            todo += node
     return tree
 
 
@@ -117,8 +145,8 @@ def _overridden(tree: dict[str, Any], item: str) -> dict[str, Any]:
     if not equals or not all(parts):
         raise SettingsError(f"{item!r}: expected key.sub=value")
     try:
-        value = _parse(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = parse_yaml(text)
+    except ValueError:
         raise SettingsError(f"{item!r}: the value is not YAML") from None
     plain = isinstance(value, str) and text[0] not in "'\""
     if plain or (isinstance(value, dict) and text[0] != "{"):

@@ -50,6 +50,7 @@ class Task(ABC):
     total: iterations of the whole run.
     evaluate_every: iterations.
     data: what is trained on, in words.
+    fingerprint: digest of what is trained on, which a resumed run must have too.
     images: of one iteration; the pace is then told in images, not in iterations.
     remedies: patterns of tensors' names, and what may help where such a tensor is not finite; the
         first pattern that is found counts, and the last fits every name.
@@ -59,6 +60,7 @@ class Task(ABC):
     total: int
     evaluate_every: int
     data: str
+    fingerprint: str
     images: int | None = None
     remedies: ClassVar[Sequence[tuple[str, str]]]
 

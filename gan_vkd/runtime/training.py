@@ -64,7 +64,8 @@ def run_to_end(
                 return  # by the process that held the folder before
             device = pick_device(settings.device)
             task = build(settings, run, device)
-            state = RunState(run, task.trained, settings, device)
+            data = task.data, task.fingerprint
+            state = RunState(run, task.trained, settings, device, data)
             state.begin(resume, task.total)
             together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
             done = state.progress.iteration
@@ -107,7 +108,7 @@ class Training:
     def __init__(self, task: Task, state: RunState, stop: Stop, logger: Logger) -> None:
         self.task, self.state, self.stop, self.logger = task, state, stop, logger
         self.run, self.settings = state.run, state.settings
-        self.end, self.meter = End.FINISHED, Meter()
+        self.end = End.FINISHED
         self._mark()
         self._shown: dict[str, str] = {}
         train = self.settings.train
@@ -119,6 +120,10 @@ class Training:
         ]
 
     @property
+    def meter(self) -> Meter:
+        return self.state.meter
+
+    @property
     def progress(self) -> Progress:
         return self.state.progress
 
@@ -126,6 +131,8 @@ class Training:
         """Iterates until all is done or the end was asked for."""
         task, total, images = self.task, self.task.total, self.task.images or 1
         started = self.progress.iteration
+        if started == 0 and self.settings.train.returns:
+            self._save()  # to go back to, before the first that is due
         if 0 < started != self.progress.evaluated and self._is_due(task.evaluate_every, started):
             self._evaluate(started)  # it was killed between a checkpoint and its evaluation
         bar = tqdm(
@@ -166,7 +173,6 @@ class Training:
     def _go_back(self, fault: tuple[str, int]) -> None:
         """Nothing is recorded or kept of numbers that are not finite."""
         self.state.go_back(fault, self.task.remedy(fault[0]))
-        self.meter = Meter()
         self._mark()
 
     def _mark(self) -> None:

@@ -6,6 +6,7 @@ and the first iteration that will be shown, since a resumed run repeats some.
 
 from pathlib import Path
 
+from gan_vkd.runtime.files import subfolder
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.registry import Registry
 
@@ -16,7 +17,7 @@ LOGGERS: Registry[Logger] = Registry("logger")
 def tensorboard(folder: Path, first: int) -> Logger:
     from gan_vkd.runtime.loggers.tensorboard import TensorBoard
 
-    return TensorBoard(folder / "tensorboard", first)
+    return TensorBoard(subfolder(folder, "tensorboard"), first)
 
 
 @LOGGERS.register("none")

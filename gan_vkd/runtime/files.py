@@ -1,0 +1,125 @@
+"""Files read and written with care: regular files only, and whole or not at all.
+
+A run folder, a settings file or a data folder may come from a stranger: a name in it may be a
+symbolic link to any other file, a pipe or a device.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from gan_vkd.runtime.errors import VkdError
+
+TEMPORARY = re.compile(r"\..+\.\d+\.vkd-tmp")  # names of files that are being written
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Returns the content of a regular file.
+
+    Args:
+        path: of the file; a link to a regular file is followed.
+        most: the largest size in bytes that is read.
+
+    Raises:
+        VkdError: no such file, no permission, another kind of file (folder, pipe, device), or a
+            larger one.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise VkdError(f"{path}: not a regular file")
+            content = file.read(most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise VkdError(f"{path}: cannot be read ({reason(error)})") from None
+    if len(content) > most:
+        raise VkdError(f"{path}: larger than {most / 2**20:g} MiB, the most that is read")
+    return content
+
+
+def read_text(path: Path, most: int) -> str:
+    """Returns the content of a regular file of UTF-8 text, as `read_bytes` does.
+
+    Raises:
+        VkdError: as in `read_bytes`, or another encoding.
+    """
+    try:
+        return read_bytes(path, most).decode()
+    except UnicodeDecodeError as error:
+        raise VkdError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Calls write(binary file) on a new file beside `path`, syncs it and renames it to `path`.
+
+    The new file has the permissions of the umask. A link of that name is replaced, not followed.
+
+    Raises:
+        VkdError: disk full, folder not writable; `path` is then as it was before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.vkd-tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            temporary.unlink()  # left by a killed process that had the same number
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(temporary, flags, 0o666), "w+b") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, ValueError) as error:
+        raise VkdError(
+            f"{path}: cannot be written ({reason(error)}); the old file is untouched"
+        ) from None
+    finally:
+        with suppress(OSError, ValueError):  # renamed, or never made
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text as UTF-8, as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    """Returns folder/name, which need not exist, but is not a link to another place.
+
+    Raises:
+        VkdError: it is a symbolic link.
+    """
+    path = folder / name
+    if path.is_symlink():
+        raise VkdError(
+            f"{path}: a symbolic link, and nothing is written through it; move the folder it leads "
+            "to here"
+        )
+    return path
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes had begun to write into a folder, not into its subfolders."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(folder):
+            if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def reason(error: BaseException) -> str:
+    """Why an operation on a file failed, without the file's name."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name outlives a loss of power too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
