@@ -453,7 +453,7 @@ def test_file_that_is_no_mapping_of_settings(text, tmp_path):
 
 def test_file_that_is_no_text(tmp_path):
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    assert "cannot be read" in fault(tmp_path / "run.yaml")
+    assert "not UTF-8 text" in fault(tmp_path / "run.yaml")
 
 
 def test_missing_file_names_its_neighbour(tmp_path):

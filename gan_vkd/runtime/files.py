@@ -17,11 +17,14 @@ from gan_vkd.runtime.errors import VkdError
 TEMPORARY = re.compile(r"\..+\.\d+\.vkd-tmp")  # names of files that are being written
 
 
+SHELL_PIPES = Path("/dev/fd")  # where bash puts those of <(command)
+
+
 def read_bytes(path: Path, most: int) -> bytes:
     """Returns the content of a regular file.
 
     Args:
-        path: of the file; a link to a regular file is followed.
+        path: of the file; a link to a regular file is followed, a pipe of the shell's is read.
         most: the largest size in bytes that is read.
 
     Raises:
@@ -31,8 +34,10 @@ def read_bytes(path: Path, most: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+            kind = os.fstat(descriptor).st_mode
+            if path.parent == SHELL_PIPES and stat.S_ISFIFO(kind):
+                os.set_blocking(descriptor, True)
+            elif not stat.S_ISREG(kind):
                 raise VkdError(f"{path}: not a regular file")
             content = file.read(most + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -3,6 +3,7 @@
 Of any schema that is made of sections: nothing here knows what is trained.
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from gan_vkd.runtime.yaml_text import parse_yaml
 
 MOST_BYTES = 2**20  # of a settings file
 MOST_FILES = 100  # with all bases
+SCALARS = (bool, int, float, date)
 
 Schema = TypeVar("Schema", bound=Section)
 
@@ -33,8 +35,9 @@ def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None
         return schema.model_validate(tree)
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        strings = {".".join(map(str, f["loc"])) for f in faults if f["type"] == "string_type"}
-    # of an override its text is meant, whatever YAML makes of it: data.source=2024
+    # the text of an override is meant where YAML makes another scalar of it: data.source=2024
+    scalars = [f for f in faults if f["type"] == "string_type" and isinstance(f["input"], SCALARS)]
+    strings = {".".join(map(str, fault["loc"])) for fault in scalars}
     for key, equals, text in (item.partition("=") for item in items):
         if key in strings:
             tree = _put(tree, key.split("."), text.strip(), f"{key}{equals}{text}")
