@@ -1,10 +1,10 @@
-"""What several ranks send each other in one iteration: python benchmarks/communication.py
+"""Counts the messages between ranks in one iteration: python benchmarks/communication.py
 
 Two gloo ranks take one discriminator and one generator step of cifar10_10pct+methods/whitening
-(ch 64, 50 real and 50 fake images shared, 256 features to a teacher of 512 whose forward is left
-out), and every message is counted. The last table puts the counts into the usual model of a ring,
-2 (W - 1) / W bytes / bandwidth + 2 log2(W) latency for a message, at assumed links and an assumed
-time of computing: docs/scaling.md says what to make of it.
+(ch 64, 50 real and 50 fake images in total, 256 features to a teacher of 512 whose forward is left
+out). The last table applies the usual model of a ring, 2 (W - 1) / W bytes / bandwidth + 2 log2(W)
+latency per message, to assumed links and an assumed time of computation; docs/scaling.md discusses
+the result.
 """
 
 import math
@@ -20,29 +20,27 @@ from gan_vkd.data.batches import Batch
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.settings import load_settings
 
-# name, bytes a second of a rank's slowest link, seconds of latency of a hop
+# name, ranks, bytes per second of a rank's slowest link, latency of a hop in seconds
 LINKS = [
     ("5 GPUs of one machine (NVLink)", 5, 200e9, 10e-6),
     ("50 GPUs, 10 machines (400 Gb/s)", 50, 50e9, 20e-6),
     ("512 GPUs, 64 machines (400 Gb/s)", 512, 50e9, 20e-6),
     ("5 machines (10 Gb/s)", 5, 1.25e9, 50e-6),
 ]
-COMPUTING = (
-    0.1  # seconds of an iteration of one GPU on the whole batch: an assumption, see the text
-)
+COMPUTATION = 0.1  # assumed seconds of an iteration on one GPU with the whole batch
 
 
 def _count(rank: int, world: int, file: str, queue) -> None:
     dist.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
     sent: dict[str, Counter[tuple[str, int]]] = {}
-    now = ["set-up"]
+    phase = ["set-up"]
     for name in ("all_reduce", "all_gather"):
         send = getattr(dist, name)
 
         def counted(*args, _send=send, _name=name, **kwargs):
             tensor = args[-1] if _name == "all_gather" else args[0]
             key = (f"{_name} of {str(tensor.dtype)[6:]}", tensor.numel() * tensor.element_size())
-            sent.setdefault(now[0], Counter())[key] += 1
+            sent.setdefault(phase[0], Counter())[key] += 1
             return _send(*args, **kwargs)
 
         setattr(dist, name, counted)
@@ -52,9 +50,9 @@ def _count(rank: int, world: int, file: str, queue) -> None:
     size = settings.train.batch_size // world
     images, labels = torch.rand(size, 3, 32, 32) * 2 - 1, torch.arange(size) % 10
     batch = Batch(images, labels, labels, torch.zeros(size, dtype=torch.bool))
-    now[0] = "discriminator step"
+    phase[0] = "discriminator step"
     gan.discriminator_step(batch, labels, 0)
-    now[0] = "generator step"
+    phase[0] = "generator step"
     gan.generator_step(labels, 0)
     if rank == 0:
         queue.put((settings.train.d_steps, sent))
@@ -74,7 +72,7 @@ def main() -> None:
             process.join()
 
     print(f"teacher of {DT}, {d_steps} discriminator steps an iteration\n")
-    print("| step | message | bytes | how many |\n|---|---|---|---|")
+    print("| step | message | bytes | count |\n|---|---|---|---|")
     messages: list[tuple[int, int]] = []
     for step in ("discriminator step", "generator step"):
         times = d_steps if step.startswith("d") else 1
@@ -85,22 +83,22 @@ def main() -> None:
             messages.append((size, count * times))
         few = [(s, c) for (_, s), c in small.items() if s < 100_000]
         total, number = sum(s * c for s, c in few), sum(c for _, c in few)
-        print(f"| {step} | all below 100,000 bytes | {total:,} in all | {number} |")
+        print(f"| {step} | all below 100,000 bytes | {total:,} in total | {number} |")
     messages.append((8, 1))  # whether to stop
     total = sum(size * count for size, count in messages)
     number = sum(count for _, count in messages)
     print(f"\nan iteration: {total / 1e6:.1f} MB in {number} messages\n")
     print(
-        "| ranks | sending, ms | of it latency, ms | speed-up, 50 shared | efficiency, 50 images "
-        "a rank |\n|---|---|---|---|---|"
+        "| ranks | communication, ms | latency part, ms | speed-up, 50 images in total | "
+        "efficiency, 50 images per rank |\n|---|---|---|---|---|"
     )
     for name, world, bandwidth, latency in LINKS:
         waiting = number * 2 * math.log2(world) * latency
         sending = 2 * (world - 1) / world * total / bandwidth + waiting
-        shared = f"{COMPUTING / (COMPUTING / world + sending):.1f}" if 50 % world == 0 else "-"
+        shared = f"{COMPUTATION / (COMPUTATION / world + sending):.1f}" if 50 % world == 0 else "-"
         print(
             f"| {name} | {1e3 * sending:.1f} | {1e3 * waiting:.1f} | {shared} | "
-            f"{COMPUTING / (COMPUTING + sending):.0%} |"
+            f"{COMPUTATION / (COMPUTATION + sending):.0%} |"
         )
 
 

@@ -1,7 +1,7 @@
-"""Deformable attention, forward and backward: python benchmarks/deformable.py
+"""Times deformable attention, forward and backward: python benchmarks/deformable.py
 
-One layer of ViDT's neck on two images of 800 x 1333: as it is (grid sampling), compiled, and with
-samples gathered by index and weighted by hand, the usual way without grid sampling.
+One layer of ViDT's neck on two images of 800 x 1333: with grid sampling, compiled, and with samples
+gathered by index and interpolated explicitly, the usual implementation without grid sampling.
 """
 
 import torch
@@ -14,7 +14,7 @@ SIZES = [(100, 167), (50, 84), (25, 42), (13, 21)]
 
 
 def gathered(maps, locations, weights):
-    """The same sum by four gathers a level."""
+    """Computes the same sum with four gathers per level."""
     b, q, heads, _, points, _ = locations.shape
     total = 0
     for level, x in enumerate(maps):

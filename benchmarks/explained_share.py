@@ -1,26 +1,26 @@
-"""What share of a teacher the discriminator can learn without a game: fitted to it alone.
+"""Measures how much of a teacher the discriminator can learn without an adversarial loss.
 
     python benchmarks/explained_share.py --out FOLDER \\
         --data "{source: TRAIN.zip, heldout: TEST.zip, num_images: 5000}" \\
         --teacher "{name: cifar_resnet56, weights: RESNET56.th}" \\
         --teacher "{name: timm/tf_efficientnet_lite0, weights: LITE0.safetensors, size: 96}"
 
-Every cell trains a fresh discriminator, from the same start and on the same batches, to map a
-DiffAugmented image to the normalised features that the teacher has of the clean one. Statistics are
-those of the training set. A student is feature+scaling+method (gan_vkd/distill/student.py): vkd is
-an orthogonal projection, fitnets a linear map with a bias that begins at zero, both with the mean
+Every cell trains a new discriminator, with the same initial weights and batches, to map a
+DiffAugmented image to the teacher's normalised features of the clean image. Statistics are those of
+the training set. A student is feature+scaling+method (gan_vkd/distill/student.py): vkd is an
+orthogonal projection, fitnets a linear map with bias, initialised to zero, both with the mean
 squared error. A normalisation is a name, or whitening+N or whitening+agreement for the directions
-that are kept. Stopped, it goes on with the cells that are not in FOLDER/cells.jsonl.
+to keep. If called again, it continues with the cells that are not in FOLDER/cells.jsonl.
 
-The columns, all but the last of held-out images:
-- share: the explained share of the target (gan_vkd/game/explained.py), for the images as they are.
-- views: the same for one DiffAugmented view of each.
-- R^2: of the projected features as they are, without the best centre and factor of the share.
-- ridge: R^2 of a ridge regression on the trained discriminator's pooled features of the images as
-  they are, fitted to the training set.
+The columns, all but the last measured on held-out images:
+- share: the explained share of the target (gan_vkd/game/explained.py) on the clean images.
+- views: the same for one DiffAugmented view of each image.
+- R^2: of the projected features, without the optimal centre and factor of the share.
+- ridge: R^2 of a ridge regression on the trained discriminator's pooled features of the clean
+  images, fitted to the training set.
 - rank: the share of the target's variance in as many principal directions as the pooled feature is
   wide, which no affine map of it can exceed.
-- norm of z: of the pooled feature, the mean in the first and in the last batch.
+- norm of z: the mean norm of the pooled feature in the first and in the last batch.
 """
 
 import argparse
@@ -55,7 +55,7 @@ from gan_vkd.teachers.settings import NetworkSettings
 
 POLICY = ["translation", "cutout"]
 BATCH, LR, BETAS = 50, 4e-4, (0.0, 0.999)
-STUDENTS = [  # mean+batch would be pooled+batch: the scaling takes the factor away
+STUDENTS = [  # mean+batch would equal pooled+batch, since the scaling removes the factor
     "pooled+none+vkd", "mean+none+vkd", "head+none+vkd", "pooled+batch+vkd", "head+batch+vkd",
     "pooled+learnt+vkd", "mean+learnt+vkd", "pooled+batch+fitnets",
 ]  # fmt: skip
@@ -66,11 +66,11 @@ TARGETS = [
 
 
 class Student(nn.Module):
-    """A discriminator, what of it is distilled, and the method that maps it to the teacher.
+    """A discriminator, its student feature, and the method that maps it to the teacher.
 
     Args:
         name: feature+scaling+method.
-        ch: of the discriminator.
+        ch: width of the discriminator.
         teacher_width: dt.
     """
 
@@ -83,28 +83,30 @@ class Student(nn.Module):
         self.feature = StudentFeature(
             width, teacher_width, feature=feature, scaling=scaling, positions=positions
         )
-        options = {"normalization": "none"} if method == "vkd" else {}  # targets are normalised
+        options = (
+            {"normalization": "none"} if method == "vkd" else {}
+        )  # targets are normalised already
         self.method = METHODS[method](self.feature.width, teacher_width, **options)
-        if isinstance(self.method, FitNets):  # its random start would outweigh a truncated target
+        if isinstance(self.method, FitNets):  # random weights would outweigh a truncated target
             nn.init.zeros_(self.method.regress.weight)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, R, R) in [-1, 1] -> pooled features and those that the method is called with."""
+        """Maps images (B, 3, R, R) in [-1, 1] to pooled features and the input of the method."""
         with autocast("cpu", "bfloat16"):
             pooled = self.discriminator.features(images)
         return pooled.float(), self.feature(pooled)[1]
 
     @torch.no_grad()
     def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of any number of images, in eval mode."""
+        """Returns the same for any number of images, in eval mode."""
         self.eval()
         pooled, features = zip(*map(self, images.split(2 * BATCH)), strict=True)
         self.train()
         return torch.cat(pooled), torch.cat(features)
 
 
-class Lesson(NamedTuple):
-    """Images, and the normalised features that are to be learnt of them, (N, dt) held-out ones."""
+class RegressionData(NamedTuple):
+    """Training images with normalised teacher features, and held-out images with theirs (N, dt)."""
 
     data: ImageSet
     known: FeatureBank
@@ -115,12 +117,12 @@ class Lesson(NamedTuple):
 def fit_normalization(
     name: str, bank: FeatureBank, load_views: Callable[[], tuple[Tensor, Tensor]]
 ) -> Normalization:
-    """By the statistics of the training set, taken as in gan_vkd/game/distillation.py.
+    """Fits a normalisation to the training set, as in gan_vkd/game/distillation.py.
 
     Args:
         name: a name, or whitening+N or whitening+agreement.
-        bank: features of the training images.
-        load_views: gives those of two augmented views of them.
+        bank: teacher features of the training images.
+        load_views: returns the features of two augmented views of them.
     """
     kind, _, kept = name.partition("+")
     options = {"directions": int(kept) if kept.isdecimal() else kept} if kept else {}
@@ -133,7 +135,7 @@ def fit_normalization(
 
 
 def train(student: Student, batches: Batches, known: FeatureBank, steps: int) -> list[float]:
-    """Trains it; the mean norm of the pooled features in the first and in the last batch."""
+    """Trains a student; returns the mean pooled norm in the first and in the last batch."""
     optimizer = torch.optim.Adam(student.parameters(), LR, BETAS)
     norms = []
     for number in range(steps):
@@ -155,8 +157,8 @@ def r2(predicted: Tensor, target: Tensor) -> float:
 
 
 def ridge_share(features: Tensor, target: Tensor, new: Tensor, new_target: Tensor) -> float:
-    """R^2 on new samples of a ridge regression to (N, dt), its strength by leave-one-out."""
-    # one scale for all dimensions: one that is zero for nearly all samples must not be blown up
+    """Returns R^2 on new samples of a ridge regression to (N, dt), regularised by leave-one-out."""
+    # a common scale, so that dimensions that are nearly always zero are not amplified
     scale = (features - features.mean(0)).square().mean().sqrt().clamp_min(1e-12)
     ridge = RidgeCV(np.logspace(-3, 5, 9))
     ridge.fit((features / scale).double().numpy(), target.double().numpy())
@@ -165,26 +167,26 @@ def ridge_share(features: Tensor, target: Tensor, new: Tensor, new_target: Tenso
 
 
 def rank_share(target: Tensor, rank: int) -> float:
-    """The largest R^2 of (N, dt) by an affine map of as many numbers as `rank`."""
+    """Returns the largest R^2 of (N, dt) by an affine map of `rank` features."""
     variances = torch.linalg.svdvals((target - target.mean(0)).double()).square()
     return float(variances[:rank].sum() / variances.sum())
 
 
-def run(name: str, lesson: Lesson, args: argparse.Namespace) -> dict[str, float | str]:
-    """One cell: a student trained and examined."""
+def run(name: str, regression: RegressionData, args: argparse.Namespace) -> dict[str, float | str]:
+    """Trains and evaluates the student of one cell."""
     torch.manual_seed(args.seed)
-    student = Student(name, args.ch, lesson.target.shape[1])
-    batches = Batches(lesson.data, BATCH, flip=True, seed=args.seed, device="cpu")
-    norms = train(student, batches, lesson.known, args.steps)
-    clean = to_network(lesson.heldout.images)
+    student = Student(name, args.ch, regression.target.shape[1])
+    batches = Batches(regression.data, BATCH, flip=True, seed=args.seed, device="cpu")
+    norms = train(student, batches, regression.known, args.steps)
+    clean = to_network(regression.heldout.images)
     torch.manual_seed(args.seed)
     views = Augmentations(POLICY)(clean)
     pooled, features = student.read(clean)
     method = student.method.eval().requires_grad_(False)
-    predicted, target = method.sides(features, lesson.target)
-    of_views, _ = method.sides(student.read(views)[1], lesson.target)
-    of_training_set = student.read(to_network(lesson.data.images))[0]
-    known = lesson.known.features[: len(lesson.data)]
+    predicted, target = method.sides(features, regression.target)
+    of_views, _ = method.sides(student.read(views)[1], regression.target)
+    of_training_set = student.read(to_network(regression.data.images))[0]
+    known = regression.known.features[: len(regression.data)]
     return {
         "share": float(explained_share(predicted, target)),
         "views": float(explained_share(of_views, target)),
@@ -217,17 +219,17 @@ def main(arguments: list[str] | None = None) -> None:
         views = partial(load_views, teacher, data, POLICY, args.out)
         mine = []
         for normalization in args.normalizations:
-            lesson = None
+            regression = None
             for student in args.students:
                 key = {"teacher": settings.name, "normalization": normalization, "student": student}
                 key |= {"ch": args.ch, "steps": args.steps, "seed": args.seed}
                 cell = next((cell for cell in cells if key.items() <= cell.items()), None)
                 if cell is None:
-                    if lesson is None:
+                    if regression is None:
                         normalize = fit_normalization(normalization, bank, views)
                         targets = FeatureBank(normalize(bank.features), len(data))
-                        lesson = Lesson(data, targets, heldout, normalize(known))
-                    cell = key | run(student, lesson, args)
+                        regression = RegressionData(data, targets, heldout, normalize(known))
+                    cell = key | run(student, regression, args)
                     with file.open("a") as out:
                         out.write(json.dumps(cell) + "\n")
                 mine.append(cell)
@@ -242,7 +244,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="a folder: results and features")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of results and cached features"
+    )
     parser.add_argument("--data", type=section(DataSettings), required=True, help="in YAML")
     parser.add_argument(
         "--teacher", type=section(NetworkSettings), required=True, action="append", help="in YAML"

@@ -1,10 +1,10 @@
-"""Images a second that training gets to see: python benchmarks/input_path.py [--images 512]
+"""Measures the images per second of data loading: python benchmarks/input_path.py [--images 512]
 
-DeiT's augmentation at 224 of JPEG files as large as ImageNet's, two crops of scikit-learn's
-photographs 500 pixels wide: this project's feed from a folder and from tar shards, beside timm's
-own loader of the same folder with the same transform, and the decoder alone. All from the page
-cache; nothing is trained. More workers than processor cores are of no use here. Then crops and
-flips of small images in memory, a batch at a time on the device and one by one through PIL.
+DeiT's augmentation at 224 on JPEG files of ImageNet's typical size, crops 500 pixels wide of
+scikit-learn's two photographs: this project's feed from a folder and from tar shards, timm's loader
+on the same folder with the same transform, and decoding alone. All files are in the page cache and
+nothing is trained; as many workers as processor cores are used. Then crops and flips of small
+images in memory, batched on the device and one by one through PIL.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BATCH, CLASSES, ROUNDS = 32, 8, 3
 
 
 def write_images(root: Path, count: int) -> None:
-    """A folder a class, and tar shards, of the same files."""
+    """Writes the same files as one folder per class and as tar shards."""
     photographs = [Image.fromarray(x) for x in load_sample_images().images]
     for label in range(CLASSES):
         (root / "folder" / f"n{label:08d}").mkdir(parents=True)
@@ -58,7 +58,7 @@ def settings_of(source: Path, kind: str, count: int, workers: int) -> Classifier
 
 
 def seconds_of_feed(source: Path, kind: str, count: int, workers: int) -> float:
-    """For one pass, after the first batch."""
+    """Returns the seconds per batch of one pass, after the first batch."""
     settings = settings_of(source, kind, count, workers)
     feed = Feed(settings, load_training_images(settings.data), "cpu")
     feed(0)
@@ -92,7 +92,7 @@ def seconds_of_decoding(root: Path) -> float:
 
 
 def seconds_of_memory(resident: bool) -> float:
-    """A batch of 50 of scikit-learn's digits, cropped and flipped."""
+    """Returns the seconds per batch of 50 of scikit-learn's digits, cropped and flipped."""
     changes = ["data.source=digits", "data.fraction=null", "train.batch_size=50"]
     settings = load_settings(CONFIGS / "cifar10_vit.yaml", changes)
     feed = Feed(settings, load_training_images(settings.data), "cpu")
@@ -129,7 +129,7 @@ def main() -> None:
     reference = seconds[f"timm's loader, {workers} workers"]
     print(f"{count} JPEG files of 500 x 375, {size / 1024:.0f} KiB each, best of {ROUNDS} passes")
     print(f"{machine()}\n")
-    print("| input | images / s | to timm's |")
+    print("| input | images / s | relative to timm's |")
     print("|---|---|---|")
     for name, value in seconds.items():
         print(f"| {name} | {BATCH / value:.0f} | {reference / value:.2f} |")
@@ -138,7 +138,7 @@ def main() -> None:
         for name, resident in (("one by one, PIL", False), ("a batch at once", True))
     }
     reference = memory["one by one, PIL"]
-    print("\n| 32 x 32 in memory, no workers | images / s | to PIL |")
+    print("\n| 32 x 32 in memory, no workers | images / s | relative to PIL |")
     print("|---|---|---|")
     for name, value in memory.items():
         print(f"| {name} | {50 / value:.0f} | {reference / value:.1f} |")

@@ -1,10 +1,10 @@
-"""One step of each projection, its making, forward and backward: python benchmarks/projection.py
+"""Times one step of each projection, forward, backward and SGD: python benchmarks/projection.py
 
-`full` is the published exponential of dt x dt and `thin` the same one in its thin form;
+`full` is the published exponential of dt x dt and `thin` the same map in its thin form;
 `orthogonal`, this project's default, moves its base instead of differentiating an exponential;
-`torch` is torch's parametrizations.orthogonal with its default map. Each is stepped by SGD, so that
-every timed forward has a new map to make. Above dt = 1,000 the published form takes seconds, and
-three rounds serve.
+`torch` is torch's parametrizations.orthogonal with its default map. Each step changes the
+parameters, so every timed forward computes the matrix anew. Above dt = 1,000, where the published
+form takes seconds, three rounds are timed.
 """
 
 import torch
@@ -49,7 +49,7 @@ def main() -> None:
     torch.manual_seed(0)
     columns = [*NAMES, "torch"]
     print(
-        f"Milliseconds a step (forward, backward, SGD), batch {BATCH}, median of {ROUNDS} rounds,"
+        f"Milliseconds per step (forward, backward, SGD), batch {BATCH}, median of {ROUNDS} rounds,"
     )
     print(f"of {WIDE_ROUNDS} where dt is above 1,000")
     print(f"{machine()}\n")

@@ -1,13 +1,12 @@
-"""The search for the recipe: successive halving over what can be set of the distillation.
+"""Searches the settings of the distillation in configs/recipe by successive halving.
 
     python benchmarks/search.py --out runs/search data.source=TRAIN.zip data.heldout=TEST.zip ...
 
-Every cell of the search begins as a run of its own at one seed, which no table uses. All are
-trained to the first length and judged; the better half goes on to the next length, and so on
-(Jamieson and Talwalkar, AISTATS 2016). Better is a smaller mean rank over the judges. One run says
-little of a cell, so the mean rank of each level of each factor, over all cells that have it, is
-told beside the cells. It can be stopped and called again at any time: finished runs are skipped,
-stopped ones continued.
+Every cell of the search is one run, at a seed that no table uses. All runs are trained to the first
+length and evaluated; the half with the smaller mean rank over the judges continues to the next
+length, and so on (Jamieson and Talwalkar, AISTATS 2016). Since one run is a noisy estimate, a
+second table has the mean rank of each level of each factor over its cells. The search can be
+stopped and repeated at any time: finished runs are skipped, stopped ones continued.
 """
 
 import argparse
@@ -42,7 +41,7 @@ PROJECTIONS = {"trained": "orthogonal", "fixed": "orthogonal_fixed"}
 
 
 def cells() -> dict[str, dict[str, Any]]:
-    """The settings of `distill` of every cell, by name."""
+    """Returns the `distill` settings of every cell by name."""
     found = {}
     for (target, t), (student, s), (ratio, r), (projection, p) in product(
         TARGETS.items(), STUDENTS.items(), RATIOS.items(), PROJECTIONS.items()
@@ -64,21 +63,21 @@ def main() -> None:
         help="iterations",
     )
     parser.add_argument(
-        "--cells", type=_names, default=list(cells()), metavar="NAME,...", help="all by default"
+        "--cells", type=_names, default=list(cells()), metavar="NAME,...", help="default: all"
     )
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("settings", nargs="*", metavar="key.sub=value")
-    asked = parser.parse_args()
-    unknown = set(asked.cells) - cells().keys()
+    args = parser.parse_args()
+    unknown = set(args.cells) - cells().keys()
     if unknown:
         parser.error(f"no such cell: {', '.join(sorted(unknown))}; known: {', '.join(cells())}")
 
-    configs = _write(asked.out / "cells", asked.cells)
-    alive, told = list(configs), []
-    for length in asked.lengths:
-        _train([configs[name] for name in alive], length, asked)
-        distances = {name: _distances(asked.out / f"{name}_seed{asked.seed}") for name in alive}
+    configs = _write(args.out / "cells", args.cells)
+    alive, written = list(configs), []
+    for length in args.lengths:
+        _train([configs[name] for name in alive], length, args)
+        distances = {name: _distances(args.out / f"{name}_seed{args.seed}") for name in alive}
         ranks = _mean_ranks(list(distances.values()))
         order = sorted(range(len(alive)), key=ranks.__getitem__)
         rows = [
@@ -87,10 +86,10 @@ def main() -> None:
             for i in order
         ]
         tables = [markdown(rows)]
-        if length == asked.lengths[0]:
+        if length == args.lengths[0]:
             tables.append(markdown(_levels(dict(zip(alive, ranks, strict=True)))))
-        told += tables
-        (asked.out / "search.md").write_text("\n\n".join(told) + "\n")
+        written += tables
+        (args.out / "search.md").write_text("\n\n".join(written) + "\n")
         print("\n\n".join(tables), flush=True)
         kept = order[: max(2, len(order) // 2)]
         alive = ["none"] + [alive[i] for i in kept if alive[i] != "none"]
@@ -105,7 +104,7 @@ def _names(text: str) -> list[str]:
 
 
 def _levels(ranks: dict[str, float]) -> list[dict[str, str]]:
-    """The mean rank of every level of every factor over the cells that have it."""
+    """Returns the mean rank of every level of every factor over its cells."""
     factors = {"target": TARGETS, "student": STUDENTS, "ratio": RATIOS, "projection": PROJECTIONS}
     rows = []
     for place, (factor, levels) in enumerate(factors.items()):
@@ -119,7 +118,7 @@ def _levels(ranks: dict[str, float]) -> list[dict[str, str]]:
 
 
 def _write(folder: Path, names: list[str]) -> dict[str, Path]:
-    """A settings file for each cell, and for the run without distillation."""
+    """Writes a settings file for each cell and for the run without distillation."""
     folder.mkdir(parents=True, exist_ok=True)
     trees: dict[str, dict[str, Any]] = {"none": {"base": str(BASE / "none.yaml"), "arm": "none"}}
     for name in names:
@@ -130,15 +129,15 @@ def _write(folder: Path, names: list[str]) -> dict[str, Path]:
     return {name: folder / f"{name}.yaml" for name in trees}
 
 
-def _train(configs: list[Path], length: int, asked: argparse.Namespace) -> None:
+def _train(configs: list[Path], length: int, args: argparse.Namespace) -> None:
     sweep = [sys.executable, "-m", "gan_vkd", "sweep", *map(str, configs)]
-    sweep += [f"train.iterations={length}", f"evaluate.every={length}", *asked.settings]
-    sweep += ["--seeds", str(asked.seed), "--jobs", str(asked.jobs), "--out", str(asked.out)]
+    sweep += [f"train.iterations={length}", f"evaluate.every={length}", *args.settings]
+    sweep += ["--seeds", str(args.seed), "--jobs", str(args.jobs), "--out", str(args.out)]
     subprocess.run(sweep, check=True)
 
 
 def _distances(run: Path) -> dict[str, float]:
-    """The Frechet distance by every judge at the last evaluation."""
+    """Returns the Frechet distance of every judge at the last evaluation."""
     last = [record for record in Run(run).records("metrics") if "judges" in record][-1]
     return {judge["frechet_name"]: judge["frechet"] for judge in converted(last)["judges"]}
 

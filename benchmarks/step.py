@@ -1,9 +1,9 @@
-"""What distillation adds to the trainer's discriminator step: python benchmarks/step.py
+"""Times the discriminator step with and without distillation: python benchmarks/step.py
 
 configs/cifar10_10pct.yaml (ch 64, 50 real and 50 fake images), 256 features to a teacher of 512
-whose forward is left out: its features are at hand. In the last arm they are looked up as the
-trainer does it, by index, for clean real images. Decompositions, one every 100 steps, are timed
-apart and their amortised cost is added.
+whose forward is left out: its features are precomputed. In the last arm they are looked up by
+index for clean real images, as the trainer does. Decompositions, one every 100 steps, are timed
+separately and their amortised cost is added.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ ARMS = {
 
 
 class KnownTeacher:
-    """Answers with the same features whatever it is shown."""
+    """Returns the same features for any images."""
 
     def __init__(self, device: str) -> None:
         self.widths = [DT]
@@ -45,7 +45,7 @@ def build(arm: tuple[str, str, str] | None, device: str) -> Trainer:
     if arm is None:
         return build_trainer(load_settings(CONFIGS / "cifar10_10pct.yaml"), 10, device)
     projection, normalization, view = arm
-    never = ", every: 1000000000" if normalization == "whitening" else ""  # timed apart
+    never = ", every: 1000000000" if normalization == "whitening" else ""  # timed separately
     changes = [
         f"distill.method.projection={projection}",
         f"distill.method.normalization={{name: {normalization}{never}}}",
@@ -77,7 +77,7 @@ def main() -> None:
     base = found["no distillation"]
     print(f"A discriminator step, ch 64, batch 50, 256 to {DT}, median of {ROUNDS} rounds")
     print(f"{machine()}\n")
-    print("| step | ms | more than without |")
+    print("| step | ms | added |")
     print("|---|---|---|")
     for name, seconds in found.items():
         total = seconds + (decomposition if "whitening" in name else 0)

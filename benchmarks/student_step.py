@@ -1,8 +1,8 @@
-"""What distillation adds to a student's update: python benchmarks/student_step.py
+"""Times a student's update with and without distillation: python benchmarks/student_step.py
 
-imagenet_deit_ti and imagenet_deit_ti_vkd with a batch that fits a laptop, RegNetY-160's widths
-(1,000 classes, 3,024 features); the teacher's forward is left out: what it says is at hand. "A
-distillation token" is the larger student alone, which every distilled arm has.
+imagenet_deit_ti and imagenet_deit_ti_vkd with a batch that fits a laptop and RegNetY-160's widths
+(1,000 classes, 3,024 features); the teacher's forward is left out: its outputs are precomputed. "A
+distillation token" is the undistilled student with the token that all distilled arms have.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from timing import machine, side_by_side
 from classification.recognition.data.feed import Batch
 from classification.recognition.learner import Learner
 from classification.recognition.network.students import build_student
-from classification.recognition.objectives import Verdict
+from classification.recognition.objectives import TeacherOutputs
 from classification.recognition.settings import ClassifierSettings, load_settings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -32,7 +32,7 @@ ARMS = {
 
 
 class KnownTeacher:
-    """RegNetY-160 by its widths."""
+    """Stands in for RegNetY-160: only its widths."""
 
     widths = (CLASSES, WIDTH)
 
@@ -50,10 +50,10 @@ def stepper(config: str, changes: list[str], device: str):
     student = build_student(settings.student, CLASSES, len(settings.teachers))
     teachers = [KnownTeacher() for _ in settings.teachers]
     learner = Learner(settings, student, teachers, 1000, device)
-    verdict = Verdict(
+    outputs = TeacherOutputs(
         torch.randn(BATCH, CLASSES, device=device), torch.randn(BATCH, WIDTH, device=device), None
     )
-    learner.ask = lambda images: [verdict] * len(teachers)
+    learner.teacher_outputs = lambda images: [outputs] * len(teachers)
     images = torch.randn(BATCH, 3, 224, 224, device=device)
     labels = torch.randint(CLASSES, (BATCH,), device=device)
     return lambda: learner.step(Batch(images.clone(), labels), 0)
@@ -65,7 +65,7 @@ def main() -> None:
     found = side_by_side(steps, ROUNDS)
     print(f"An update of DeiT-Ti at 224, batch {BATCH}, 192 to {WIDTH}, median of {ROUNDS} rounds")
     print(f"{machine()}\n")
-    print("| update | ms | more than plain |")
+    print("| update | ms | added to plain |")
     print("|---|---|---|")
     for name, seconds in found.items():
         more = 100 * (seconds / found["plain"] - 1)

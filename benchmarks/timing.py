@@ -1,4 +1,4 @@
-"""Times alternatives side by side: rounds of each in turn, the median of each, and the machine."""
+"""Times alternatives in interleaved rounds, and describes the machine."""
 
 import platform
 import statistics
@@ -10,7 +10,7 @@ import torch
 
 
 def side_by_side(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each step after one round to warm up; rounds are interleaved."""
+    """Returns the median seconds of each step, after one warm-up round; rounds are interleaved."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():

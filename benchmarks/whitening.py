@@ -1,8 +1,8 @@
-"""What each normalisation costs, beside a discriminator step: python benchmarks/whitening.py
+"""Times normalisations relative to a discriminator step: python benchmarks/whitening.py
 
-A batch of 100 features of width dt goes into the running statistics and through the whitening. The
-decomposition is timed apart; the amortised cost takes one every 100 updates, the default. The step
-is the trainer's, of a discriminator at ch 64 on 50 real and 50 fake images, without distillation.
+A batch of 100 features of width dt updates the running statistics and is normalised. The
+decomposition is timed separately; the amortised cost assumes one every 100 updates, the default.
+The step is the trainer's at ch 64 on 50 real and 50 fake images, without distillation.
 """
 
 from functools import partial
@@ -28,8 +28,8 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     seconds = side_by_side({"step": stepper(build(None, device))}, STEP_ROUNDS)["step"]
-    print(f"Milliseconds of a normalisation of {BATCH} features, median of {ROUNDS} rounds,")
-    print(f"(in brackets: of a decomposition), beside a discriminator step of {1000 * seconds:.0f}")
+    print(f"Milliseconds of a normalisation of {BATCH} features, median of {ROUNDS} rounds")
+    print(f"(in brackets: of a decomposition); a discriminator step takes {1000 * seconds:.0f}")
     print(f"{machine()}\n")
     print("| dt | " + " | ".join(CHOICES) + " | whitening, amortised, of a step |")
     print("|---" * (len(CHOICES) + 2) + "|")
@@ -44,7 +44,7 @@ def main() -> None:
             updates[name] = partial(module, features)
             if isinstance(module, Whitening):
                 every, module.every = module.every, 10**9
-                module._updates = 10**8 + 1  # past the powers of two: no decomposition falls due
+                module._updates = 10**8 + 1  # beyond the powers of two, no decomposition is due
                 decompositions[name] = module.decompose
         apart = side_by_side(decompositions, ROUNDS if width < 1000 else 3)
         found = side_by_side(updates, ROUNDS)

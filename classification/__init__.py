@@ -1,1 +1,1 @@
-"""Recognition with the same core: ViT students, CNN teachers, the methods beside VkD."""
+"""Recognition (vkd-classify) and detection (vkd-detect) with the distillation core of gan_vkd."""

@@ -19,7 +19,7 @@ front = Front(
     export="classification.recognition.exchange:export_student",
     formats="*.safetensors or *.pth (timm), or *.onnx.",
     evaluate="classification.recognition.evaluation:evaluate_run",
-    measures="e.g. data.heldout=PATH: top-1 and top-5, exact over ranks",
+    measures="e.g. data.heldout=PATH: top-1 and top-5, exact on any number of ranks",
     offline=("data.download=false",),
 )
 app = commands(front)
@@ -31,12 +31,12 @@ def main() -> None:
 
 @app.command()
 def features(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, side by side.")],
-    out: Annotated[Path, typer.Option(help="A folder for the figures.")],
-    count: Annotated[int, typer.Option(min=1, max=32, help="Images in a picture.")] = 6,
+    runs: Annotated[list[Path], typer.Argument(help="Run folders to show side by side.")],
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")],
+    count: Annotated[int, typer.Option(min=1, max=32, help="Number of images shown.")] = 6,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
-    """Look inside: similarity to the teacher's feature, attention, and equivariance to shifts."""
+    """Plot similarity to the teacher's feature, attention, and equivariance to shifts."""
     from classification.recognition.features import look
 
     for file in look(runs, out, count, device):

@@ -19,7 +19,7 @@ front = Front(
     export="gan_vkd.exchange:export_generator",
     formats="*.safetensors or *.pth (names as published).",
     baseline="none",
-    compares="tables over runs and over seeds, one picture",
+    compares="tables over runs and over seeds, and a picture",
     picture="samples.png",
     own=("evaluate",),
 )
@@ -32,10 +32,10 @@ def main() -> None:
 
 @app.command()
 def configs(
-    name: Annotated[str | None, typer.Argument(help="NAME or NAME+NAME; all by default.")] = None,
+    name: Annotated[str | None, typer.Argument(help="NAME or NAME+NAME; default: all.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """List the shipped settings, or show what a name stands for."""
+    """List the names of the shipped settings, or print the settings of a name."""
     import yaml
 
     from gan_vkd.runtime.settings_file import merged
@@ -52,13 +52,13 @@ def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
     inception: Annotated[
-        Path | None, typer.Option(help="A local inception-2015-12-05.pt: gives FID and KID.")
+        Path | None, typer.Option(help="A local inception-2015-12-05.pt, for FID and KID.")
     ] = None,
 ) -> None:
     """Measure a run's best generator with clean-fid, e.g. evaluate.reference=train.
 
-    The run may be a stranger's: nothing is downloaded or kept where its settings say, only where
-    yours do (data.download=true, cache=FOLDER).
+    The run folder may come from others: the downloads and cache of its settings are disabled unless
+    they are given here (data.download=true, cache=FOLDER).
     """
     from gan_vkd.evaluation.settings import INCEPTION
     from gan_vkd.game.settings import load_settings
@@ -89,9 +89,9 @@ def evaluate(
 @app.command()
 def sample(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="A folder for PNG files, or a .png for one grid.")],
-    count: Annotated[int, typer.Option(min=1, help="How many images (a folder).")] = 100,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of latents and labels.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for PNG files, or a .png file for one grid.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of images, for a folder.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For latents and labels.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Draw images from a run's best generator."""
@@ -112,12 +112,12 @@ def sample(
 
 @app.command("import")
 def import_generator(
-    weights: Annotated[Path, typer.Argument(help="A published DiffAugment-BigGAN G_ema.pth.")],
-    config: Annotated[Path, typer.Argument(help="Settings that fit it.")],
+    weights: Annotated[Path, typer.Argument(help="A published G_ema.pth of DiffAugment-BigGAN.")],
+    config: Annotated[Path, typer.Argument(help="Settings that match the weights.")],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="The run folder to make.")] = Path("runs/imported"),
+    out: Annotated[Path, typer.Option(help="The run folder to create.")] = Path("runs/imported"),
 ) -> None:
-    """Make a run folder of published weights, to be sampled, evaluated and compared."""
+    """Create a run folder from published weights, to sample, evaluate and compare them."""
     from gan_vkd.game.settings import load_settings
 
     settings = load_settings(config, overrides)
@@ -135,12 +135,12 @@ def teach(
         "runs/teacher.safetensors"
     ),
 ) -> None:
-    """Train a small classifier on the spot, as a teacher or as a judge."""
+    """Train a small classifier, to be used as a teacher or a judge."""
     from gan_vkd.runtime.settings_file import load_as
     from gan_vkd.teachers.teach import TeachSettings
     from gan_vkd.teachers.teach import teach as train_classifier
 
     settings = load_as(TeachSettings, config, overrides)
     accuracy = train_classifier(settings, out)
-    heldout = "no held-out set" if accuracy is None else f"{accuracy:.1%} of the held-out set right"
+    heldout = "no held-out set" if accuracy is None else f"held-out accuracy {accuracy:.1%}"
     print(f"{out}: {heldout}")

@@ -1,4 +1,4 @@
-"""Generators in and out of run folders, under the names of the published DiffAugment-BigGAN."""
+"""Import and export of generators, with the parameter names of the published DiffAugment-BigGAN."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from gan_vkd.runtime.files import write_atomically
 
 
 def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
-    """Makes a run folder around a published generator.
+    """Creates a run folder from a published generator.
 
-    The number of classes is read from the weights; labels are taken to be equally frequent.
+    The number of classes is read from the weights; all classes are assumed equally frequent.
 
     Raises:
         SettingsError: the folder holds a run already.
@@ -39,11 +39,11 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
 def export_generator(folder: Path, out: Path) -> str:
     """Writes the best generator's state dict as .safetensors or .pth, and returns the file's name.
 
-    Its batch norms have standing statistics, or those of training where `evaluate.batch_norm` says
-    running or batch: a state dict cannot tell its reader to sample by batch.
+    Its batch norms have standing statistics, or the running ones if `evaluate.batch_norm` is
+    running or batch, since a state dict cannot request sampling with the statistics of each batch.
 
     Raises:
-        SettingsError: another suffix.
+        SettingsError: the file has another suffix.
     """
     state = Run(folder).load_generator("cpu")[0].state_dict()
     if out.suffix == ".safetensors":

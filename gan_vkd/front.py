@@ -1,7 +1,7 @@
 """The commands that vkd, vkd-classify and vkd-detect have in common.
 
-A program says what is its own (`Front`), and `commands` makes a typer application of it with train,
-sweep, compare, evaluate and export; nothing is imported before it is needed.
+A program describes itself by a `Front`, from which `commands` makes a typer application with the
+commands train, sweep, compare, evaluate and export. Modules are imported only when needed.
 """
 
 import sys
@@ -23,10 +23,10 @@ Overrides = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Config = Annotated[
-    Path, typer.Argument(help="Settings: a file, shipped name or NAME+NAME; or a run folder.")
+    Path, typer.Argument(help="Settings: a file, a shipped name or NAME+NAME; or a run folder.")
 ]
 OutOrDefault = Annotated[Path | None, typer.Option(help="The run folder.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue, or start.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run if it has started.")]
 MaxTime = Annotated[
     str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
 ]
@@ -34,7 +34,7 @@ ConfigsAndOverrides = Annotated[
     list[str],
     typer.Argument(
         metavar="CONFIG[+NAME][+KEY.SUB=VALUE]... [KEY.SUB=VALUE]...",
-        help="Settings, one an arm, with its own +key=value; key=value for all that have it.",
+        help="One CONFIG per arm, with its own +key=value; key=value applies to all that have it.",
         show_default=False,
     ),
 ]
@@ -42,24 +42,24 @@ Seeds = Annotated[
     list[str] | None,
     typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Runs at once.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Number of simultaneous runs.")]
 Slurm = Annotated[
     str | None,
     typer.Option(
         metavar="KEY=VALUE,...",
-        help="A SLURM job a run: timeout_min=240,partition=gpu,gpus_per_node=1",
+        help="Submit each run as a SLURM job: timeout_min=240,partition=gpu,gpus_per_node=1",
     ),
 ]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
-Out = Annotated[Path, typer.Option(help="Folder for the tables (table.md, table.csv) and picture.")]
-SweepOut = Annotated[Path, typer.Option(help="Folder of the runs, their logs and the table.")]
-Baseline = Annotated[str, typer.Option(help="The arm that differences are taken to.")]
+Out = Annotated[Path, typer.Option(help="Folder for tables (table.md, table.csv) and a picture.")]
+SweepOut = Annotated[Path, typer.Option(help="Folder for the runs, their logs and the table.")]
+Baseline = Annotated[str, typer.Option(help="The arm that the others are compared with.")]
 
 ENDS = (
-    "Exit codes: 0 finished, 1 failed, 2 bad settings; stopped with a checkpoint, to go on with "
-    "--resume: 124 at --max-time, 128 + the signal's number (130 SIGINT, 143 SIGTERM, 138 SIGUSR1, "
-    "129 SIGHUP). Under torchrun a stopped run exits with 0, since torchrun starts anew what "
-    "fails; the file exit_code in the run folder has the number."
+    "Exit codes: 0 finished, 1 failed, 2 invalid settings; stopped with a checkpoint, to continue "
+    "with --resume: 124 at --max-time, 128 + the signal's number (130 SIGINT, 143 SIGTERM, "
+    "138 SIGUSR1, 129 SIGHUP). Under torchrun a stopped run exits with 0, since torchrun restarts "
+    "processes that fail; its exit code is in the file exit_code of the run folder."
 )
 PROGRAMS = (
     "vkd trains GANs, vkd-classify recognisers, vkd-detect detectors; all have train, sweep, "
@@ -69,19 +69,21 @@ PROGRAMS = (
 
 @dataclass(frozen=True)
 class Front:
-    """What a program is, and what its commands call: functions as "module:name", imported there.
+    """The texts, defaults and functions of a program. Functions are given as "module:name".
 
-    module: run by `python -m`.
-    about: the program, in a sentence.
-    trained: what is trained, with its article; best: what is measured and exported of it.
-    sweeps: where a sweep's runs go by default.
-    load: settings of a file with overrides.
-    train: of settings, folder, whether it resumes, and seconds.
-    tables: of run folders, folder and baseline; gives Markdown.
-    export: of run folder and file; gives what to say of it.
-    formats: of exported files.
-    evaluate: of run folder and settings; gives what was measured. None: a command of its own.
-    measures: help of evaluate; offline: overrides that a stranger's settings get there.
+    module: the module for `python -m`.
+    about: description of the program, one sentence.
+    trained: what a run trains, with its article; best: the part that is evaluated and exported.
+    sweeps: default folder of a sweep.
+    load: (file, overrides) -> settings.
+    train: (settings, folder, resume, seconds or None) -> None.
+    tables: (run folders, output folder, baseline) -> Markdown.
+    export: (run folder, file) -> message to print.
+    formats: help on the exported files.
+    evaluate: (run folder, settings) -> measured values by name; unused if the command is in `own`.
+    measures: help of evaluate; offline: overrides of the run's settings in evaluate, before the
+        user's.
+    baseline: default arm of compare; compares, picture: contents and picture file of its output.
     own: names of common commands that the program defines itself, with further options.
     """
 
@@ -103,13 +105,13 @@ class Front:
     picture: str = "curves.png"
     own: tuple[str, ...] = ()
 
-    def function(self, what: str) -> Callable[..., Any]:
-        """The function of that field."""
-        module, _, name = getattr(self, what).partition(":")
+    def function(self, field: str) -> Callable[..., Any]:
+        """Imports and returns the function that a field names."""
+        module, _, name = getattr(self, field).partition(":")
         return getattr(import_module(module), name)
 
     def compare(self, runs: list[Path], out: Path, baseline: str, **options: Any) -> None:
-        """The command; options: further ones of the program's tables."""
+        """The command compare; options: further arguments of the program's `tables`."""
         print(self.function("tables")(runs, out, baseline, **options))
         print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / self.picture}")
         print("runs: " + "  ".join(str(run) for run in runs))
@@ -123,10 +125,10 @@ class Front:
         slurm: str | None,
         **options: Any,
     ) -> None:
-        """The command: all runs here, then the table; or a SLURM job a run.
+        """The command sweep: runs everything here and compares, or submits a SLURM job per run.
 
         Raises:
-            VkdError: a run failed; those that did not are compared.
+            VkdError: a run failed; the finished ones have been compared.
         """
         from gan_vkd.sweep.local import sweep
         from gan_vkd.sweep.plan import Program, read_arguments
@@ -142,11 +144,11 @@ class Front:
             self.compare(finished, out, self.baseline, **options)
         failed = len(configs) * len(numbers) - len(finished)
         if failed:
-            raise VkdError(f"{out}: {failed} runs failed, see above; call again to go on with them")
+            raise VkdError(f"{out}: {failed} runs failed, see above; repeat the command to resume")
 
 
 def commands(front: Front) -> typer.Typer:
-    """The application of a program, with the commands that all have but its own."""
+    """Makes a program's application, with the common commands except those in `front.own`."""
     app = typer.Typer(
         help=front.about,
         epilog=PROGRAMS,
@@ -167,7 +169,7 @@ def commands(front: Front) -> typer.Typer:
 
         budget = None if max_time is None else seconds(max_time)
         config, overrides = extended(config, overrides or [])
-        files_of(config)  # a missing file is told before the schema is imported
+        files_of(config)  # reports a missing file before the schema is imported
         settings = front.function("load")(config, overrides)
         usual = Path("runs", short_name(config), f"seed{settings.seed}")
         folder = out or (config if config.is_dir() else usual)
@@ -195,10 +197,10 @@ def commands(front: Front) -> typer.Typer:
 
     for command, about in (
         (train, f"Train {front.trained}, alone or as one of torchrun's ranks.\n\n{ENDS}"),
-        (sweep, "Train every arm at every seed, then compare. Call again to continue."),
-        (compare, f"Put runs side by side: {front.compares}."),
+        (sweep, "Train every arm at every seed, then compare. Repeat to continue."),
+        (compare, f"Compare runs: {front.compares}."),
         (evaluate, f"Measure a run's best {front.best}, {front.measures}."),
-        (export, f"Write a run's best {front.best} alone, for use without this project."),
+        (export, f"Export a run's best {front.best}, for use without this project."),
     ):
         if command.__name__ not in front.own:
             app.command(help=about)(command)
@@ -206,7 +208,7 @@ def commands(front: Front) -> typer.Typer:
 
 
 def run_app(app: typer.Typer) -> None:
-    """A console command: every expected failure is a line a fault and an exit code."""
+    """Runs the application; expected failures print one line per fault and set the exit code."""
     threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
     with plain_output():
         try:

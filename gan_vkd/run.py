@@ -1,4 +1,4 @@
-"""A GAN's run folder: what every run has, sample grids and the exported generator."""
+"""The run folder of a GAN: common files of all runs, sample grids and the exported generator."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,10 @@ from gan_vkd.runtime.folder import RunFolder
 
 
 class GeneratorFacts(Facts):
-    """What is said beside a generator's weights.
+    """The facts stored with a generator's weights.
 
-    shares: frequencies of the classes, one number without any.
+    iteration: of the export. classes: number of classes, 0 if unconditional. shares: frequencies of
+    the classes; a single number if unconditional.
     """
 
     iteration: Annotated[int, Field(ge=0, lt=2**53)]
@@ -34,11 +35,11 @@ class GeneratorFacts(Facts):
 
 
 class Run(RunFolder):
-    """The files of a GAN's run and nothing else.
+    """Reads and writes the files of a GAN's run folder.
 
-    Beside those of every run: evaluations.jsonl, samples/*.png, scores/*.png; of the best by the
-    run's measure: generator.safetensors, and neighbours.png, samples with the five training images
-    nearest to each.
+    In addition to the files of every run: evaluations.jsonl, samples/*.png, scores/*.png; and for
+    the best evaluation generator.safetensors, and neighbours.png, which shows samples with the five
+    nearest training images of each.
     """
 
     subfolders: ClassVar[Sequence[str]] = ("checkpoints", "samples", "scores")
@@ -51,18 +52,19 @@ class Run(RunFolder):
         return load_settings(self.path)
 
     def export(self, generator: Generator, facts: dict[str, Any]) -> None:
-        """Writes the generator's weights as plain safetensors, with what is known of it."""
+        """Writes the generator's weights as plain safetensors, with its facts and settings."""
         facts = facts | {"classes": generator.classes}
         settings = self.settings().dump()
         save_weights(self.generator_file, generator.state_dict(), facts, settings=settings)
 
     def load_generator(self, device: str) -> tuple[Generator, dict[str, Any]]:
-        """The exported generator in eval mode, and its facts (iteration, classes, label shares).
+        """Loads the exported generator in eval mode and its facts (iteration, classes, shares).
 
-        It samples by the statistics that were exported, or of each batch where the settings say so.
+        Batch norm uses the exported statistics, or those of each batch if the settings say so.
 
         Raises:
-            VkdError: no generator yet, or a damaged file.
+            VkdError: there is no generator yet, or its file is damaged or does not fit the
+                settings.
         """
         file = self.generator_file
         if not file.is_file():
@@ -71,7 +73,7 @@ class Run(RunFolder):
         state, facts = load_weights(file)
         facts = checked(GeneratorFacts, facts, file)
         try:
-            with torch.device("meta"):  # takes no memory, whatever size a stranger's settings say
+            with torch.device("meta"):  # allocates nothing, as untrusted settings may be huge
                 network = NETWORKS.make(settings.model.chosen)
                 generator = network.generator(settings.data.resolution, facts["classes"])
             generator.load_state_dict(state, assign=True)

@@ -1,4 +1,4 @@
-"""A GAN's run: what it needs is built, one iteration, its pictures and evaluations."""
+"""GAN training as a task of a run: construction, one iteration, sample grids and evaluations."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,12 +38,12 @@ from gan_vkd.teachers.text import class_embeddings
 def train(
     settings: Settings, folder: Path, resume: bool = False, max_time: float | None = None
 ) -> None:
-    """Trains to `train.iterations`: `gan_vkd.runtime.training.run_to_end`."""
+    """Trains to `train.iterations`; see `gan_vkd.runtime.training.run_to_end`."""
     run_to_end(Game, settings, Run(folder), resume, max_time)
 
 
 class Game(Task):
-    """A generator and a discriminator in training, their data and their measures."""
+    """A generator and a discriminator in training, with their data and evaluation."""
 
     remedies: ClassVar[Sequence[tuple[str, str]]] = (
         (r"\.normalize\.transform$", "a larger distill.method.normalization.eps or .shrinkage"),
@@ -68,10 +68,10 @@ class Game(Task):
             self.trained = self.trainer = make_trainer()
         except ValueError as error:
             raise SettingsError(f"distill: {error}") from None
-        at_hand = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
+        reference = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
         with ranks.one_first_on_each_machine():
             self.evaluator = Evaluator(
-                settings.evaluate, settings.data, device, at_hand, data, settings.cache_folder
+                settings.evaluate, settings.data, device, reference, data, settings.cache_folder
             )
         self.data = f"{len(data)} images, {max(classes, 1)} classes"
         self.shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
@@ -90,7 +90,7 @@ class Game(Task):
         self._warned = False
 
     def step(self, done: int, meter: Meter) -> None:
-        """d_steps updates of the discriminator, one of the generator."""
+        """One iteration: d_steps updates of the discriminator and one of the generator."""
         trainer, batches, d_steps = self.trainer, self.batches, self.settings.train.d_steps
         for number in range(done * d_steps, (done + 1) * d_steps):
             batch = batches(number)
@@ -103,14 +103,14 @@ class Game(Task):
         meter.watch(trainer.gradients())
 
     def notes(self, now: int) -> dict[str, float]:
-        """What of the teacher is learnt; a warning where that is nothing, once."""
+        """Returns the explained share of the teacher; warns once if it is too low."""
         if self.explained is None:
             return {}
         share = self.explained()
         if not self._warned and share < LEAST and now >= self.total / 10:
             self._warned = True
             tqdm.write(
-                f"iteration {now}: the teacher is not being learnt, {share:.1%} of its "
+                f"iteration {now}: the teacher is not being learnt, only {share:.1%} of its "
                 "features' variance on held-out images is explained; try distill.weight=auto, "
                 "distill.student.scaling=batch or fewer distill.method.normalization.directions"
             )
@@ -125,11 +125,11 @@ class Game(Task):
         logger.image("samples", picture, now)
 
     def _sampled(self) -> Generator:
-        """The averaged generator, as it is sampled."""
+        """The EMA generator, prepared for sampling."""
         return as_sampled(self.trainer.ema.generator, self.shares, self.settings.evaluate)
 
     def evaluate(self, now: int, logger: Logger) -> Evaluation:
-        """Measures the averaged generator, and looks at the discriminator's scores."""
+        """Evaluates the EMA generator and the scores of the discriminator."""
         generator = self._sampled()
         result = self.evaluator(generator, self.shares)
         first = result["judges"][0]
@@ -156,8 +156,11 @@ class Game(Task):
 def _with_teacher(
     settings: Settings, data: ImageSet, classes: int, device: str
 ) -> Callable[[], Trainer]:
-    """Loads what the settings teach by; the result makes the networks, from torch's random
-    numbers, and raises ValueError for layers or widths that do not fit."""
+    """Loads the teacher and returns a function that builds the trainer.
+
+    The function initialises the networks from torch's global generator, and raises ValueError for
+    layers or widths that do not fit.
+    """
     teacher, text, bank, views = None, None, None, None
     if settings.distill is not None:
         distill, cache = settings.distill, settings.cache_folder
@@ -175,8 +178,8 @@ def _batch_of_this_rank(settings: Settings) -> int:
     size, world = settings.train.batch_size, ranks.world()
     parts = settings.evaluate.num_samples // settings.evaluate.inseparable
     if parts < world:
-        what = "samples" if settings.evaluate.inseparable == 1 else "batches of samples"
-        raise SettingsError(f"evaluate.num_samples: fewer {what} than the {world} ranks")
+        unit = "samples" if settings.evaluate.inseparable == 1 else "batches of samples"
+        raise SettingsError(f"evaluate.num_samples: fewer {unit} than the {world} ranks")
     if size % world:
         raise SettingsError(f"train.batch_size = {size}: {world} ranks cannot share it evenly")
     return size // world

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains the arms of one experiment at some seeds, then puts them into one table and one picture.
 #   bash scripts/arms.sh NAME [arms=none,layernorm,whitening] [seeds=0] [jobs=1] [variant=cpu] [out=DIR] [key.sub=value ...]
-# Finished runs are skipped, stopped ones continued. Settings of distill.* go to the arms that have it.
+# Finished runs are skipped, stopped ones continued. Settings distill.* apply to the arms with a distillation.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 name=$1; shift
@@ -11,10 +11,10 @@ experiment=$name${variant:++sizes/$variant}
 configs=()
 for arm in ${arms//,/ }; do
     method=$arm
-    [ ! -e "configs/methods/${arm}_${name%%_*}.yaml" ] || method=${arm}_${name%%_*}  # of this data
+    [ ! -e "configs/methods/${arm}_${name%%_*}.yaml" ] || method=${arm}_${name%%_*}  # for this data set
     if [ "$arm" = none ]; then configs+=("$experiment")
     elif [ -e "configs/${name}_$arm.yaml" ]; then configs+=("${name}_$arm")
-    elif [ "$arm$variant" = pkdcpu ]; then  # the code's gradient is a hundredth of the paper's
+    elif [ "$arm$variant" = pkdcpu ]; then  # the gradient of PKD's code is a hundredth of the paper's
         configs+=("$experiment+methods/pkd+methods/resnet+distill.method.form=paper")
     else configs+=("$experiment+methods/$method${variant:++methods/resnet}")
     fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CIFAR-10 at 10%: no distillation, VkD with layer norm, VkD with whitening; FID of each.
+# CIFAR-10 at 10%: no distillation, VkD with layer norm, VkD with whitening, compared by FID.
 #   bash scripts/cifar10_10pct.sh                          published width, one GPU
 #   bash scripts/cifar10_10pct.sh [arms=none,layernorm,whitening] [seeds=0] [jobs=1] [out=DIR] [key.sub=value ...]
 #   bash scripts/cifar10_10pct.sh variant=cpu              small width, two CPU cores, under an hour

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What each part of the distillation does, on CIFAR-10 at 10%: every projection with whitening
-# and every normalisation with the orthogonal projection, in one table.
+# Ablation of the distillation on CIFAR-10 at 10%: every projection with whitening and every
+# normalisation with the orthogonal projection, in one table.
 #   bash scripts/cifar10_ablation.sh [seeds=0,1,2] [jobs=1] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued; a run that fails does not stop the others.
 set -euo pipefail

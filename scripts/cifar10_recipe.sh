@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Whitening against no distillation, FitNets and KD-DLGM with an ImageNet teacher, at a size for two CPU
-# cores: configs/recipe, in one table with two judges. Distances are not FID.
+# Compares whitening with no distillation, FitNets and KD-DLGM, with an ImageNet teacher, at a size for two
+# CPU cores: the arms of configs/recipe, in one table with two judges. Distances are not FID.
 #   bash scripts/cifar10_recipe.sh [arms=none,fitnets,kd_dlgm,whitening,whitening_pca] [seeds=0,1,2] [jobs=2] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued; a run that fails does not stop the others.
 set -euo pipefail

@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# What VkD's published figures may be, on CIFAR-10 at 10%: feature (pooled, head) x P (trained, fixed) x
-# whitening (running ZCA, Cholesky of the batch) x KD-DLGM's aggregated term (kept, removed), beside none
-# and KD-DLGM, in one table. All train as many iterations as fit into the minutes, from the same weights.
+# Possible readings of VkD's publication on CIFAR-10 at 10%: feature (pooled, head) x projection (trained,
+# fixed) x whitening (running ZCA, Cholesky of the batch) x KD-DLGM's aggregated term (kept, removed), with
+# no distillation and KD-DLGM, in one table. All train as many iterations as fit into the minutes, from the
+# same weights.
 #   bash scripts/cifar10_reproduction.sh minutes=840       published width and teacher, one GPU
 #   bash scripts/cifar10_reproduction.sh minutes=840 [seeds=0] [jobs=1] [out=DIR] [key.sub=value ...]
-#   bash scripts/cifar10_reproduction.sh minutes=3 variant=cpu jobs=2      a test of itself, two idle cores
-# A short trial of the slowest run says how many iterations fit; OUT/iterations keeps the number. Called
-# again it continues with that; remove the file to measure anew, write into it to train longer.
+#   bash scripts/cifar10_reproduction.sh minutes=3 variant=cpu jobs=2      tests this script on two idle cores
+# The number of iterations is measured by a short trial of the slowest run and stored in OUT/iterations.
+# Called again, the script continues with that number; delete the file to measure again, edit it to train
+# longer.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 minutes='' seeds=0 jobs=1 out='' variant=''
 options "minutes seeds jobs out variant" "$@"
 refuse() { echo "$0: $1" >&2; exit 2; }
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || refuse "minutes=$minutes: expected whole minutes for all runs together"
-[[ $jobs =~ ^[1-9][0-9]*$ ]] || refuse "jobs=$jobs: expected how many runs go on at once"
+[[ $jobs =~ ^[1-9][0-9]*$ ]] || refuse "jobs=$jobs: expected the number of runs at once"
 case " ${settings[*]-} " in *" train.iterations="*) refuse "train.iterations: follows from minutes" ;; esac
 
 trial=200  # iterations
@@ -35,7 +37,7 @@ for reading in {pooled,head}_{trained,fixed}_{zca,cholesky}_{removed,kept}; do
     for choice in ${reading//_/ }; do
         case $choice in
             head) config+=+distill.student.feature=head ;;  # KD-DLGAN's, two linear layers
-            fixed) config+=+distill.method.projection=orthogonal_fixed ;;  # P hangs on the generator
+            fixed) config+=+distill.method.projection=orthogonal_fixed ;;  # P is random, not trained
             cholesky) config+=+methods/cholesky ;;
             kept) config+=+distill.aggregated=10 ;;  # as published
         esac
@@ -46,7 +48,7 @@ for reading in {pooled,head}_{trained,fixed}_{zca,cholesky}_{removed,kept}; do
 done
 
 if [ ! -s "$out/iterations" ]; then
-    # jobs at once, as all runs will be
+    # as many runs at once as later
     rm -rf "$out/trial"
     begun=$SECONDS
     vkd sweep "$slowest" --seeds "$(seq -s , 0 $((jobs - 1)))" --jobs "$jobs" \

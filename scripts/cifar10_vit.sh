@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A small ViT on 10% of CIFAR-10: every method, three seeds, one table; CiT and VkD with their stem.
+# A small ViT on 10% of CIFAR-10: every method, three seeds, one table; CiT and VkD with CiT's stem.
 #   bash scripts/cifar10_vit.sh [seeds=0,1,2] [jobs=1] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued.
 set -euo pipefail
@@ -7,7 +7,7 @@ source "$(dirname "$0")/setup.sh"
 seeds=0,1,2 jobs=1 out=runs/cifar10_vit
 options "seeds jobs out" "$@"
 taught=cifar10_vit+objectives/resnet56
-# CiT's second teacher is an involution network; here it is a smaller ResNet
+# the second teacher is a smaller ResNet; in CiT it is an involution network
 exec vkd-classify sweep cifar10_vit "cifar10_vit+student.stem=conv+arm=plain_stem" \
     $taught+objectives/{hard,soft,dearkd} \
     $taught+objectives/cit+teachers.resnet20.name=cifar_resnet20+student.stem=conv \

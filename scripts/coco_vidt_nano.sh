@@ -4,7 +4,7 @@
 #   bash scripts/coco_vidt_nano.sh data.root=/data/coco
 #   bash scripts/coco_vidt_nano.sh gpus=4 student.size=tiny out=runs/tiny train.accumulate=2 ...
 #   bash scripts/coco_vidt_nano.sh config=coco_vidt_nano+objectives/vidt_token_matching ...
-# The body and the teacher, ViDT-base, are fetched; student.weights=FILE and teacher.weights=FILE are
+# The body and the teacher, ViDT-base, are downloaded; student.weights=FILE and teacher.weights=FILE use
 # local copies.
 set -euo pipefail
 extras="[detect]"

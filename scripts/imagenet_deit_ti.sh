@@ -4,7 +4,7 @@
 #   bash scripts/imagenet_deit_ti.sh data.source=/data/imagenet/train data.heldout=/data/imagenet/val
 #   bash scripts/imagenet_deit_ti.sh gpus=4 student.name=deit_small_distilled_patch16_224 out=runs/s train.accumulate=2 ...
 #   bash scripts/imagenet_deit_ti.sh config=imagenet_deit_ti ...    # without a teacher
-# The teacher, RegNetY-160, is fetched from timm's hub; teachers.regnety160.weights=FILE is a local copy.
+# The teacher, RegNetY-160, is downloaded by timm; teachers.regnety160.weights=FILE uses a local copy.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 config=imagenet_deit_ti_vkd gpus='' out=''

@@ -1,4 +1,4 @@
-"""Prints how many iterations a run may train, so that it ends within its share of the time.
+"""Prints the number of iterations that a run can train within its share of the time.
 
 python scripts/iterations_that_fit.py TRIAL --took SECONDS --share SECONDS
 """
@@ -16,20 +16,20 @@ RESERVE = 0.05  # of the share: for records, sample grids and checkpoints
 def iterations_that_fit(
     times: list[tuple[int, float]], took: float, share: float, every: int
 ) -> int:
-    """The most iterations n that, with start-up and evaluations, take the share less the reserve.
+    """Returns the largest number of iterations n that, with start-up and evaluations, fits.
 
-    All but the trial's iterations is counted as start-up and evaluation together, once and then
-    once more at every evaluation, so that n is rather too small than too large.
+    The trial's time outside of its iterations counts as start-up plus one evaluation. It is added
+    once, and once more per evaluation, so that n is too small rather than too large. RESERVE is
+    left free.
 
     Args:
-        times: (iteration, seconds of training) of the trial's records; before the first one it
-            warms up.
-        took: the trial's seconds by the clock, with its start-up and its one evaluation.
-        share: the seconds that a run may take.
+        times: (iteration, seconds of training) of the trial's records; the first ends the warm-up.
+        took: wall-clock seconds of the trial, with its start-up and its one evaluation.
+        share: seconds that a run may take.
         every: iterations between two evaluations.
 
     Raises:
-        ValueError: not one iteration fits.
+        ValueError: not even one iteration fits.
     """
     (first, begun), (last, ended) = times[0], times[-1]
     pace = (ended - begun) / (last - first)
@@ -46,7 +46,7 @@ def iterations_that_fit(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trial", type=Path, help="the folder of a short run")
-    parser.add_argument("--took", type=float, required=True, help="its seconds by the clock")
+    parser.add_argument("--took", type=float, required=True, help="wall-clock seconds of the trial")
     parser.add_argument("--share", type=float, required=True, help="seconds that a run may take")
     given = parser.parse_args()
     lines = (given.trial / "metrics.jsonl").read_text().splitlines()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole path in minutes on two CPU cores, without a download: handwritten digits, a teacher and a
-# judge trained on the spot, three arms, a table and a picture.
+# All steps in minutes on two CPU cores, without a download: handwritten digits, training of a teacher and
+# a judge, three arms, a table and a picture.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 teacher=runs/quickstart/teacher.safetensors judge=runs/quickstart/judge.safetensors

@@ -1,6 +1,7 @@
-# Sourced by the other scripts: puts `vkd` on the PATH. An environment that has it already (active,
-# with this checkout installed) is used as it is; otherwise .venv is made here, once.
-# Set `extras` before to install more, e.g. extras="[test]". (A sourced script sees its caller's $1.)
+# Sourced by the other scripts: puts `vkd` on the PATH. An active environment with this checkout
+# installed is used as it is; otherwise .venv is created here, once.
+# Set `extras` before sourcing to install more, e.g. extras="[test]"; arguments would not do, since a
+# sourced script sees its caller's.
 extras=${extras:-}
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -35,7 +36,7 @@ for python in python3 python3.14 python3.13 python3.12 python3.11 none; do
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
 done
 if [ "$python" = none ]; then
-    echo "setup: needs Python 3.11 or newer; found none on the PATH" >&2
+    echo "setup: Python 3.11 or newer is needed; none is on the PATH" >&2
     exit 1
 fi
 stamp=".venv/installed-$(cksum < pyproject.toml | cut -d' ' -f1)$extras"

@@ -1,4 +1,4 @@
-"""Runs for tests: small ones (tiny networks on a hundred digits), fake ones for sweeps; judges."""
+"""Fixtures: small runs (tiny networks on a hundred digits), fake runs for sweeps, judges."""
 
 import hashlib
 import resource
@@ -56,7 +56,7 @@ SHARES = [0.1] * 10
 
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier's file as `vkd teach` writes it, hardly trained."""
+    """A classifier's file as written by `vkd teach`, after two iterations."""
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("classifier") / "classifier.safetensors"
     data = DataSettings(source="digits", num_images=50)
@@ -68,7 +68,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(classifier: Path) -> MakeSettings:
     """small("key=value", ..., arm="whitening"): settings of a run that takes seconds.
 
-    arm: "none", or a normalisation's: at weight 10, of real and fake images as they are seen.
+    arm: "none", or a normalisation: VkD at weight 10 on real and fake images, augmented.
     """
 
     def make(*overrides: str, arm: str = "whitening") -> Settings:
@@ -104,7 +104,7 @@ def small(classifier: Path) -> MakeSettings:
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Program:
-    """What sweeps start in the place of `python -m gan_vkd`: it only pretends to train."""
+    """The program that sweeps start instead of `python -m gan_vkd`: it only pretends to train."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     command = [sys.executable, "-S", str(Path(__file__).with_name("fake_run.py"))]
     return Program(command, load_settings)
@@ -117,15 +117,15 @@ def out(tmp_path: Path) -> Path:
 
 
 def evaluator_of(settings: Settings, **given: ImageSet) -> Evaluator:
-    """The evaluator of a run on the CPU; given: its reference or training set."""
+    """Returns the evaluator of a run on the CPU; given: its reference or training set."""
     cache = settings.cache_folder
     return Evaluator(settings.evaluate, settings.data, "cpu", cache=cache, **given)
 
 
 @contextmanager
 def small_disk(size: int) -> Iterator[None]:
-    """A limit on the size of files stands in for a full disk. Only around the call that is tested:
-    pytest's own output may be a longer file."""
+    """Simulates a full disk by a limit on file sizes. Use it only around the call that is tested:
+    pytest's own output file may be longer."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
     try:
@@ -135,10 +135,10 @@ def small_disk(size: int) -> Iterator[None]:
 
 
 def until(true: Callable[[], Any], seconds: float = 30) -> None:
-    """Waits for what must come true."""
+    """Waits until true() holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it never happened"
+        assert time.monotonic() < deadline, f"still false after {seconds} s"
         time.sleep(0.02)
 
 
@@ -155,7 +155,7 @@ def write_pngs(images: torch.Tensor, folder: Path) -> str:
 
 
 class FakeInception(torch.nn.Module):
-    """In the place of Inception's TorchScript: `layers` gives 2,048 numbers an image."""
+    """Stands in for Inception's TorchScript: `layers` gives 2,048 features per image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class FakeInception(torch.nn.Module):
         self.output = torch.nn.Linear(2048, 1008)
 
     def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        if return_features:  # of images of any size
+        if return_features:  # images of any size
             x = torch.nn.functional.interpolate(x, (299, 299), mode="bilinear")
             return self.layers((x - 128) / 128)
         return self.output(self.layers(x)).softmax(1)
@@ -173,7 +173,7 @@ class FakeInception(torch.nn.Module):
 
 @pytest.fixture
 def inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in that is taken for the published file."""
+    """A stand-in whose digest is accepted as that of the published file."""
     torch.manual_seed(0)
     file = tmp_path / "weights.pt"
     torch.jit.script(FakeInception()).save(str(file))

@@ -1,8 +1,8 @@
-"""A run that takes no time, in the place of `python -m gan_vkd`, and what it wrote down.
+"""A stand-in for `python -m gan_vkd` that trains nothing, and a reader of its event log.
 
-It writes into OUT/events what happens to it, and does what the file OUT/NAME.does says: `fail`,
-`wait` (until a signal, which it answers like a run), `stubborn`, or `meet N` (it goes on when N
-runs have started).
+It appends its events to OUT/events and follows the file OUT/NAME.does: `fail`, `wait` (until a
+signal, handled as a run does), `stubborn` (ignores signals), or `meet N` (continues once N runs
+have started).
 """
 
 import os
@@ -44,7 +44,7 @@ def main() -> None:
         deadline = time.monotonic() + 30
         while sum(what == "start" for _, what, _ in events(out)) < int(does.split()[1]):
             if time.monotonic() > deadline:
-                sys.exit("it met nobody")
+                sys.exit("the other runs did not start")
             time.sleep(0.02)
     time.sleep(0.3)
     say("end")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def events(out: "os.PathLike[str]") -> list[list[str]]:
-    """Of each event: the run, what happened, its process."""
+    """Returns the events as [run, event, process id]."""
     file = os.path.join(out, "events")
     if not os.path.exists(file):
         return []

@@ -1,4 +1,4 @@
-"""Several processes that meet, each with its rank, and what each of them found."""
+"""Runs a function in several processes of a process group."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 
 def on_ranks(world: int, target: Any, *args: Any) -> dict[int, Any]:
-    """target(rank, world, *args, queue) in each puts (rank, what it found) into the queue."""
+    """Runs target(rank, world, *args, queue), which queues (rank, result); returns the results."""
     context = torch.multiprocessing.get_context("spawn")
     queue = context.Queue()
     processes = [

@@ -1,4 +1,4 @@
-"""Where the real images and weights lie, the mark of the tests that need them, their features."""
+"""Paths of real images and weights, the skip mark of tests that need them, and features."""
 
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ RESNETS = {20: "resnet20-12fca82f.th", 56: "resnet56-4bfd9763.th"}
 
 @cache
 def resnet_features(depth: int) -> tuple[Tensor, Tensor]:
-    """Features (N, 64) of 1,000 training images and of the held-out ones."""
+    """Returns features (N, 64) of 1,000 training images and of the held-out images."""
     data = SHARED / "data" / "cifar10-subset"
     settings = DataSettings(
         source=str(data / "train.zip"), heldout=str(data / "test.zip"), num_images=1000
@@ -42,7 +42,7 @@ def resnet_features(depth: int) -> tuple[Tensor, Tensor]:
 
 @cache
 def lite_features() -> Tensor:
-    """Features (300, 1280) of real images by EfficientNet-Lite 0, at 96 pixels."""
+    """Returns features (300, 1280) of real images from EfficientNet-Lite 0 at 96 pixels."""
     data = SHARED / "data" / "cifar10-subset"
     settings = DataSettings(source=str(data / "train.zip"), num_images=300)
     weights = str(SHARED / "weights" / "efficientnet_lite" / "tf_efficientnet_lite0.safetensors")

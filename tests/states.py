@@ -1,4 +1,4 @@
-"""Whether two runs ended with the same bits and told the same."""
+"""Comparison of two runs: state of the last checkpoint and records."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def flat(node: Any, name: str = "") -> dict[str, Any]:
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """What differs in the last checkpoints of two runs beside times and settings."""
+    """Returns the keys in which the last checkpoints differ, except times and settings."""
     left, right = (flat(load_state(RunFolder(run).checkpoints()[-1])) for run in (a, b))
     return [
         key
@@ -34,10 +34,10 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def assert_identical(a: Path, b: Path) -> None:
-    """The last checkpoints and all records, but for times and settings."""
+    """Asserts that last checkpoints and records are equal, except times and settings."""
     assert not differences(a, b)
-    told = [
+    compared = [
         [{k: v for k, v in record.items() if k not in TIMED} for record in records]
         for records in (RunFolder(run).records("metrics") for run in (a, b))
     ]
-    assert told[0] == told[1]
+    assert compared[0] == compared[1]

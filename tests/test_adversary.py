@@ -1,4 +1,4 @@
-"""The losses of the game against their formulas and against binary cross-entropy."""
+"""Adversarial losses against their formulas and binary cross-entropy."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ REAL = torch.tensor([-2.0, -0.5, 0.0, 1.5, 3.0])
 FAKE = torch.tensor([1.0, -1.5, 0.5, 0.0, -3.0])
 
 
-def test_hinge_is_zero_beyond_the_margins_alone() -> None:
+def test_the_hinge_loss_matches_its_formula() -> None:
     expected = sum(max(0, 1 - r) for r in REAL.tolist()) / 5
     expected += sum(max(0, 1 + f) for f in FAKE.tolist()) / 5
     assert float(Hinge().discriminator(REAL, FAKE)) == pytest.approx(expected)
@@ -23,35 +23,35 @@ def cross_entropy(scores: Tensor, label: float) -> Tensor:
     return F.binary_cross_entropy(scores.sigmoid(), torch.full_like(scores, label))
 
 
-def test_the_logistic_game_is_binary_cross_entropy() -> None:
-    game = NonSaturating()
+def test_the_non_saturating_loss_is_binary_cross_entropy() -> None:
+    adversary = NonSaturating()
     expected = cross_entropy(REAL, 1.0) + cross_entropy(FAKE, 0.0)
-    torch.testing.assert_close(game.discriminator(REAL, FAKE), expected)
-    torch.testing.assert_close(game.generator(FAKE, None), cross_entropy(FAKE, 1.0))
+    torch.testing.assert_close(adversary.discriminator(REAL, FAKE), expected)
+    torch.testing.assert_close(adversary.generator(FAKE, None), cross_entropy(FAKE, 1.0))
 
 
-def test_the_relativistic_game_is_cross_entropy_of_differences() -> None:
-    game = Relativistic()
-    torch.testing.assert_close(game.discriminator(REAL, FAKE), cross_entropy(REAL - FAKE, 1.0))
-    torch.testing.assert_close(game.generator(FAKE, REAL), cross_entropy(FAKE - REAL, 1.0))
-    assert torch.equal(game.generator(FAKE, REAL), game.discriminator(FAKE, REAL))
+def test_the_relativistic_loss_is_cross_entropy_of_score_differences() -> None:
+    adversary = Relativistic()
+    torch.testing.assert_close(adversary.discriminator(REAL, FAKE), cross_entropy(REAL - FAKE, 1.0))
+    torch.testing.assert_close(adversary.generator(FAKE, REAL), cross_entropy(FAKE - REAL, 1.0))
+    assert torch.equal(adversary.generator(FAKE, REAL), adversary.discriminator(FAKE, REAL))
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_each_side_pushes_the_scores_its_own_way(name: str) -> None:
-    game = ADVERSARIES.make(name)
+def test_gradients_push_the_scores_in_the_right_direction(name: str) -> None:
+    adversary = ADVERSARIES.make(name)
     real, fake = (0.1 * torch.randn(4)).requires_grad_(), (0.1 * torch.randn(4)).requires_grad_()
-    game.discriminator(real, fake).backward()
+    adversary.discriminator(real, fake).backward()
     assert (real.grad < 0).all()
     assert (fake.grad > 0).all()
     fake = fake.detach().requires_grad_()
-    game.generator(fake, real.detach() if game.relative else None).backward()
+    adversary.generator(fake, real.detach() if adversary.relative else None).backward()
     assert (fake.grad < 0).all()
-    assert game.relative == (name == "relativistic")
+    assert adversary.relative == (name == "relativistic")
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_large_scores_are_finite(name: str) -> None:
-    game, large = ADVERSARIES.make(name), torch.tensor([1e4, -1e4])
-    assert game.discriminator(large, -large).isfinite()
-    assert game.generator(large, -large).isfinite()
+def test_large_scores_give_finite_losses(name: str) -> None:
+    adversary, large = ADVERSARIES.make(name), torch.tensor([1e4, -1e4])
+    assert adversary.discriminator(large, -large).isfinite()
+    assert adversary.generator(large, -large).isfinite()

@@ -1,4 +1,4 @@
-"""Whatever a settings file, an image or an archive holds: it is read, or refused in one line."""
+"""Settings files, images and archives of any content are read or refused in one line."""
 
 import io
 import zipfile
@@ -23,7 +23,7 @@ examples = lambda count: settings(  # noqa: E731
 
 
 def keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every key of the settings, as key.sub."""
+    """Returns every key of the settings, as key.sub."""
     found = []
     for name, field in schema.model_fields.items():
         found.append(prefix + name)
@@ -69,7 +69,9 @@ def put(tree: dict[Any, Any], key: str, value: Any) -> None:
 
 @examples(1500)
 @given(st.lists(st.tuples(KEY, VALUES), max_size=4))
-def test_settings_of_any_keys_and_values(tmp_path: Path, changes: list[tuple[str, Any]]) -> None:
+def test_settings_with_any_keys_and_values_load_or_are_refused(
+    tmp_path: Path, changes: list[tuple[str, Any]]
+) -> None:
     tree: dict[Any, Any] = {"arm": "none", "data": {"source": "digits"}}
     for key, value in changes:
         put(tree, key, value)
@@ -83,7 +85,9 @@ def test_settings_of_any_keys_and_values(tmp_path: Path, changes: list[tuple[str
 
 @examples(500)
 @given(st.text(max_size=60) | st.binary(max_size=60))
-def test_settings_that_are_any_bytes(tmp_path: Path, content: str | bytes) -> None:
+def test_settings_with_any_content_load_or_are_refused(
+    tmp_path: Path, content: str | bytes
+) -> None:
     file = tmp_path / "run.yaml"
     data = content.encode(errors="surrogatepass") if isinstance(content, str) else content
     file.write_bytes(data)
@@ -95,7 +99,7 @@ def check(file: Path) -> None:
         found = load_settings(file)
     except SettingsError as error:
         for line in str(error).splitlines():
-            assert line.startswith(str(file)), "every line says where"
+            assert line.startswith(str(file)), "every line names the file"
     else:
         file.write_text(found.dump())
         assert load_settings(file) == found
@@ -144,7 +148,7 @@ def mutated(draw: st.DrawFn, whole: bytes) -> bytes:
 
 @examples(300)
 @given(st.sampled_from(sorted(KINDS)).flatmap(lambda k: st.tuples(st.just(k), mutated(KINDS[k]))))
-def test_mutated_images(tmp_path: Path, image: tuple[str, bytes]) -> None:
+def test_mutated_images_load_or_are_refused(tmp_path: Path, image: tuple[str, bytes]) -> None:
     kind, data = image
     folder = tmp_path / "images"
     folder.mkdir(exist_ok=True)
@@ -156,7 +160,7 @@ def test_mutated_images(tmp_path: Path, image: tuple[str, bytes]) -> None:
 
 @examples(300)
 @given(mutated(ARCHIVE))
-def test_mutated_archives(tmp_path: Path, data: bytes) -> None:
+def test_mutated_archives_load_or_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "set.zip").write_bytes(data)
     read(tmp_path / "set.zip")
 
@@ -165,9 +169,9 @@ def read(path: Path) -> None:
     try:
         images, names, classes = read_images(path, 8)
     except VkdError as error:
-        said = str(error).splitlines()
+        lines = str(error).splitlines()
     else:
-        said = ["read"]
+        lines = ["read"]
         assert images.shape == (len(names), 8, 8, 3)
         assert len(classes) == len(names)
-    assert len(said) == 1
+    assert len(lines) == 1

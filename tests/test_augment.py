@@ -16,7 +16,7 @@ def shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
     return moved
 
 
-def test_translation_is_a_shift_of_at_most_an_eighth_and_reaches_all() -> None:
+def test_translation_shifts_by_up_to_an_eighth() -> None:
     torch.manual_seed(0)
     image = IMAGES[0]
     candidates = {(d, r): shifted(image, d, r) for d in range(-2, 3) for r in range(-2, 3)}
@@ -28,7 +28,7 @@ def test_translation_is_a_shift_of_at_most_an_eighth_and_reaches_all() -> None:
     assert set(reached) == set(candidates)
 
 
-def test_cutout_zeroes_one_square_of_half_the_size_centred_anywhere() -> None:
+def test_cutout_zeroes_one_square_of_half_the_size_at_any_centre() -> None:
     torch.manual_seed(0)
     images = IMAGES.repeat(8, 1, 1, 1)
     centred: list[set[int]] = [set(), set()]
@@ -46,7 +46,7 @@ def test_cutout_zeroes_one_square_of_half_the_size_centred_anywhere() -> None:
 
 
 def assert_fills(drawn: torch.Tensor, low: float, high: float) -> None:
-    """All within the range, and samples (512,) near both of its ends and its middle."""
+    """Asserts that samples (512,) are within the range and cover it, ends included."""
     share = (drawn - low) / (high - low)
     assert ((share >= -1e-5) & (share <= 1 + 1e-5)).all()
     assert share.min() < 0.05
@@ -54,7 +54,7 @@ def assert_fills(drawn: torch.Tensor, low: float, high: float) -> None:
     assert 0.45 < share.mean() < 0.55
 
 
-def test_color_is_affine_in_each_sample_and_fills_its_ranges() -> None:
+def test_color_is_affine_per_sample_and_covers_its_ranges() -> None:
     torch.manual_seed(0)
     images = IMAGES.repeat(8, 1, 1, 1)
     grey = torch.full((512, 3, 8, 8), 0.3)
@@ -77,7 +77,7 @@ def test_color_is_affine_in_each_sample_and_fills_its_ranges() -> None:
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_differentiable(name: str) -> None:
+def test_augmentations_are_differentiable(name: str) -> None:
     def run(images: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
         return Augmentations([name])(images)

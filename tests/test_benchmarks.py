@@ -28,7 +28,7 @@ def benchmark() -> Iterator[ModuleType]:
 def cells(
     benchmark: ModuleType, classifier: Path, out: Path, *students: str, steps: int = 2
 ) -> list[dict[str, float]]:
-    """The cells that stand in the file after a run on digits."""
+    """Runs the benchmark on digits and returns the cells in its file."""
     benchmark.main(
         [
             *("--out", str(out), "--data", "{source: digits, num_images: 200}"),
@@ -40,7 +40,7 @@ def cells(
     return [json.loads(line) for line in (out / "cells.jsonl").read_text().splitlines()]
 
 
-def test_a_stopped_benchmark_goes_on(
+def test_a_stopped_benchmark_is_continued(
     benchmark: ModuleType,
     classifier: Path,
     out: Path,
@@ -53,12 +53,12 @@ def test_a_stopped_benchmark_goes_on(
     assert [cell["student"] for cell in both] == [first, second]
     assert both[0] == alone[0]
     rows = capsys.readouterr().out
-    monkeypatch.setattr(benchmark, "run", None)  # nothing is left to do
+    monkeypatch.setattr(benchmark, "run", None)  # all cells are finished
     assert cells(benchmark, classifier, out, first, second) == both
     assert capsys.readouterr().out in rows
 
 
-def test_a_cell_does_not_depend_on_those_before_it(
+def test_cells_do_not_depend_on_previous_cells(
     benchmark: ModuleType, classifier: Path, tmp_path: Path
 ) -> None:
     students = "pooled+batch+vkd", "head+none+fitnets"
@@ -67,9 +67,7 @@ def test_a_cell_does_not_depend_on_those_before_it(
         assert cells(benchmark, classifier, tmp_path / student, student) == [cell]
 
 
-def test_what_is_trained_longer_explains_more(
-    benchmark: ModuleType, classifier: Path, out: Path
-) -> None:
+def test_longer_training_explains_more(benchmark: ModuleType, classifier: Path, out: Path) -> None:
     student = "pooled+batch+vkd"
     cells(benchmark, classifier, out, student, steps=1)
     short, long = cells(benchmark, classifier, out, student, steps=60)
@@ -77,7 +75,7 @@ def test_what_is_trained_longer_explains_more(
     assert long["R^2"] <= long["share"] < long["rank"] < 1
 
 
-def test_limits_of_linear_maps(benchmark: ModuleType) -> None:
+def test_ridge_and_rank_shares_match_known_cases(benchmark: ModuleType) -> None:
     torch.manual_seed(0)
     features, noise = torch.randn(400, 5), torch.randn(400, 8)
     linear = 100 * features @ torch.randn(5, 8) + 3
@@ -89,7 +87,7 @@ def test_limits_of_linear_maps(benchmark: ModuleType) -> None:
     assert share(linear) == pytest.approx(1, abs=1e-4)
     assert -0.1 < share(noise) < 0.05
     features = torch.cat([features, torch.zeros(400, 1)], 1)
-    features[0, -1], features[new, -1] = 1e-4, 1  # hardly ever there in training
+    features[0, -1], features[new, -1] = 1e-4, 1  # nearly always zero in training
     assert share(linear) == pytest.approx(1, abs=1e-4)
     assert benchmark.rank_share(linear, 5) == pytest.approx(1)
     ratios = PCA().fit(noise.numpy()).explained_variance_ratio_

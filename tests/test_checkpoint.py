@@ -1,4 +1,4 @@
-"""A state comes back bit for bit, or not at all."""
+"""Checkpoints are restored bit for bit or refused."""
 
 import os
 import pickle
@@ -70,7 +70,7 @@ def refusal(path: Path) -> str:
     ],
     ids=lambda state: ",".join(map(repr, state)),
 )
-def test_nested_state(state, tmp_path):
+def test_nested_states_are_restored(state, tmp_path):
     assert_same(state, round_trip(tmp_path / "s.safetensors", state))
 
 
@@ -80,12 +80,12 @@ def test_nested_state(state, tmp_path):
      torch.uint8, torch.bool],
 )  # fmt: skip
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3)])
-def test_dtypes_and_shapes(dtype, shape, tmp_path):
+def test_all_dtypes_and_shapes_are_restored(dtype, shape, tmp_path):
     tensor = (torch.rand(shape) * 4).to(dtype)
     assert_same({"x": tensor}, round_trip(tmp_path / "s.safetensors", {"x": tensor}))
 
 
-def test_tensors_that_share_memory_come_back_apart(tmp_path):
+def test_tensors_that_share_memory_are_restored_separately(tmp_path):
     base = torch.arange(6.0)
     state = round_trip(tmp_path / "s.safetensors", {"all": base, "part": base[2:4], "same": base})
     state["all"].zero_()
@@ -93,7 +93,7 @@ def test_tensors_that_share_memory_come_back_apart(tmp_path):
     assert torch.equal(state["same"], base)
 
 
-def test_adam_goes_on_as_if_never_stopped(tmp_path):
+def test_adam_continues_identically(tmp_path):
     def make() -> tuple[torch.nn.Module, torch.optim.Adam]:
         torch.manual_seed(0)
         network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
@@ -135,7 +135,7 @@ def test_no_single_flipped_bit_is_loaded(tmp_path):
     assert_same(SMALL, load_state(path))
 
 
-def test_flipped_bits_in_a_large_file_are_noticed(tmp_path):
+def test_flipped_bits_in_a_large_file_are_refused(tmp_path):
     path = tmp_path / "s.safetensors"
     save_state(path, {"weights": torch.zeros(50_000)})
     whole = path.read_bytes()
@@ -157,7 +157,7 @@ def test_no_truncation_is_loaded(tmp_path):
     refusal(path)
 
 
-def test_exchanged_tensors_are_noticed(tmp_path):
+def test_exchanged_tensors_are_refused(tmp_path):
     path = tmp_path / "s.safetensors"
     save_state(path, {"a": torch.zeros(100), "b": torch.ones(100)})
     data = path.read_bytes()
@@ -188,13 +188,13 @@ class Trap:
         return Path.touch, (self.file,)
 
 
-def test_a_pickle_is_refused_and_runs_nothing(tmp_path):
+def test_a_pickle_is_refused_without_running_it(tmp_path):
     path, sprung = tmp_path / "s.safetensors", tmp_path / "sprung"
     path.write_bytes(pickle.dumps({"x": Trap(sprung)}))
     refusal(path)
     assert not sprung.exists()
     pickle.loads(path.read_bytes())
-    assert sprung.exists(), "the trap must be one"
+    assert sprung.exists(), "the pickle has an effect when it is loaded"
 
 
 # writing
@@ -203,7 +203,7 @@ def test_a_pickle_is_refused_and_runs_nothing(tmp_path):
 @pytest.mark.parametrize(
     "error", [RuntimeError("boom"), OSError(28, "No space"), KeyboardInterrupt()]
 )
-def test_a_writer_that_fails_leaves_the_old_file(error, tmp_path):
+def test_a_failed_write_keeps_the_old_file(error, tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -221,7 +221,7 @@ def test_a_writer_that_fails_leaves_the_old_file(error, tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
+def test_the_old_file_is_kept_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "deep" / "file"
     write_atomically(path, lambda file: file.write(b"old"))
 
@@ -241,7 +241,7 @@ def blocked_targets(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_target_that_cannot_be_is_one_line(index, tmp_path):
+def test_an_unwritable_target_is_a_one_line_error(index, tmp_path):
     path = blocked_targets(tmp_path)[index]
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(VkdError) as caught:
@@ -250,7 +250,7 @@ def test_target_that_cannot_be_is_one_line(index, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_full_disk_leaves_the_old_checkpoint(tmp_path):
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
     path = tmp_path / "s.safetensors"
     save_state(path, SMALL)
     with small_disk(20_000), pytest.raises(VkdError, match="cannot be written"):

@@ -1,4 +1,4 @@
-"""The command: exit codes, one line a fault on stderr, and nothing imported before it is needed."""
+"""The command line: exit codes, one line per fault on stderr, lazy imports."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ SMALL = "arm: none\ndevice: cpu\ndata: {source: digits}\nmodel: {ch: 2, z_dim: 8
 
 @pytest.fixture
 def vkd(monkeypatch, capsys):
-    """Runs the command in this process: its exit code, stdout and stderr."""
+    """Returns a function that runs the command in this process: exit code, stdout, stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["vkd", *map(str, arguments)])
@@ -62,7 +62,7 @@ def refused(answer: tuple[int, str, str], code: int) -> str:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"]])
-def test_help_imports_nothing_heavy(arguments):
+def test_help_does_not_import_torch(arguments):
     code = (
         "import sys\nfrom gan_vkd.cli import main\n"
         f"sys.argv = ['vkd', *{arguments}]\n"
@@ -75,8 +75,8 @@ def test_help_imports_nothing_heavy(arguments):
     assert "Usage" in done.stdout
 
 
-def test_module_and_missing_settings_without_torch(tmp_path):
-    """The process itself: exit code 2 and one line, before torch is imported."""
+def test_missing_settings_are_reported_before_torch_is_imported(tmp_path):
+    """As a process: exit code 2 and one line, before torch is imported."""
     code = (
         "import sys, runpy\n"
         "sys.argv = ['vkd', 'train', sys.argv[1]]\n"
@@ -128,14 +128,14 @@ def test_missing_settings_file(command, vkd, tmp_path):
     ("override", "expected"),
     [("sede=1", "did you mean seed?"), ("train.g_lr=fast", "train.g_lr = 'fast'"),
      ("seed", "expected key.sub=value"), ("data.num_images=99999", "has 1500"),
-     ("data.fraction=0.00001", "asked for 0 images")],
+     ("data.fraction=0.00001", "a subset of 0 images")],
 )  # fmt: skip
-def test_bad_override_of_train(override, expected, vkd, config, tmp_path):
+def test_invalid_overrides_are_refused(override, expected, vkd, config, tmp_path):
     assert expected in refused(vkd("train", config, override, "--out", tmp_path / "new"), 2)
     assert not (tmp_path / "new").exists()
 
 
-def test_every_fault_has_its_line(vkd, config):
+def test_every_fault_has_its_own_line(vkd, config):
     code, _, err = vkd("train", config, "sede=1", "model.ch=0")
     assert code == 2
     assert [line.startswith("vkd: ") for line in err.splitlines()] == [True, True]
@@ -146,12 +146,12 @@ def test_every_fault_has_its_line(vkd, config):
     [("data.source=/no/where", "no such folder or zip"), ("device=abacus", "device abacus"),
      ("evaluate.features={name: classifier, weights: /no/where}", "/no/where")],
 )  # fmt: skip
-def test_train_that_cannot_start(override, expected, vkd, config, tmp_path):
+def test_train_fails_before_it_creates_a_folder(override, expected, vkd, config, tmp_path):
     assert expected in refused(vkd("train", config, override, "--out", tmp_path / "new"), 1)
     assert not (tmp_path / "new").exists()
 
 
-def test_train_with_damaged_images(vkd, config, tmp_path):
+def test_train_refuses_damaged_images(vkd, config, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (32, 32)).save(folder / "a.png")
@@ -160,14 +160,14 @@ def test_train_with_damaged_images(vkd, config, tmp_path):
     assert "b.png (not an image)" in refused(answer, 1)
 
 
-def test_train_into_a_run_that_exists(vkd, config, run):
+def test_train_refuses_an_existing_run_folder(vkd, config, run):
     assert "holds a run already" in refused(vkd("train", config, "--out", run), 2)
 
 
 # the other commands
 
 
-def test_sample_writes_as_many_images_as_asked(vkd, run, tmp_path):
+def test_sample_writes_the_requested_number_of_images(vkd, run, tmp_path):
     code, out, _ = vkd("sample", run, "--out", tmp_path / "many", "--count", 7, "--device", "cpu")
     assert code == 0
     assert str(tmp_path / "many") in out
@@ -178,7 +178,7 @@ def test_sample_writes_as_many_images_as_asked(vkd, run, tmp_path):
             assert (image.size, image.mode) == ((32, 32), "RGB")
 
 
-def test_samples_are_a_function_of_the_seed(vkd, run, tmp_path):
+def test_samples_depend_on_the_seed_only(vkd, run, tmp_path):
     def draw(name: str, seed: int) -> bytes:
         path = tmp_path / name
         assert vkd("sample", run, "--out", path, "--count", 1, "--seed", seed)[0] == 0
@@ -188,7 +188,7 @@ def test_samples_are_a_function_of_the_seed(vkd, run, tmp_path):
     assert draw("c", 1) != draw("a", 0)
 
 
-def test_sample_draws_one_grid_into_a_png(vkd, run, tmp_path):
+def test_sample_writes_one_grid_to_a_png(vkd, run, tmp_path):
     assert vkd("sample", run, "--out", tmp_path / "grid.png")[0] == 0
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width > 320
@@ -196,14 +196,14 @@ def test_sample_draws_one_grid_into_a_png(vkd, run, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["file/x.png", "file/folder", "folder.png"])
-def test_sample_in_a_place_that_cannot_be(place, vkd, run, tmp_path):
+def test_sample_refuses_an_unwritable_path(place, vkd, run, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.png").mkdir()
     assert "cannot be written" in refused(vkd("sample", run, "--out", tmp_path / place), 1)
 
 
 @pytest.mark.parametrize("device", ["abacus", "meta"])
-def test_sample_on_a_device_that_is_none(device, vkd, run, tmp_path):
+def test_sample_refuses_an_unknown_device(device, vkd, run, tmp_path):
     answer = vkd("sample", run, "--out", tmp_path / "x.png", "--device", device)
     assert f"device {device}" in refused(answer, 1)
 
@@ -212,21 +212,21 @@ COMMANDS = [("sample", "--out", "x.png"), ("export", "x.pth")]
 
 
 @pytest.mark.parametrize(("command", "extra"), [(c[0], c[1:]) for c in COMMANDS])
-def test_folder_that_is_no_run(command, extra, vkd, tmp_path, monkeypatch):
+def test_a_folder_without_a_run_is_refused(command, extra, vkd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "no generator yet" in refused(vkd(command, "nowhere", *extra), 1)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(("command", "extra"), [(c[0], c[1:]) for c in COMMANDS])
-def test_damaged_generator(command, extra, vkd, run, tmp_path, monkeypatch):
+def test_a_damaged_generator_is_refused(command, extra, vkd, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = run / "generator.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
     assert "generator.safetensors: damaged" in refused(vkd(command, run, *extra), 1)
 
 
-def test_evaluate_writes_nowhere_that_a_strangers_settings_name(vkd, run, classifier, tmp_path):
+def test_evaluate_does_not_write_to_the_cache_of_the_runs_settings(vkd, run, classifier, tmp_path):
     chosen = [
         f"evaluate.features={{name: classifier, weights: {classifier}}}",
         "evaluate.num_samples=20",
@@ -245,7 +245,7 @@ def test_evaluate_writes_nowhere_that_a_strangers_settings_name(vkd, run, classi
         settings.write_text(before)
 
 
-def test_evaluate_takes_the_stored_statistics_where_asked(vkd, run, classifier):
+def test_evaluate_uses_running_statistics_on_request(vkd, run, classifier):
     chosen = [
         f"evaluate.features={{name: classifier, weights: {classifier}}}",
         "evaluate.num_samples=20",
@@ -283,11 +283,11 @@ def test_export_then_import_then_sample(vkd, config, run, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04\x95"])
-def test_import_of_what_is_no_file_of_weights(content, vkd, config, tmp_path, recwarn):
+def test_import_refuses_files_without_weights(content, vkd, config, tmp_path, recwarn):
     (tmp_path / "G.pth").write_bytes(content)
     answer = vkd("import", tmp_path / "G.pth", config, "--out", tmp_path / "new")
     assert "not a file of weights" in refused(answer, 1)
-    assert not recwarn.list, "a warning is a second line"
+    assert not recwarn.list, "a warning would be a second line"
     assert not (tmp_path / "new").exists()
 
 
@@ -299,13 +299,13 @@ def test_import_of_what_is_no_file_of_weights(content, vkd, config, tmp_path, re
         ("inception_legacy_tensorflow", "inception_legacy_tensorflow"),
     ],
 )
-def test_evaluate_takes_inceptions_file_in_the_mode_of_the_run(
+def test_evaluate_uses_the_inception_mode_of_the_run(
     vkd, tmp_path, run, monkeypatch, of_the_run, name
 ):
-    asked = []
+    used = []
 
     def evaluator(settings, data, device, cache):
-        asked.append(settings.features)
+        used.append(settings.features)
         inception = {"name": "inception", "identity": "", "frechet_name": "FID",
                      "kernel_name": "KID", "frechet": 1.0, "kernel": 0.5}  # fmt: skip
         return lambda generator, shares: {"judges": [inception]}
@@ -317,27 +317,27 @@ def test_evaluate_takes_inceptions_file_in_the_mode_of_the_run(
     code, out, _ = vkd("evaluate", run, "--inception", tmp_path / "inception.pt")
     assert code == 0
     assert "FID: 1.0" in out
-    assert (asked[0].name, asked[0].weights) == (name, str(tmp_path / "inception.pt"))
+    assert (used[0].name, used[0].weights) == (name, str(tmp_path / "inception.pt"))
 
 
-def test_teach_says_what_it_reached(vkd, tmp_path):
+def test_teach_prints_the_accuracy(vkd, tmp_path):
     (tmp_path / "t.yaml").write_text("device: cpu\ndata: {source: digits}\niterations: 1\n")
     out = tmp_path / "deep" / "t.safetensors"
     code, stdout, _ = vkd("teach", tmp_path / "t.yaml", "batch_size=4", "--out", out)
     assert code == 0
     assert out.is_file()
     assert f"{out}: " in stdout
-    assert "% of the held-out set right" in stdout
+    assert "held-out accuracy " in stdout
 
 
-def test_teach_refuses_settings_that_are_not_its_own(vkd, config):
+def test_teach_refuses_the_settings_of_a_gan(vkd, config):
     code, _, err = vkd("teach", config)
     assert code == 2
     assert all(line.startswith("vkd: ") for line in err.splitlines())
     assert "arm: unknown key" in err
 
 
-def test_compare_of_folders_that_are_no_runs(vkd, tmp_path):
+def test_compare_refuses_folders_without_runs(vkd, tmp_path):
     answer = vkd("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "table")
     refused(answer, answer[0])
     assert answer[0] in (1, 2)

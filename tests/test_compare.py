@@ -18,7 +18,7 @@ from gan_vkd.training import train
 from tests.conftest import MakeSettings, config_of, evaluator_of
 
 
-def test_the_table_repeats_what_the_runs_recorded(small: MakeSettings, tmp_path: Path) -> None:
+def test_the_table_has_the_recorded_values(small: MakeSettings, tmp_path: Path) -> None:
     folders = [tmp_path / arm for arm in ("none", "whitening")]
     for folder in folders:
         train(small("evaluate.every=2", arm=folder.name), folder)
@@ -53,7 +53,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_the_spread_over_seeds_and_differences_at_the_same_seed(
+def test_the_table_has_the_spread_over_seeds_and_paired_differences(
     small: MakeSettings, tmp_path: Path
 ) -> None:
     folders = [tmp_path / name for name in ("none0", "none1", "whitening0", "whitening1")]
@@ -90,7 +90,7 @@ def test_the_spread_over_seeds_and_differences_at_the_same_seed(
     assert whitening[2] == f"{best[2]:.3f}"
 
 
-def test_the_published_figure_stands_beside_its_settings_only(
+def test_published_figures_are_shown_for_matching_settings_only(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("none", "whitening"):
@@ -105,7 +105,7 @@ def test_the_published_figure_stands_beside_its_settings_only(
 
 
 @pytest.mark.parametrize("arm", ["none", "spkd"])
-def test_a_run_of_a_published_config_stands_beside_the_published_figure(
+def test_a_run_of_a_published_config_is_shown_with_the_published_figure(
     arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
@@ -123,7 +123,7 @@ def test_a_run_of_a_published_config_stands_beside_the_published_figure(
     assert row[-1] == {"none": "23.34", "spkd": "19.11"}[arm]
 
 
-def test_runs_measured_differently_are_not_put_in_one_table(
+def test_runs_evaluated_differently_get_separate_tables(
     small: MakeSettings, tmp_path: Path
 ) -> None:
     train(small(arm="none"), tmp_path / "a")
@@ -134,7 +134,7 @@ def test_runs_measured_differently_are_not_put_in_one_table(
     assert text.count("| arm") == 2
 
 
-def test_other_data_gets_another_table_and_no_run_counts_twice(
+def test_runs_on_other_data_get_another_table_and_duplicates_are_refused(
     small: MakeSettings, tmp_path: Path
 ) -> None:
     train(small(arm="none"), tmp_path / "a")
@@ -147,7 +147,7 @@ def test_other_data_gets_another_table_and_no_run_counts_twice(
         compare([tmp_path / "a", tmp_path / "a"], tmp_path / "out")
 
 
-def test_a_generator_that_was_not_trained_here_is_compared_by_its_evaluation(
+def test_an_imported_generator_is_compared_by_its_evaluation(
     small: MakeSettings, tmp_path: Path
 ) -> None:
     train(small(arm="none"), tmp_path / "own")
@@ -176,7 +176,7 @@ ARMS = {"none": [(5, 50), (3, 30)], "a": [(4, 20), (2, 10)], "b": [(1, 40), (6, 
 def judged(
     small: MakeSettings, folder: Path, arm: str, seed: int, distances: list[tuple[float, float]]
 ) -> Path:
-    """A run with evaluations by two judges, in the form of version 0.1."""
+    """Writes a run with evaluations by two judges, in the format of version 0.1."""
     run = Run(folder / f"{arm}{seed}")
     run.write_settings(small(f"seed={seed}", f"arm={arm}", arm="none").dump())
     judges = [
@@ -191,7 +191,7 @@ def judged(
     return run.path
 
 
-def test_every_judge_has_its_columns_and_their_orders_of_the_arms_are_compared(
+def test_every_judge_has_its_columns_and_rankings_are_compared(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
@@ -223,7 +223,7 @@ def test_every_judge_has_its_columns_and_their_orders_of_the_arms_are_compared(
 
 
 @pytest.mark.parametrize("last", [(60, 30, 10), (10, 60, 30)])
-def test_the_agreement_is_kendalls_tau_of_at_least_three_arms(
+def test_agreement_of_judges_is_kendalls_tau_of_three_or_more_arms(
     last: tuple[float, ...], small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
@@ -238,10 +238,10 @@ def test_the_agreement_is_kendalls_tau_of_at_least_three_arms(
     assert "Kendall" not in compare(runs[:2], tmp_path / "out")
 
 
-def test_what_was_measured_otherwise_before_is_left_out(
+def test_earlier_evaluations_in_another_mode_are_left_out(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that was continued: an earlier version sampled with the running statistics."""
+    """A resumed run, whose first evaluation by an earlier version used running statistics."""
     monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
     path = judged(small, tmp_path, "none", 0, [(1, 1)])
     run, (old,) = Run(path), Run(path).records("metrics")
@@ -251,7 +251,7 @@ def test_what_was_measured_otherwise_before_is_left_out(
     assert "2.000 (2)" in text
 
 
-def test_records_of_every_version_are_read_alike(tmp_path: Path) -> None:
+def test_records_of_all_versions_are_read_alike(tmp_path: Path) -> None:
     taken = {"iteration": 4, "seconds": 7.0, "reference": "heldout", "reference_images": 297,
              "num_samples": 20, "batch_norm": "standing", "precision": 0.5}  # fmt: skip
     names = {"frechet_name": FIRST, "kernel_name": "KD(classifier)"}
@@ -265,32 +265,32 @@ def test_records_of_every_version_are_read_alike(tmp_path: Path) -> None:
     assert evaluation(taken | keys, tmp_path) == expected | keys | {"judges": [first]}
 
 
-def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
+def test_an_invalid_number_is_named(tmp_path: Path) -> None:
     judge = {"identity": "", "frechet_name": FIRST, "kernel_name": "KD", "kernel": 0.0}
     taken = {"iteration": 4, "reference": "x", "reference_images": 2, "num_samples": 2}
     for odd in ("much", float("nan"), None, [1.0]):
-        with pytest.raises(VkdError, match=r"FD\(classifier\) is no number"):
+        with pytest.raises(VkdError, match=r"FD\(classifier\) is not a finite number"):
             evaluation(taken | {"judges": [judge | {"frechet": odd}]}, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({FIRST: "much"}, "is no number"),
-        ({FIRST: float("nan")}, "is no number"),
+        ({FIRST: "much"}, "is not a finite number"),
+        ({FIRST: float("nan")}, "is not a finite number"),
         ({"iteration": "last"}, "iteration: "),
         ({"iteration": 10**400}, "iteration: "),
         ({"num_samples": None}, "num_samples: "),
         ({"judges": [5]}, "judges.0: "),
         ({"judges": []}, "judges: "),
         ({"judges": [{"frechet": "FD(other)", "kernel": "KD(other)", "identity": ""}]},
-         "FD(other) is no number"),
+         "FD(other) is not a finite number"),
         ({"batch_norm": ["batch"]}, "batch_norm: "),
         ({"seconds": "long"}, "seconds: "),
-        ({"precision": [1]}, "precision is no number"),
+        ({"precision": [1]}, "precision is not a finite number"),
     ],
 )  # fmt: skip
-def test_a_strangers_records_end_in_one_line(
+def test_invalid_records_are_a_one_line_error(
     small: MakeSettings, tmp_path: Path, change: dict[str, Any], fault: str
 ) -> None:
     path = judged(small, tmp_path, "none", 0, [(1, 1)])
@@ -300,11 +300,13 @@ def test_a_strangers_records_end_in_one_line(
     with pytest.raises(VkdError) as caught:
         compare([path], tmp_path / "out")
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"{path / 'metrics.jsonl'}: not a file of ours: ")
+    assert line.startswith(f"{path / 'metrics.jsonl'}: not a file of this project: ")
     assert fault in line
 
 
-def test_folders_that_are_no_runs(small: MakeSettings, tmp_path: Path) -> None:
+def test_folders_without_runs_or_evaluations_are_refused(
+    small: MakeSettings, tmp_path: Path
+) -> None:
     with pytest.raises(VkdError, match="not a run folder"):
         compare([tmp_path], tmp_path / "out")
     Run(tmp_path / "new").write_settings(small().dump())

@@ -1,4 +1,4 @@
-"""Settings that choose components: what is accepted, what is refused, and in which words."""
+"""Settings that choose components: accepted forms, and messages for invalid ones."""
 
 import pickle
 from collections.abc import Callable
@@ -78,13 +78,13 @@ def load(tmp_path: Path) -> Load:
     return loaded
 
 
-def test_a_name_stands_for_the_component_with_its_usual_options(load: Load) -> None:
+def test_a_name_is_the_component_with_default_options(load: Load) -> None:
     full = {"name": "holder", "inner": {"name": "scaled", "by": 2.0}, "shape": "round"}
     for tree in ("holder", {"name": "holder"}, {"inner": "scaled"}, {"inner": {"name": "scaled"}}):
         assert load({"part": {"outer": tree}}).part.outer.chosen == full
 
 
-def test_what_is_chosen_is_made(load: Load) -> None:
+def test_the_chosen_component_is_made(load: Load) -> None:
     chosen = load({"part": {}}, "part.outer.inner.by=5", "part.outer.shape=square").part.outer
     made = OUTER.make(chosen.chosen, 7)
     assert (made.inner.width, made.inner.by, made.shape) == (7, 5.0, 2.0)
@@ -100,7 +100,7 @@ def test_settings_are_read_back_from_their_dump(load: Load) -> None:
     assert [part.name for part in again.part.several] == ["plain", "scaled"]
 
 
-def test_settings_can_be_sent_to_another_process(load: Load) -> None:
+def test_settings_can_be_pickled(load: Load) -> None:
     settings = load({"part": {"outer": {"inner": {"by": 3}}, "several": ["plain"]}})
     again = pickle.loads(pickle.dumps(settings))
     assert again == settings
@@ -109,7 +109,7 @@ def test_settings_can_be_sent_to_another_process(load: Load) -> None:
         Registry("inner part")
 
 
-def test_another_name_on_top_leaves_nothing_of_the_options_below(load: Load) -> None:
+def test_another_name_discards_the_options_of_the_base(load: Load) -> None:
     below = {"part": {"outer": {"name": "holder", "inner": "plain"}}}
     for override in ("part.outer=needy", "part.outer={name: needy, size: 1}"):
         with_size = [override, "part.outer.size=4"]
@@ -130,7 +130,7 @@ def test_bases_are_merged_by_the_same_rule(load: Load, tmp_path: Path) -> None:
 
 FAULTS = {
     "part.outer=holdr": "part.outer = 'holdr': no outer part of that name; did you mean holder?",
-    "part.outer=zzz": "no outer part of that name; known are holder, needy",
+    "part.outer=zzz": "no outer part of that name; known: holder, needy",
     "part.outer=[1]": "part.outer: expected the name of an outer part, or a mapping with its name",
     "part.outer=needy": "part.outer.size: missing",
     "part.outer.innr=plain": "part.outer.innr: unknown key; did you mean part.outer.inner?",
@@ -159,7 +159,7 @@ def test_a_name_is_registered_once() -> None:
         INNER["plane"]
 
 
-def test_a_sweep_can_ask_which_component_takes_an_option() -> None:
+def test_a_choice_reports_which_options_it_takes() -> None:
     field = one_of(Part.model_fields["outer"])
     assert field is not None
     assert field.takes("size")

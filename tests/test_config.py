@@ -1,4 +1,4 @@
-"""Settings are inherited, overridden and checked before any work, and faults name their key."""
+"""Settings are inherited, overridden and validated, and messages name the key."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def fault(path: Path, *overrides: str) -> str:
     return message
 
 
-# the files of the project
+# the shipped files
 
 
 ARMS = [
@@ -58,7 +58,7 @@ RUNS = sorted({*RUNS} - {"recipe/teacher"})
 
 
 @pytest.mark.parametrize("name", [*RUNS, "quickstart_teacher"])
-def test_every_config_loads_and_survives_its_dump(name, tmp_path):
+def test_every_config_loads_and_is_restored_from_its_dump(name, tmp_path):
     schema = TeachSettings if name == "quickstart_teacher" else Settings
     settings = load_as(schema, CONFIGS / name)
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
@@ -86,7 +86,7 @@ def test_an_option_of_another_method_is_refused(arm: str, option: str, message: 
 
 
 def whitening(**options: Any) -> list[str]:
-    """An override of the normalisation: whitening with these options."""
+    """Returns an override of the normalisation: whitening with these options."""
     chosen = yaml.safe_dump({"name": "whitening", **options}, default_flow_style=True)
     return [f"distill.method.normalization={chosen.strip()}"]
 
@@ -102,9 +102,9 @@ AGREEMENT = whitening(statistics="training_set", directions="agreement")
         (["distill.method.normalization={name: l2, statistics: batch}"], "statistics: unknown key"),
         (whitening(agreement=0.3), "agreement belongs to directions = agreement"),
         (whitening(directions="agreement"), "needs statistics = training_set"),
-        (whitening(kind="cholesky", directions=4), "null for cholesky, whose factor has none"),
+        (whitening(kind="cholesky", directions=4), "null for cholesky: it has no"),
         ([*AGREEMENT, "augment=[]"], "compares augmented views: set augment"),
-        (whitening(shrinkage="oas", momentum=0.1), "oas counts samples"),
+        (whitening(shrinkage="oas", momentum=0.1), "oas uses the sample count"),
         (whitening(directions=1.0), r"a share of the variance must be in \(0, 1\), got 1.0"),
         (whitening(shrinkage=2), r"shrinkage must be auto or in \[0, 1\], got 2.0"),
         (whitening(eps=-1), r"momentum must be in \[0, 1\] and eps >= 0, got 0.0, -1.0"),
@@ -112,18 +112,18 @@ AGREEMENT = whitening(statistics="training_set", directions="agreement")
         (whitening(directions=0), "directions must be 1 or more, got 0"),
         (whitening(directions=True), "expected a whole number, a number, agreement or null"),
         (whitening(directions="all"), "expected a whole number, a number, agreement or null"),
-        (["evaluate.features={name: inception, size: 64}"], "inception is read as published"),
-        (["evaluate.features={name: inception, layer: foo}"], "inception is read as published"),
-        (["evaluate.also=[{name: inception, size: 64}]"], "also: inception is read as published"),
+        (["evaluate.features={name: inception, size: 64}"], "inception accepts only name"),
+        (["evaluate.features={name: inception, layer: foo}"], "inception accepts only name"),
+        (["evaluate.also=[{name: inception, size: 64}]"], "also: inception accepts only name"),
     ],
 )
-def test_what_would_have_no_effect_is_refused(change: list[str], message: str) -> None:
+def test_options_without_effect_are_refused(change: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as error:
         load_settings(config_of(SMALL, "whitening"), change)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_aggregated_term_stands_beside_other_methods_on_all_images() -> None:
+def test_the_aggregated_term_combines_with_other_methods_on_all_images() -> None:
     config, weight = config_of(SMALL, "whitening"), "distill.aggregated=10"
     distill = load_settings(config, [weight]).distill
     assert distill is not None
@@ -140,7 +140,7 @@ def test_every_method_is_made_with_its_options(method: str) -> None:
     METHODS.make(settings.method.chosen, 4, 6, *text)
 
 
-def test_options_reach_the_methods_that_own_them() -> None:
+def test_options_are_passed_to_their_method() -> None:
     for arm, changes, options in (
         ("pkd", ["distill.method.form=paper"], {"form": "paper"}),
         ("pkd", [], {"form": "code"}),
@@ -153,7 +153,7 @@ def test_options_reach_the_methods_that_own_them() -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_teacher_sees_images_as_published_in_the_published_arms_alone(name: str) -> None:
+def test_teachers_get_images_as_published_in_published_arms_only(name: str) -> None:
     distill = load_settings(CONFIGS / name).distill
     if distill is not None:
         published = "clip" in distill.teacher.name and name.startswith("cifar")
@@ -166,7 +166,7 @@ def test_a_teacher_sees_images_as_published_in_the_published_arms_alone(name: st
     ("size", "fraction"), [("", 0.1), ("+sizes/cpu", 0.1), ("+data.fraction=0.2", 0.2),
                            ("+data.fraction=null+train.iterations=250000", None)],
 )  # fmt: skip
-def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, size, fraction):
+def test_arms_of_an_experiment_differ_in_the_distillation_only(data, size, fraction):
     base = load_settings(CONFIGS / f"{data}_10pct{size}")
     assert base.distill is None
     assert base.data.source == data
@@ -185,7 +185,7 @@ def test_arms_of_an_experiment_differ_in_the_distillation_alone(data, size, frac
         assert (distill.text is not None) == (arm == "kd_dlgm" and "cpu" not in size)
 
 
-def test_dump_is_read_back_as_it_was(tmp_path):
+def test_settings_are_restored_from_their_dump(tmp_path):
     settings = load_settings(
         config_of("cifar10_10pct", "whitening"), ["train.g_lr=1.2345678901234567e-7", "seed=3"]
     )
@@ -205,7 +205,7 @@ def test_base_is_overridden_key_by_key(tmp_path):
     assert settings.augment == []
 
 
-def test_later_bases_win_and_bases_have_bases(tmp_path):
+def test_later_bases_take_precedence_and_bases_may_have_bases(tmp_path):
     write(tmp_path, "root.yaml", MINIMAL + "seed: 1\ntrain: {iterations: 1, d_steps: 1}")
     (tmp_path / "sub").mkdir()
     write(tmp_path / "sub", "left.yaml", "base: ../root.yaml\nseed: 2\ntrain: {d_steps: 2}")
@@ -221,7 +221,7 @@ def test_one_base_may_be_reached_twice(tmp_path):
     assert load_settings(write(tmp_path, text="base: [left.yaml, right.yaml]")).arm == "none"
 
 
-def test_lists_are_replaced_and_sections_may_be_switched_off(tmp_path):
+def test_lists_are_replaced_and_sections_may_be_set_to_null(tmp_path):
     distill = "distill: {teacher: {name: discriminator}}\n"
     write(tmp_path, "base.yaml", MINIMAL + distill + "augment: [color, cutout]\n")
     child = write(tmp_path, text="base: base.yaml\ndistill: null\naugment: [translation]\n")
@@ -234,7 +234,7 @@ def test_lists_are_replaced_and_sections_may_be_switched_off(tmp_path):
 def test_circular_base_is_refused(ring, tmp_path):
     for i in range(ring):
         write(tmp_path, f"{i}.yaml", f"base: {(i + 1) % ring}.yaml\n" + MINIMAL)
-    assert "it is its own base" in fault(tmp_path / "0.yaml")
+    assert "its bases include the file itself" in fault(tmp_path / "0.yaml")
 
 
 # overrides
@@ -270,7 +270,7 @@ def test_overrides_are_yaml_at_a_path(tmp_path):
     assert settings.seed == 2
 
 
-def test_override_may_switch_a_section_off(tmp_path):
+def test_an_override_may_set_a_section_to_null(tmp_path):
     path = write(tmp_path, text=MINIMAL + "distill: {teacher: {name: discriminator}}\n")
     assert load_settings(path, ["distill=null"]).distill is None
 
@@ -286,7 +286,7 @@ def test_override_may_switch_a_section_off(tmp_path):
         ("*.png", None),
     ],
 )
-def test_an_override_may_be_a_path_that_yaml_would_cut(text, value, tmp_path):
+def test_an_override_may_be_a_path_with_special_characters(text, value, tmp_path):
     if value is None:
         assert "not YAML" in fault(write(tmp_path), f"data.source={text}")
     else:
@@ -294,18 +294,18 @@ def test_an_override_may_be_a_path_that_yaml_would_cut(text, value, tmp_path):
 
 
 @pytest.mark.parametrize("item", ["seed", "=3", ".seed=3", "train..d_lr=1", ""])
-def test_override_that_is_no_assignment(item, tmp_path):
+def test_overrides_without_an_assignment_are_refused(item, tmp_path):
     assert "expected key.sub=value" in fault(write(tmp_path), item)
 
 
 @pytest.mark.parametrize("item", ["augment=[color", "seed={", "arm=!!python/name:os.system x"])
-def test_override_that_is_no_yaml(item, tmp_path):
+def test_overrides_with_invalid_yaml_are_refused(item, tmp_path):
     assert "not YAML" in fault(write(tmp_path), item)
 
 
 @pytest.mark.parametrize("levels", [9, 30])
-def test_aliases_that_expand_beyond_any_sense_are_refused(tmp_path, levels):
-    """Ten to the power of the levels in values, in a file of a few lines."""
+def test_aliases_that_expand_to_too_many_values_are_refused(tmp_path, levels):
+    """A file of a few lines that expands to 10^levels values."""
     lines = ["a0: &a0 [x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
     bomb = "\n".join(lines) + "\n"
@@ -313,12 +313,12 @@ def test_aliases_that_expand_beyond_any_sense_are_refused(tmp_path, levels):
     assert "more than 10000 values" in fault(write(tmp_path, text="a: &a [*a]\n" + MINIMAL))
 
 
-def test_a_long_value_is_cut_in_its_fault(tmp_path):
+def test_long_values_are_shortened_in_messages(tmp_path):
     text = fault(write(tmp_path, text=MINIMAL + f"seed: {'x' * 10_000}\n"))
     assert len(text) < len(str(tmp_path)) + 250
 
 
-def test_an_override_reaches_into_a_list(tmp_path):
+def test_an_override_may_address_a_list_item(tmp_path):
     judges = "evaluate: {also: [{name: cifar_resnet20}, {name: discriminator}]}\n"
     path = write(tmp_path, text=MINIMAL + judges + "augment: [color, cutout]\n")
     changes = ["evaluate.also.1.weights=/a: b", "evaluate.also.0={name: classifier}"]
@@ -333,14 +333,14 @@ def test_an_override_reaches_into_a_list(tmp_path):
 @pytest.mark.parametrize(
     ("item", "expected"),
     [
-        ("augment.2=color", "2 is no place in the list; it has 0 to 1"),
-        ("augment.-1=color", "-1 is no place in the list"),
-        ("augment.first=color", "first is no place in the list"),
-        ("train.betas.0=1", "0 is no place in the list; it has none: it is empty"),
-        ("evaluate.also.0.weights=x", "0 is a place in a list, and no list is set there"),
+        ("augment.2=color", "2 is not an index of the list; expected 0 to 1"),
+        ("augment.-1=color", "-1 is not an index of the list"),
+        ("augment.first=color", "first is not an index of the list"),
+        ("train.betas.0=1", "0 is not an index of the list; it is empty"),
+        ("evaluate.also.0.weights=x", "0 is an index of a list, but no list is set there"),
     ],
 )
-def test_an_override_of_no_place_in_a_list(item, expected, tmp_path):
+def test_overrides_of_missing_list_items_are_refused(item, expected, tmp_path):
     lists = "augment: [color, cutout]\ntrain: {betas: []}\n"
     assert f"{item!r}: {expected}" in fault(write(tmp_path, text=MINIMAL + lists), item)
 
@@ -364,7 +364,7 @@ def test_an_override_of_no_place_in_a_list(item, expected, tmp_path):
         ("base=other.yaml", "unknown key"),
     ],
 )
-def test_unknown_key_is_named_with_what_was_meant(item, meant, tmp_path):
+def test_an_unknown_key_is_named_with_a_suggestion(item, meant, tmp_path):
     path = write(tmp_path, text=MINIMAL + "distill: {teacher: {name: classifier}}\n")
     message = fault(path, item)
     assert item.split("=")[0] in message
@@ -411,24 +411,24 @@ def test_unknown_key_is_named_with_what_was_meant(item, meant, tmp_path):
         "distill.method={name: fitnets, projection: linear}",
     ],
 )
-def test_bad_value_is_named_with_its_key(item, tmp_path):
+def test_an_invalid_value_is_named_with_its_key(item, tmp_path):
     path = write(tmp_path, text=MINIMAL + "distill: {teacher: {name: classifier}}\n")
     assert f"{path}: {item.split('=')[0]}" in fault(path, item)
 
 
-def test_options_that_contradict_each_other_are_told_without_the_whole_section(tmp_path):
+def test_contradicting_options_are_reported_without_the_whole_section(tmp_path):
     path = write(tmp_path, text=MINIMAL + "distill: {teacher: {name: classifier}}\n")
     message = fault(path, "distill={teacher: {name: x}, method: kd_dlgm, images: real}")
     expected = "distill: kd_dlgm compares real with fake images: set images = both"
     assert message == f"{path}: {expected}"
 
 
-def test_missing_key_is_named(tmp_path):
+def test_a_missing_key_is_named(tmp_path):
     assert "arm: missing" in fault(write(tmp_path, text="data: {source: digits}"))
     assert "data.source: missing" in fault(write(tmp_path, text="arm: x\ndata: {}"))
 
 
-def test_every_fault_has_its_line(tmp_path):
+def test_every_fault_has_its_own_line(tmp_path):
     with pytest.raises(SettingsError) as caught:
         load_settings(write(tmp_path), ["sede=1", "model.ch=0", "train.g_lr=x"])
     lines = str(caught.value).splitlines()
@@ -447,23 +447,23 @@ def test_fraction_and_count_together_are_refused(tmp_path):
      "x: !!python/object:os.system {}", "[" * 5000, "arm: x\ndata: {source: x, 1: 2}",
      "data: {source: x}\narm: &a [*a]"],
 )  # fmt: skip
-def test_file_that_is_no_mapping_of_settings(text, tmp_path):
+def test_a_file_without_a_settings_mapping_is_refused(text, tmp_path):
     assert "run.yaml" in fault(write(tmp_path, text=text))
 
 
-def test_file_that_is_no_text(tmp_path):
+def test_a_binary_file_is_refused(tmp_path):
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00\x01")
     assert "not UTF-8 text" in fault(tmp_path / "run.yaml")
 
 
-def test_missing_file_names_its_neighbour(tmp_path):
+def test_a_missing_file_is_reported_with_a_suggestion(tmp_path):
     write(tmp_path, "quickstart.yaml")
     message = fault(tmp_path / "quikstart.yaml")
     assert "no such settings file" in message
     assert f"did you mean {tmp_path / 'quickstart.yaml'}?" in message
 
 
-def test_missing_base_and_folder(tmp_path):
+def test_missing_bases_and_folders_are_refused(tmp_path):
     assert "no such settings file" in fault(write(tmp_path, text="base: nowhere.yaml"))
     assert "no such settings file" in fault(tmp_path)
     assert "no such settings file" in fault(tmp_path / "no" / "where.yaml")
@@ -488,7 +488,7 @@ def test_differences_are_the_changed_keys_with_both_values(tmp_path):
     ]
 
 
-def test_a_section_that_appears_is_a_difference(tmp_path):
+def test_an_added_section_is_a_difference(tmp_path):
     path = write(tmp_path)
     without, with_it = load_settings(path), load_settings(path, ["distill.teacher.name=classifier"])
     keys = {line.split(":")[0] for line in differences(without, with_it)}

@@ -1,4 +1,4 @@
-"""Sets, their subsets and the batches drawn from them are functions of names and seeds alone."""
+"""Image sets, their subsets and batches, which depend on names and seeds only."""
 
 import hashlib
 import io
@@ -29,7 +29,8 @@ LABELS = [(i * i) % 7 % 5 for i in range(200)]  # classes of unequal sizes
 
 
 def slow_subset(names: list[str], labels: list[int], count: int, seed: int) -> set[str]:
-    """The same rule as seats are given in a parliament: to the largest n / (2 s + 1), in turn."""
+    """Returns the subset by the Sainte-Lague rule: each next image to the class of largest
+    n / (2 s + 1)."""
     rank = {name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest() for name in names}
     waiting: dict[int, list[str]] = {}
     for name, label in zip(names, labels, strict=True):
@@ -56,7 +57,7 @@ def named(indices: list[int], names: list[str] = NAMES) -> set[str]:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 17, 50, 101, 199, 200])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_subset_is_that_of_the_rule(count, seed):
+def test_subsets_match_a_slow_implementation(count, seed):
     chosen = draw_subset(NAMES, LABELS, count, seed)
     assert len(chosen) == count
     assert chosen == sorted(chosen)
@@ -64,7 +65,7 @@ def test_subset_is_that_of_the_rule(count, seed):
 
 
 @pytest.mark.parametrize("count", [1, 13, 50, 101, 199])
-def test_subset_is_stratified(count):
+def test_subsets_are_stratified(count):
     taken = Counter(LABELS[i] for i in draw_subset(NAMES, LABELS, count, 3))
     for label, size in Counter(LABELS).items():
         assert abs(taken[label] - count * size / len(NAMES)) < 1
@@ -76,7 +77,7 @@ def test_subsets_of_one_seed_are_nested(labels):
     assert all(small < large for small, large in pairwise(draws))
 
 
-def test_subset_does_not_depend_on_the_order():
+def test_subsets_do_not_depend_on_the_order():
     order = np.random.default_rng(0).permutation(200).tolist()
     names, labels = [NAMES[i] for i in order], [LABELS[i] for i in order]
     for count in (10, 77):
@@ -92,7 +93,7 @@ def test_subsets_of_other_seeds_differ():
     assert 9 < np.mean(overlaps) < 16
 
 
-def test_subset_of_names_that_are_no_unicode():
+def test_subsets_accept_names_that_are_not_unicode():
     names = [b"caf\xe9.png".decode(errors="surrogateescape"), "b.png"]
     assert len(draw_subset(names, [0, 0], 1, 0)) == 1
 
@@ -114,7 +115,7 @@ def write_folder(root, counts: dict[str, int], size: int = 32):
     ("subset", "expected"),
     [({"num_images": 6}, 6), ({"fraction": 0.5}, 6), ({"fraction": 1.0}, 12), ({}, 12)],
 )
-def test_size_of_the_training_set(subset, expected, tmp_path):
+def test_the_training_set_has_the_requested_size(subset, expected, tmp_path):
     root = write_folder(tmp_path, {"cat": 4, "dog": 8})
     data = load_training_set(DataSettings(source=str(root), **subset))
     assert len(data) == len(data.images) == len(data.labels) == expected
@@ -128,19 +129,19 @@ def test_size_of_the_training_set(subset, expected, tmp_path):
 
 
 @pytest.mark.parametrize("subset", [{"num_images": 13}, {"fraction": 0.01}])
-def test_subset_that_the_set_cannot_give(subset, tmp_path):
+def test_impossible_subset_sizes_are_refused(subset, tmp_path):
     root = write_folder(tmp_path, {"cat": 4, "dog": 8})
-    with pytest.raises(SettingsError, match=r"^data: asked for \d+ images, .* has 12$"):
+    with pytest.raises(SettingsError, match=r"^data: a subset of \d+ images, .* has 12$"):
         load_training_set(DataSettings(source=str(root), **subset))
 
 
 @pytest.mark.parametrize("heldout", [None, "test"])
-def test_folder_without_a_heldout_set(heldout, tmp_path):
+def test_a_folder_may_have_no_heldout_set(heldout, tmp_path):
     root = write_folder(tmp_path, {"cat": 2})
     assert load_heldout_set(DataSettings(source=str(root), heldout=heldout)) is None
 
 
-def test_heldout_folder_is_read_whole(tmp_path):
+def test_a_heldout_folder_is_read_completely(tmp_path):
     train, other = write_folder(tmp_path / "a", {"x": 2}), write_folder(tmp_path / "b", {"x": 3})
     settings = DataSettings(source=str(train), heldout=str(other), num_images=1)
     heldout = load_heldout_set(settings)
@@ -148,7 +149,7 @@ def test_heldout_folder_is_read_whole(tmp_path):
     assert len(heldout) == 3
 
 
-def test_fingerprint_is_of_pixels_and_labels():
+def test_the_fingerprint_depends_on_pixels_and_labels():
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
     base = ImageSet(images, torch.tensor([0, 1]), ["a", "b"], ["x", "y"])
     renamed = ImageSet(images.clone(), torch.tensor([0, 1]), ["c", "d"], ["p", "q"])
@@ -166,7 +167,7 @@ def test_fingerprint_is_of_pixels_and_labels():
 # numbers
 
 
-def test_all_bytes_survive_the_networks_range():
+def test_conversion_to_network_range_is_lossless():
     every = torch.arange(256, dtype=torch.uint8)
     network = to_network(every)
     assert network.dtype == torch.float32
@@ -182,7 +183,7 @@ def test_values_beyond_the_range_are_clamped():
 
 
 def numbered_set(count: int) -> ImageSet:
-    """Image i has i in its left half and 255 - i in its right."""
+    """Returns a set whose image i is i in its left half and 255 - i in its right half."""
     values = torch.arange(count, dtype=torch.uint8)[:, None, None, None]
     images = torch.cat([values.expand(-1, 3, 4, 2), (255 - values).expand(-1, 3, 4, 2)], 3)
     names = [str(i) for i in range(count)]
@@ -202,7 +203,7 @@ def test_every_epoch_is_a_permutation(size):
     assert len({tuple(epoch.tolist()) for epoch in stream.split(30)}) == 3
 
 
-def test_batch_is_a_function_of_seed_and_number():
+def test_batches_depend_on_seed_and_number_only():
     once, again = batches(30, 7), batches(30, 7)
     forwards = [once(number).labels for number in range(20)]
     torch.manual_seed(99)
@@ -214,7 +215,7 @@ def test_batch_is_a_function_of_seed_and_number():
         assert torch.equal(images, to_network(numbered_set(30).images[labels]))
 
 
-def test_the_stream_does_not_depend_on_the_batch_size():
+def test_the_order_of_images_does_not_depend_on_the_batch_size():
     streams = [
         torch.cat([draw(number).labels for number in range(60 // size)])
         for size in (4, 10, 60)
@@ -228,19 +229,19 @@ def test_other_seeds_give_other_orders():
     assert len(orders) == 10
 
 
-def test_flips_mirror_about_half_and_nothing_else():
+def test_flips_mirror_about_half_of_the_images():
     torch.manual_seed(0)
     draw, flipped = batches(100, 100, flip=True), 0
     for number in range(20):
-        images, _, indices, told = draw(number)
+        images, _, indices, flags = draw(number)
         straight = to_network(numbered_set(100).images[indices])
         mirrored = straight.flip(3)
         same = (images == straight).flatten(1).all(1)
         turned = (images == mirrored).flatten(1).all(1)
         assert (same ^ turned).all()
-        assert torch.equal(turned, told)
+        assert torch.equal(turned, flags)
         flipped += int(turned.sum())
-    # 2,000 fair coins: five standard deviations are 112
+    # 2,000 fair coin flips: five standard deviations are 112
     assert abs(flipped - 1000) < 112
 
 
@@ -277,7 +278,7 @@ def test_digits_are_split_without_overlap(resolution):
 
 
 def write_cifar(root, name: str, monkeypatch) -> dict[bool, tuple[np.ndarray, list[int]]]:
-    """A small set in torchvision's own format, under checksums of its own files."""
+    """Writes a small set in torchvision's format and replaces torchvision's checksums."""
     dataset = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
     folder, classes = root / dataset.base_folder, 10 if name == "cifar10" else 100
     folder.mkdir(parents=True)
@@ -306,7 +307,7 @@ def write_cifar(root, name: str, monkeypatch) -> dict[bool, tuple[np.ndarray, li
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_cifar_is_read_as_torchvision_stores_it(name, classes, tmp_path, monkeypatch):
+def test_cifar_is_read_from_torchvisions_files(name, classes, tmp_path, monkeypatch):
     truth = write_cifar(tmp_path, name, monkeypatch)
     settings = DataSettings(source=name, root=str(tmp_path), download=False)
     sets = {True: load_training_set(settings), False: load_heldout_set(settings)}
@@ -321,7 +322,7 @@ def test_cifar_is_read_as_torchvision_stores_it(name, classes, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_fraction_of_cifar(name, tmp_path, monkeypatch):
+def test_a_fraction_of_cifar_is_taken_from_the_training_set(name, tmp_path, monkeypatch):
     truth = write_cifar(tmp_path, name, monkeypatch)
     settings = DataSettings(source=name, root=str(tmp_path), download=False, fraction=0.1)
     assert len(load_training_set(settings)) == round(len(truth[True][0]) * 0.1)
@@ -340,7 +341,7 @@ def test_damaged_cifar_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("download", [False, True])
-def test_missing_cifar_says_where_to_put_it(download, tmp_path, monkeypatch):
+def test_missing_cifar_is_an_error_that_says_where_to_put_it(download, tmp_path, monkeypatch):
     def unreachable(self):
         raise URLError("no route\nto host")
 
@@ -367,7 +368,7 @@ def test_cifar_at_another_resolution_is_refused(tmp_path, monkeypatch):
 
 @needs_shared
 @pytest.mark.parametrize(("name", "count"), [("train", 5085), ("test", 1017)])
-def test_real_images_are_those_of_their_files(name, count):
+def test_real_images_match_their_files(name, count):
     path = SHARED / "data" / "cifar10-subset" / f"{name}.zip"
     data = load_training_set(DataSettings(source=str(path)))
     assert data.images.shape == (count, 3, 32, 32)
@@ -382,7 +383,7 @@ def test_real_images_are_those_of_their_files(name, count):
 
 
 @needs_shared
-def test_ten_percent_of_real_images_is_balanced():
+def test_a_subset_of_real_images_is_stratified():
     path = SHARED / "data" / "cifar10-subset" / "train.zip"
     full = load_training_set(DataSettings(source=str(path)))
     tenth = load_training_set(DataSettings(source=str(path), num_images=5000))

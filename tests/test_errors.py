@@ -1,4 +1,4 @@
-"""What errors of others become: one line, with what to do."""
+"""Errors of torch about memory become one line that says what to do."""
 
 import pytest
 import torch
@@ -19,13 +19,13 @@ BUS = "DataLoader worker (pid(s) 7) exited unexpectedly. It might be out of shar
         (RuntimeError(BUS), "data.workers"),
     ],
 )
-def test_no_memory_is_one_line(error: Exception, line: str) -> None:
+def test_out_of_memory_is_a_one_line_error(error: Exception, line: str) -> None:
     with pytest.raises(VkdError, match=line) as caught, one_line_without_memory("less"):
         raise error
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_other_errors_keep_their_traceback() -> None:
-    said = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback: ..."
+    message = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback: ..."
     with pytest.raises(RuntimeError, match="Original Traceback"), one_line_without_memory("less"):
-        raise RuntimeError(said)
+        raise RuntimeError(message)

@@ -27,7 +27,7 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.conftest import CPU, SHARES, MakeSettings, evaluator_of, write_pngs
 
 
-def test_the_distance_is_the_closed_form() -> None:
+def test_the_frechet_distance_matches_the_closed_form() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(400, 6)), rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6)) + 1
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -38,10 +38,10 @@ def test_the_distance_is_the_closed_form() -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-8)
 
 
-def test_equal_to_clean_fid_on_the_same_files(
+def test_distances_equal_those_of_clean_fid(
     small: MakeSettings, generator: Generator, tmp_path: Path
 ) -> None:
-    """Distances from memory equal clean-fid's own from PNG files, on a custom extractor."""
+    """Distances of images in memory equal clean-fid's of PNG files, with a custom extractor."""
     settings = small("evaluate.num_samples=150", arm="none")
     evaluator = evaluator_of(settings)
     found = evaluator(generator, SHARES)
@@ -71,7 +71,7 @@ def test_only_inception_features_are_called_fid(small: MakeSettings, generator: 
     assert {"judges", "num_samples"} <= set(found)
 
 
-def test_evaluation_leaves_no_trace_in_the_random_state(
+def test_an_evaluation_does_not_change_the_random_state(
     small: MakeSettings, generator: Generator
 ) -> None:
     evaluator = evaluator_of(small(arm="none"))
@@ -89,11 +89,11 @@ def test_evaluation_leaves_no_trace_in_the_random_state(
 
 
 def further(classifier: Path, size: int = 16) -> str:
-    """Another judge: the same weights, shown smaller images."""
+    """Returns an override that adds a judge: the same weights on smaller images."""
     return f"evaluate.also=[{{name: classifier, weights: {classifier}, size: {size}}}]"
 
 
-def test_a_further_judge_says_what_it_says_as_the_first_and_changes_nothing_else(
+def test_a_further_judge_does_not_change_other_values(
     small: MakeSettings, classifier: Path, generator: Generator
 ) -> None:
     both = evaluator_of(small(further(classifier), arm="none"))(generator, SHARES)
@@ -108,11 +108,11 @@ def test_a_further_judge_says_what_it_says_as_the_first_and_changes_nothing_else
 
 def test_two_judges_of_one_name_are_refused(small: MakeSettings, classifier: Path) -> None:
     also = f"evaluate.also=[{{name: classifier, weights: {classifier}, layer: layer2}}]"
-    with pytest.raises(SettingsError, match=r"two judges give FD\(classifier\); leave one out"):
+    with pytest.raises(SettingsError, match=r"two judges give FD\(classifier\); remove one"):
         evaluator_of(small(also, arm="none"))
 
 
-def test_references(small: MakeSettings, tmp_path: Path) -> None:
+def test_references_are_train_heldout_or_a_path(small: MakeSettings, tmp_path: Path) -> None:
     data = small(arm="none").data
     assert len(load_reference("train", data)) == 100
     assert len(load_reference("heldout", data)) == 297
@@ -127,7 +127,7 @@ def test_references(small: MakeSettings, tmp_path: Path) -> None:
         load_reference(str(tmp_path / "missing"), data)
 
 
-def test_fidelity_diversity_and_copying_beside_the_distance(
+def test_records_have_fidelity_diversity_and_memorisation(
     small: MakeSettings, generator: Generator
 ) -> None:
     settings = small("evaluate.num_samples=60", arm="none")
@@ -151,8 +151,8 @@ def test_fidelity_diversity_and_copying_beside_the_distance(
     assert "memorised_by_chance" not in against
 
 
-def test_copies_are_found_and_shown(small: MakeSettings) -> None:
-    """A generator that has learnt its training images by heart."""
+def test_copies_of_training_images_are_detected(small: MakeSettings) -> None:
+    """A generator that returns training images."""
     settings = small(arm="none")
     evaluator = evaluator_of(settings)
     data = load_reference("train", settings.data)
@@ -170,7 +170,7 @@ def test_copies_are_found_and_shown(small: MakeSettings) -> None:
     assert not torch.equal(shown[1::6], shown[2::6])
 
 
-def test_inception_score_by_inceptions_own_classifier(
+def test_the_inception_score_uses_inceptions_classifier(
     inception: Path, generator: Generator, small: MakeSettings
 ) -> None:
     settings = small(f"evaluate.features={{name: inception, weights: {inception}}}", arm="none")
@@ -187,7 +187,7 @@ def test_inception_score_by_inceptions_own_classifier(
     assert found["IS_deviation"] == pytest.approx(deviation, rel=1e-3, abs=1e-7)
 
 
-def test_a_run_without_its_training_set_is_measured_all_the_same(
+def test_a_run_without_its_training_set_is_evaluated(
     small: MakeSettings, generator: Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = write_pngs(torch.randint(256, (9, 3, 32, 32), dtype=torch.uint8), tmp_path / "own")
@@ -202,13 +202,13 @@ def test_a_run_without_its_training_set_is_measured_all_the_same(
     assert evaluator.neighbours(generator, SHARES) is None
 
 
-def test_features_of_the_sets_are_kept(
+def test_features_of_the_sets_are_cached(
     small: MakeSettings, classifier: Path, generator: Generator, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = small(f"cache={tmp_path / 'cache'}", further(classifier), arm="none")
     first = evaluator_of(settings)(generator, SHARES)
-    assert len(list((tmp_path / "cache").iterdir())) == 3, "two sets, and one by the further judge"
+    assert len(list((tmp_path / "cache").iterdir())) == 3, "two sets, and one for the further judge"
     shown: list[int] = []
     features = Extractor.features
 

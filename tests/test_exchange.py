@@ -1,4 +1,4 @@
-"""Published generators come in, and generators go out, bit for bit."""
+"""Import and export of generators, bit for bit."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def settings(tmp_path) -> Settings:
 
 
 def random_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    """Random weights; variances and singular values are positive, as trained ones are."""
+    """Returns random weights with positive variances and singular values."""
     torch.manual_seed(0)
     state = {name: torch.randn(shape) * 0.1 for name, shape in shapes.items()}
     positive = ("stored_var", "sv0")
@@ -76,7 +76,7 @@ def test_published_generator_is_imported_sampled_and_exported(tmp_path):
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("given", [".pth", ".safetensors"])
 @pytest.mark.parametrize("wanted", [".pth", ".safetensors"])
-def test_round_trip_is_bit_for_bit(classes, given, wanted, settings, tmp_path):
+def test_import_and_export_are_bit_identical(classes, given, wanted, settings, tmp_path):
     state, file, out = small_state(classes), tmp_path / f"G{given}", tmp_path / f"out{wanted}"
     (torch.save if given == ".pth" else save_file)(state, file)
     import_generator(file, settings, tmp_path / "run")
@@ -86,7 +86,7 @@ def test_round_trip_is_bit_for_bit(classes, given, wanted, settings, tmp_path):
     assert_equal(torch.load(out, weights_only=True) if wanted == ".pth" else load_file(out), state)
 
 
-def test_samples_are_those_of_the_imported_weights(settings, tmp_path):
+def test_samples_come_from_the_imported_weights(settings, tmp_path):
     state = small_state()
     torch.save(state, tmp_path / "G.pth")
     import_generator(tmp_path / "G.pth", settings, tmp_path / "run")
@@ -115,7 +115,7 @@ def test_other_suffixes_are_refused(name, settings, tmp_path):
      {"blocks.0.0.bn1.gain.weight": torch.ones(3, 8)}, [1, 2], torch.ones(3)],
     ids=range(8),
 )  # fmt: skip
-def test_what_is_no_biggan_leaves_no_run(content, settings, tmp_path):
+def test_weights_of_another_network_create_no_run(content, settings, tmp_path):
     torch.save(content, tmp_path / "G.pth")
     message = refusal(lambda: import_generator(tmp_path / "G.pth", settings, tmp_path / "run"))
     assert str(tmp_path / "G.pth") in message
@@ -139,14 +139,14 @@ def test_weights_that_are_not_finite_are_refused(settings, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_pickle_with_code_is_refused_without_torchs_advice(settings, tmp_path):
+def test_a_pickle_with_code_is_refused_in_our_words(settings, tmp_path):
     torch.save({"a": torch.nn.Linear(1, 1)}, tmp_path / "G.pth")
     message = refusal(lambda: import_generator(tmp_path / "G.pth", settings, tmp_path / "run"))
     assert "with more than tensors in it" in message
     assert "weights_only" not in message
 
 
-def test_missing_weights(settings, tmp_path):
+def test_missing_weights_are_refused(settings, tmp_path):
     message = refusal(lambda: import_generator(tmp_path / "no.pth", settings, tmp_path / "run"))
     assert "no such file" in message
 
@@ -161,12 +161,12 @@ def test_a_run_is_never_overwritten(settings, tmp_path):
     assert (tmp_path / "run" / "generator.safetensors").read_bytes() == before
 
 
-def test_export_of_a_folder_without_a_generator(tmp_path):
+def test_export_refuses_a_folder_without_a_generator(tmp_path):
     assert "no generator yet" in refusal(lambda: export_generator(tmp_path, tmp_path / "out.pth"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_full_disk_leaves_the_old_export(suffix, settings, tmp_path):
+def test_a_full_disk_keeps_the_old_export(suffix, settings, tmp_path):
     torch.save(small_state(), tmp_path / "G.pth")
     import_generator(tmp_path / "G.pth", settings, tmp_path / "run")
     out = tmp_path / "out" / f"G{suffix}"
@@ -180,15 +180,15 @@ def test_full_disk_leaves_the_old_export(suffix, settings, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_export_in_a_place_that_cannot_be(suffix, settings, tmp_path):
+def test_export_refuses_an_unwritable_path(suffix, settings, tmp_path):
     torch.save(small_state(), tmp_path / "G.pth")
     import_generator(tmp_path / "G.pth", settings, tmp_path / "run")
     out = tmp_path / "G.pth" / f"out{suffix}"
     assert "cannot be written" in refusal(lambda: export_generator(tmp_path / "run", out))
 
 
-def test_exported_picture_is_an_image(settings, tmp_path):
-    """The whole way of `vkd import`, `vkd sample`: a PNG with the samples' pixels."""
+def test_samples_are_written_as_a_png(settings, tmp_path):
+    """As with `vkd import` and `vkd sample`: the PNG has the samples' pixels."""
     torch.save(small_state(), tmp_path / "G.pth")
     import_generator(tmp_path / "G.pth", settings, tmp_path / "run")
     generator, facts = Run(tmp_path / "run").load_generator("cpu")

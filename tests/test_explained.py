@@ -1,4 +1,4 @@
-"""The share of the teacher that the discriminator explains on held-out images."""
+"""The explained share: R^2 of the teacher by the discriminator on held-out images."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tests.conftest import MakeSettings
 from tests.test_gan import batch, build, copy
 
 
-def test_it_is_r2_with_the_best_centre_and_factor() -> None:
+def test_the_share_is_r2_with_the_best_centre_and_factor() -> None:
     from scipy.optimize import minimize
     from sklearn.metrics import r2_score
 
@@ -38,7 +38,7 @@ def test_it_is_r2_with_the_best_centre_and_factor() -> None:
     assert explained_share(torch.ones(50, 4, dtype=torch.float64), target) == 0
 
 
-def test_it_is_of_held_out_images_as_they_are(small: MakeSettings) -> None:
+def test_the_share_is_measured_on_unaugmented_heldout_images(small: MakeSettings) -> None:
     gan = build(small, "distill.student.scaling=batch", arm="layernorm")
     gan.discriminator_step(batch(), batch().labels, 0)
     heldout = load_heldout_set(small().data)
@@ -58,8 +58,8 @@ def test_it_is_of_held_out_images_as_they_are(small: MakeSettings) -> None:
     assert gan.distillation.training
 
 
-def test_a_discriminator_that_is_fitted_to_the_teacher_raises_it(small: MakeSettings) -> None:
-    """The distillation alone, without the game, on 40 of the images that it is measured on."""
+def test_fitting_the_discriminator_to_the_teacher_raises_the_share(small: MakeSettings) -> None:
+    """Only the distillation loss, on 40 of the evaluated images."""
     chosen = ["model.ch=8", "distill.images=real", "distill.student.scaling=batch"]
     gan = build(small, *chosen, arm="layernorm")
     heldout = load_heldout_set(small().data)
@@ -73,7 +73,7 @@ def test_a_discriminator_that_is_fitted_to_the_teacher_raises_it(small: MakeSett
         rows = torch.arange(8) + 8 * (number % 5)
         part = batch()._replace(images=images[rows], labels=labels[rows])
         both = torch.cat([part.images, part.images])
-        z = gan.judge(both, torch.cat([part.labels, part.labels])).features
+        z = gan.discriminate(both, torch.cat([part.labels, part.labels])).features
         loss = gan.distillation([z], part, both, both)["distill_loss"]
         optimizer.zero_grad()
         loss.backward()
@@ -82,7 +82,7 @@ def test_a_discriminator_that_is_fitted_to_the_teacher_raises_it(small: MakeSett
     assert share() > before + 0.1
 
 
-def test_it_is_of_what_each_method_maps(small: MakeSettings) -> None:
+def test_the_share_uses_the_map_of_each_method(small: MakeSettings) -> None:
     for method, part in (("fitnets", "regress"), ("vicreg", "project")):
         gan = build(small, f"distill.method={method}")
         heldout = load_heldout_set(small().data)
@@ -98,51 +98,51 @@ def test_it_is_of_what_each_method_maps(small: MakeSettings) -> None:
         torch.testing.assert_close(share(), expected, rtol=1e-3, atol=1e-6)
 
 
-def test_methods_without_a_map_have_none(small: MakeSettings) -> None:
+def test_methods_without_a_map_have_no_share(small: MakeSettings) -> None:
     assert not ExplainedShare.is_defined(build(small, arm="none"))
     assert not ExplainedShare.is_defined(build(small, "distill.method=spkd"))
     assert ExplainedShare.is_defined(build(small))
 
 
 @pytest.mark.parametrize("feature", ["pooled", "head"])
-def test_asking_changes_nothing(feature: str, small: MakeSettings) -> None:
-    """Bit for bit: the projection's base, the head's power iteration, every running average."""
+def test_measuring_the_share_changes_no_state(feature: str, small: MakeSettings) -> None:
+    """Bit for bit: the projection's base, the head's power iteration, all running averages."""
     chosen = [f"distill.student.feature={feature}", "distill.student.scaling=batch"]
-    asked, alone = (build(small, *chosen) for _ in range(2))
+    measured, alone = (build(small, *chosen) for _ in range(2))
     heldout = load_heldout_set(small().data)
     assert heldout is not None
-    share = ExplainedShare(asked, heldout, seed=0)
+    share = ExplainedShare(measured, heldout, seed=0)
     for number in range(4):
-        for gan in (asked, alone):
+        for gan in (measured, alone):
             torch.manual_seed(number)
             gan.discriminator_step(batch(), batch().labels, number)
         share()
-    for gan in (asked, alone):  # one more, which moves the base of either
+    for gan in (measured, alone):  # one more step, which moves the base of both
         torch.manual_seed(9)
         gan.discriminator_step(batch(), batch().labels, 9)
-    assert asked.distillation is not None
+    assert measured.distillation is not None
     assert alone.distillation is not None
     for ours, theirs in (
-        (asked.distillation, alone.distillation),
-        (asked.discriminator, alone.discriminator),
+        (measured.distillation, alone.distillation),
+        (measured.discriminator, alone.discriminator),
     ):
         other = copy(theirs)
         assert all(torch.equal(value, other[name]) for name, value in copy(ours).items())
 
 
-def test_records_have_it_and_a_run_that_learns_nothing_says_so(
+def test_records_have_the_share_and_a_low_one_is_reported_once(
     small: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = small("distill.weight=1e-9", "train.d_lr=1e-9", "train.log_every=2")
     train(settings, tmp_path / "run")
     records = [r for r in Run(tmp_path / "run").records("metrics") if "d_loss" in r]
     assert len(records) == 3
-    told = {"explained_share", "z_norm", "z_centred", "z_rank", "gradient_ratio", "distill_weight"}
-    assert all(told <= r.keys() for r in records)
+    keys = {"explained_share", "z_norm", "z_centred", "z_rank", "gradient_ratio", "distill_weight"}
+    assert all(keys <= r.keys() for r in records)
     assert capsys.readouterr().out.count("the teacher is not being learnt") == 1
 
 
-def test_layers_of_two_teachers_layers_measure_the_first(small: MakeSettings) -> None:
+def test_the_share_uses_the_first_of_several_pairs(small: MakeSettings) -> None:
     pairs = (
         "distill.pairs=[{student: {layer: blocks.1.0}, teacher: {layer: layer1}}, "
         "{teacher: {layer: layer3}}]"

@@ -44,7 +44,7 @@ def images(count: int = 30, seed: int = 0) -> ImageSet:
 
 
 class Counting(nn.Module):
-    """How many images a teacher was shown."""
+    """Counts the images in the teacher's forward passes."""
 
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
@@ -56,9 +56,9 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_lookup_is_what_the_teacher_says(flip: bool, tmp_path: Path) -> None:
+def test_looked_up_features_are_those_of_the_teacher(flip: bool, tmp_path: Path) -> None:
     teacher, data = build(), images()
-    for folder in (None, tmp_path, tmp_path):  # computed, computed and kept, read
+    for folder in (None, tmp_path, tmp_path):  # computed, computed and cached, read
         bank = load_bank(teacher, data, flip, folder)
         batches = Batches(data, 20, flip=flip, seed=0, device="cpu")
         for number in range(3):
@@ -67,17 +67,17 @@ def test_a_lookup_is_what_the_teacher_says(flip: bool, tmp_path: Path) -> None:
             torch.testing.assert_close(found, teacher(batch.images), rtol=1e-5, atol=1e-6)
 
 
-def test_a_kept_file_spares_the_teacher(tmp_path: Path) -> None:
+def test_a_cached_file_replaces_the_teachers_forward(tmp_path: Path) -> None:
     teacher, data = build(), images(300)
     counting = Counting(teacher)
     first = load_bank(teacher, data, True, tmp_path)
     assert counting.shown == 600
     again = load_bank(teacher, data, True, tmp_path)
-    assert counting.shown == 608  # eight, to see that they agree
+    assert counting.shown == 608  # eight, to check the cached features
     assert torch.equal(first.features, again.features)
 
 
-def test_views_are_augmented_images_and_always_the_same(tmp_path: Path) -> None:
+def test_views_are_augmented_and_reproducible(tmp_path: Path) -> None:
     teacher, data = build(), images(230)
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -94,11 +94,11 @@ def test_views_are_augmented_images_and_always_the_same(tmp_path: Path) -> None:
     assert torch.equal(again[0], first)
     torch.testing.assert_close(load_views(teacher, data, ["cutout"], None)[1], second)
     plain = load_views(teacher, data, [], tmp_path)
-    for view in plain:  # another file, as the augmentation is another one
+    for view in plain:  # another augmentation has another file
         torch.testing.assert_close(view, clean, rtol=1e-5, atol=1e-6)
 
 
-def test_whatever_features_depend_on_makes_another_file(tmp_path: Path) -> None:
+def test_every_input_of_the_features_is_part_of_the_cache_key(tmp_path: Path) -> None:
     changed = images()
     changed.images[3, 0, 0, 0] ^= 1
     cases = [
@@ -122,19 +122,17 @@ def test_whatever_features_depend_on_makes_another_file(tmp_path: Path) -> None:
         )
 
 
-def test_a_change_that_the_key_cannot_see_is_noticed(
+def test_stale_cached_features_are_recomputed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Say, an update of a library that resizes otherwise."""
+    """As with a library update that changes the resizing."""
     data = images()
     load_bank(build(), data, True, tmp_path)
     forward = Teacher.forward
     monkeypatch.setattr(Teacher, "forward", lambda self, x: forward(self, 0.9 * x))
     bank = load_bank(build(), data, True, tmp_path)
     (file,) = tmp_path.iterdir()
-    assert (
-        f"computed anew: {file}: differs from what the network says now" in capsys.readouterr().out
-    )
+    assert f"features are computed again: {file}: differs from" in capsys.readouterr().out
     torch.testing.assert_close(bank.features[:30], build()(to_network(data.images)))
     load_bank(build(), data, True, tmp_path)
     assert capsys.readouterr().out == ""
@@ -171,15 +169,15 @@ def test_damaged_files_are_named_and_replaced(
     (file,) = tmp_path.iterdir()
     harm(file)
     assert torch.equal(load_bank(teacher, data, True, tmp_path).features, expected)
-    assert f"computed anew: {file}" in capsys.readouterr().out
+    assert f"features are computed again: {file}" in capsys.readouterr().out
     load_bank(teacher, data, True, tmp_path)
     assert capsys.readouterr().out == ""
 
 
-def test_a_folder_that_cannot_be_written_costs_only_the_file(
+def test_an_unwritable_cache_folder_is_only_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     bank = load_bank(build(), images(), False, tmp_path / "file" / "cache")
     assert isinstance(bank, FeatureBank)
-    assert "not kept: " in capsys.readouterr().out
+    assert "features are not cached: " in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The watch names the first tensor that is not finite, and never waits for the device."""
+"""The watch names the first non-finite tensor and does not synchronise with the device."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def look(watch, iteration, **values):
     watch.look({name: torch.tensor(value) for name, value in values.items()}, iteration)
 
 
-def test_the_first_iteration_counts_then_the_order():
+def test_the_first_fault_is_kept():
     watch = Watch()
     assert watch.fault() is None
     look(watch, 1, a=[1.0, 2.0], b=3.0)
@@ -23,7 +23,7 @@ def test_the_first_iteration_counts_then_the_order():
     look(watch, 3, c=-INF)
     assert watch.fault() == ("a", 3)
     look(watch, 4, a=[1.0, 1.0], b=1.0)
-    assert watch.fault() == ("a", 3), "it forgets nothing"
+    assert watch.fault() == ("a", 3), "the first fault is kept"
     other = Watch()
     look(other, 5, a=[1.0], b=NAN)
     look(other, 4, c=NAN)
@@ -31,7 +31,7 @@ def test_the_first_iteration_counts_then_the_order():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_every_type_and_types_together(dtype):
+def test_all_dtypes_are_watched_together(dtype):
     watch = Watch()
     watch.look({"a": torch.ones(3, dtype=dtype), "b": torch.ones(2, dtype=torch.float64)}, 1)
     assert watch.fault() is None
@@ -40,14 +40,14 @@ def test_every_type_and_types_together(dtype):
     assert watch.fault() == ("a", 2)
 
 
-def test_nothing_to_look_at():
+def test_an_empty_dictionary_is_accepted():
     watch = Watch()
     watch.look({}, 1)
     assert watch.fault() is None
 
 
-def test_looking_reads_no_number_back():
-    """A meta tensor has no numbers: whoever asks for one is refused."""
+def test_the_watch_does_not_synchronise_with_the_device():
+    """A meta tensor has no values, so reading one raises."""
     watch = Watch()
     for iteration in range(3):
         watch.look({"a": torch.ones(3, device="meta")}, iteration)
@@ -66,5 +66,5 @@ def test_looking_reads_no_number_back():
         ("the gradient of discriminator.linear.weight", "train.d_lr"),
     ],
 )
-def test_the_remedy_is_a_setting_of_its_part(name, expected):
+def test_the_remedy_names_a_setting_of_the_right_part(name, expected):
     assert expected in Game.remedy(name)

@@ -1,4 +1,4 @@
-"""The three programs: what their commands call is there."""
+"""The three programs: their commands and the functions that these import by name."""
 
 from dataclasses import fields
 
@@ -17,7 +17,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_every_function_of_a_program_is_found(name: str) -> None:
+def test_every_function_named_by_a_program_exists(name: str) -> None:
     front = PROGRAMS[name].front
     named = [f.name for f in fields(Front) if ":" in str(getattr(front, f.name)).split(" ")[0]]
     assert {"load", "train", "tables", "export"} <= set(named)

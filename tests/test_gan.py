@@ -62,7 +62,7 @@ def test_each_step_trains_its_own_networks(small: MakeSettings) -> None:
     assert all(p.requires_grad for p in gan.discriminator.parameters())
 
 
-def test_the_average_is_a_copy_before_its_start_and_exponential_after(small: MakeSettings) -> None:
+def test_the_ema_generator_is_a_copy_before_its_start(small: MakeSettings) -> None:
     gan = build(small, "train.ema_decay=0.75", "train.ema_start=2")
     labels = batch().labels
     for iteration in (0, 1):
@@ -75,8 +75,8 @@ def test_the_average_is_a_copy_before_its_start_and_exponential_after(small: Mak
         torch.testing.assert_close(value, expected)
 
 
-def test_the_distillation_is_the_published_formula(small: MakeSettings) -> None:
-    """mean (Zs P^T - layernorm(Zt))^2 over fake and real, on what D itself sees."""
+def test_the_distillation_loss_matches_the_published_formula(small: MakeSettings) -> None:
+    """mean (Zs P^T - layernorm(Zt))^2 over fake and real, on the augmented images."""
     gan = build(small, arm="layernorm")
     assert gan.distillation is not None
     images = batch().images
@@ -94,7 +94,7 @@ def test_the_distillation_is_the_published_formula(small: MakeSettings) -> None:
     torch.testing.assert_close(float(loss.detach()), total, rtol=1e-4, atol=0)
 
 
-def test_which_images_are_distilled_and_in_which_view(small: MakeSettings) -> None:
+def test_images_and_view_select_the_distilled_images(small: MakeSettings) -> None:
     images = batch().images
     for part, rows in {"both": range(8), "fake": range(4), "real": range(4, 8)}.items():
         for view in ("augmented", "clean"):
@@ -113,7 +113,7 @@ def test_which_images_are_distilled_and_in_which_view(small: MakeSettings) -> No
             torch.testing.assert_close(loss, F.mse_loss(projected, target))
 
 
-def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSettings) -> None:
+def test_the_discriminator_step_has_the_gradient_of_the_hinge_loss(small: MakeSettings) -> None:
     gan = build(small, arm="none")
     images, labels = batch().images, batch().labels
     torch.manual_seed(5)
@@ -133,7 +133,7 @@ def test_the_hinge_step_follows_the_gradient_of_the_written_loss(small: MakeSett
         torch.testing.assert_close(p.grad, taken[name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_generator_step_follows_the_gradient_of_the_written_loss(small: MakeSettings) -> None:
+def test_the_generator_step_has_the_gradient_of_the_hinge_loss(small: MakeSettings) -> None:
     gan, again = (build(small, arm="none") for _ in range(2))
     labels = batch().labels
     torch.manual_seed(5)
@@ -159,7 +159,7 @@ def test_each_optimiser_has_its_settings(small: MakeSettings) -> None:
     assert learnt == {*gan.discriminator.parameters(), *gan.distillation.parameters()}
 
 
-def test_state_round_trips(small: MakeSettings) -> None:
+def test_the_state_is_saved_and_restored(small: MakeSettings) -> None:
     gan, other = build(small), build(small, "seed=1")
     labels = batch().labels
     gan.discriminator_step(batch(), labels, 0)
@@ -191,8 +191,8 @@ def test_every_method_trains_the_same_discriminator(method: str, small: MakeSett
     assert bool(changed(learnt, gan.distillation)) == bool(learnt)
 
 
-def test_clean_real_images_are_looked_up_and_not_shown_to_the_teacher(small: MakeSettings) -> None:
-    """The same losses with a bank as without, and the teacher sees the fake images at most."""
+def test_features_of_clean_real_images_are_looked_up(small: MakeSettings) -> None:
+    """The losses are the same with and without a bank; the teacher gets fake images at most."""
     for part, shown in {"both": 8, "real": 0, "fake": 8}.items():
         overrides = ("distill.view=clean", f"distill.images={part}")
         found = []
@@ -213,7 +213,7 @@ def test_clean_real_images_are_looked_up_and_not_shown_to_the_teacher(small: Mak
         torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
-def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -> None:
+def test_statistics_of_the_training_set_do_not_change(small: MakeSettings) -> None:
     settings = small(
         "distill.method.normalization.statistics=training_set",
         "distill.method.normalization.shrinkage=0",
@@ -232,7 +232,7 @@ def test_statistics_of_the_whole_training_set_do_not_move(small: MakeSettings) -
     assert not changed(before, normalize)
 
 
-def test_a_batch_is_whitened_by_itself_where_its_statistics_are_asked_for(
+def test_batch_statistics_whiten_each_batch(
     small: MakeSettings,
 ) -> None:
     gan = build(
@@ -247,7 +247,7 @@ def test_a_batch_is_whitened_by_itself_where_its_statistics_are_asked_for(
         torch.testing.assert_close(white.T.cov(correction=0), torch.eye(64), rtol=0, atol=1e-3)
 
 
-def test_directions_that_agree_are_taken_from_two_augmented_views(small: MakeSettings) -> None:
+def test_directions_by_agreement_use_two_augmented_views(small: MakeSettings) -> None:
     settings = small(f"{NORM}.statistics=training_set", f"{NORM}.directions=agreement")
     assert settings.distill is not None
     assert settings.distill.needs_views
@@ -269,7 +269,7 @@ def test_directions_that_agree_are_taken_from_two_augmented_views(small: MakeSet
 @pytest.mark.parametrize("part", ["both", "real", "fake"])
 @pytest.mark.parametrize("view", ["augmented", "clean"])
 @pytest.mark.parametrize("statistics", ["running", "batch", "training_set"])
-def test_every_choice_of_images_view_and_statistics_goes_together(
+def test_all_combinations_of_images_view_and_statistics_train(
     part: str, view: str, statistics: str, small: MakeSettings
 ) -> None:
     settings = small(
@@ -292,7 +292,7 @@ def test_every_choice_of_images_view_and_statistics_goes_together(
         ("distill.method.projection=identity", "equal widths"),
     ],
 )
-def test_what_cannot_fit_is_told_before_features_are_computed(
+def test_settings_that_do_not_fit_are_refused_before_features_are_computed(
     fault: str, message: str, small: MakeSettings
 ) -> None:
     settings = small(fault, "distill.view=clean")
@@ -308,10 +308,10 @@ def test_what_cannot_fit_is_told_before_features_are_computed(
     [("pkd", "both", 1), ("pkd", "real", 2), ("spkd", "fake", 2), ("rkd", "both", 2),
      ("rkd", "real", 3), ("vicreg", "real", 2), ("kd_dlgm", "both", 1), ("fitnets", "real", 1)],
 )  # fmt: skip
-def test_a_batch_too_small_for_relations_is_refused(
+def test_a_batch_too_small_for_a_relational_loss_is_refused(
     method: str, images: str, least: int, small: MakeSettings
 ) -> None:
-    """One below the least is refused; the least gives a finite loss and a gradient."""
+    """One image fewer than the least is refused; the least number gives a finite loss."""
     chosen = [f"distill.method={method}", f"distill.images={images}"]
 
     def make(size: int) -> Trainer:
@@ -328,7 +328,7 @@ def test_a_batch_too_small_for_relations_is_refused(
     assert result["distill_loss"].isfinite()
 
 
-def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSettings) -> None:
+def test_each_pair_of_layers_has_its_own_projection(small: MakeSettings) -> None:
     pairs = (
         "distill.pairs=[{student: {layer: blocks.1.0, pool: sum}, teacher: {layer: layer2}, "
         "weight: 0.5}, {weight: 2}, {teacher: {layer: linear}}]"
@@ -345,12 +345,12 @@ def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSetting
 
     images, labels = batch().images, batch().labels
     gan.discriminator.eval()
-    students = gan.distillation.students(gan.judge(images, labels).features)
+    students = gan.distillation.students(gan.discriminate(images, labels).features)
     h = gan.discriminator.blocks[1][0](gan.discriminator.blocks[0][0](images))
     torch.testing.assert_close(students[0], h.sum((2, 3)))
     torch.testing.assert_close(students[1], gan.discriminator.features(images))
     network = teacher.network
-    x = images  # the classifier's own normalisation undoes itself: mean and std of 0.5
+    x = images  # with mean and std of 0.5, the classifier's input equals the images
     x = network.layer2(network.layer1(F.relu(network.bn1(network.conv1(x)))))
     targets = [x.mean((2, 3)), teacher.network.layer3(x).mean((2, 3)), teacher.network(images)]
     expected = 0.0
@@ -370,7 +370,7 @@ def test_several_pairs_of_layers_each_with_its_own_projection(small: MakeSetting
 
 
 def written_regularisers(gan: Trainer, seed: int) -> dict[str, torch.Tensor]:
-    """What a step at `seed` adds to the hinge loss, from the same draws, written out."""
+    """Returns the terms that a step at `seed` adds to the hinge loss, by their formulas."""
     torch.manual_seed(seed)
     real, labels = batch().images, batch().labels
     with torch.no_grad():
@@ -393,7 +393,7 @@ def written_regularisers(gan: Trainer, seed: int) -> dict[str, torch.Tensor]:
     }  # fmt: skip
 
 
-def test_regularisers_add_to_the_step_as_written(small: MakeSettings) -> None:
+def test_regularisers_match_their_formulas_in_the_step(small: MakeSettings) -> None:
     overrides = (
         "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",
         "augment=[translation]",
@@ -409,7 +409,7 @@ def test_regularisers_add_to_the_step_as_written(small: MakeSettings) -> None:
     assert "r1_loss" in gan.discriminator_step(batch(), batch().labels, 4)
 
 
-def test_consistency_of_real_images_alone_and_nothing_by_default(small: MakeSettings) -> None:
+def test_consistency_may_use_real_images_only_and_is_off_by_default(small: MakeSettings) -> None:
     gan = build(small, "regularize={consistency: 1, consistency_images: real}", arm="none")
     seen: list[int] = []
     gan.discriminator.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
@@ -419,7 +419,7 @@ def test_consistency_of_real_images_alone_and_nothing_by_default(small: MakeSett
     assert plain.keys() == {"d_loss", "real_score", "fake_score"}
 
 
-def test_the_averages_of_lecam_are_saved(small: MakeSettings) -> None:
+def test_the_moving_averages_of_lecam_are_saved(small: MakeSettings) -> None:
     gan, other = (build(small, "regularize={lecam: 1}", arm="none") for _ in range(2))
     gan.discriminator_step(batch(), batch().labels, 0)
     other.load_state(gan.state())
@@ -427,20 +427,20 @@ def test_the_averages_of_lecam_are_saved(small: MakeSettings) -> None:
     assert int(other.regularizers["lecam_loss"].updates) == 1
 
 
-def test_lecam_starts_after_so_many_iterations_of_all_their_updates(small: MakeSettings) -> None:
+def test_lecam_starts_at_its_iteration(small: MakeSettings) -> None:
     gan = build(small, "regularize={lecam: 1, lecam_start: 2}", "train.d_steps=3", arm="none")
-    told = [gan.discriminator_step(batch(), batch().labels, n)["lecam_loss"] for n in range(7)]
-    assert [bool(loss) for loss in told] == [False] * 6 + [True]
+    logged = [gan.discriminator_step(batch(), batch().labels, n)["lecam_loss"] for n in range(7)]
+    assert [bool(loss) for loss in logged] == [False] * 6 + [True]
 
 
-def test_the_aggregated_term_stands_beside_the_method(small: MakeSettings) -> None:
-    """Through a head of its own, or the student's; with its own weight."""
+def test_the_aggregated_term_is_added_to_the_method(small: MakeSettings) -> None:
+    """Through its own head or the student's, with its own weight."""
     images, features = batch().images, torch.randn(8, 8)
     for feature in ("pooled", "head"):
         gan = build(small, "distill.aggregated=3", f"distill.student.feature={feature}")
         assert gan.distillation is not None
         assert (gan.distillation.head is None) == (feature == "head")
-        gan.distillation.eval()  # its power iteration rests
+        gan.distillation.eval()  # freezes its power iteration
         losses = gan.distillation([features], batch(4), images, images)
         head = gan.distillation.head or gan.distillation.features[0].head
         ours, theirs = head(features), gan.distillation.teacher(images)
@@ -466,8 +466,8 @@ def test_the_aggregated_term_trains_its_head(small: MakeSettings) -> None:
     assert {n for n, _ in gan.distillation.head.named_parameters(prefix="head")} <= moved
 
 
-def test_in_bfloat16_weights_statistics_and_losses_stay_in_float32(small: MakeSettings) -> None:
-    """Spectral norms are to the bit those of float32, and the step is close to it."""
+def test_weights_statistics_and_losses_stay_float32_with_bfloat16(small: MakeSettings) -> None:
+    """Spectral norms equal those of float32 bit for bit; the losses are close."""
     plain, lowered = (
         build(small, "model.ch=8", f"train.precision={precision}")
         for precision in ("float32", "bfloat16")
@@ -482,12 +482,12 @@ def test_in_bfloat16_weights_statistics_and_losses_stay_in_float32(small: MakeSe
     losses = []
     for gan in (plain, lowered):
         torch.manual_seed(1)
-        told = gan.discriminator_step(batch(), batch().labels, 0)
+        logged = gan.discriminator_step(batch(), batch().labels, 0)
         torch.manual_seed(2)
-        told |= gan.generator_step(batch().labels, 0)
-        assert all(value.dtype == torch.float32 for value in told.values())
+        logged |= gan.generator_step(batch().labels, 0)
+        assert all(value.dtype == torch.float32 for value in logged.values())
         assert all(value.dtype == torch.float32 for value in gan.gradients().values())
-        losses.append(told)
+        losses.append(logged)
     for name, value in losses[0].items():
         torch.testing.assert_close(losses[1][name], value, rtol=0.05, atol=0.05)
     assert losses[0]["d_loss"] != losses[1]["d_loss"]

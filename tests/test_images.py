@@ -1,4 +1,4 @@
-"""Every image file is decoded exactly or refused by name, in one line."""
+"""Image files are decoded exactly or refused by name in one line."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def png(seed: int = 0, size: int = 32) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that declares its size and holds no pixels."""
+    """Returns a PNG that declares its size but holds no pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -81,7 +81,7 @@ both = pytest.mark.parametrize("kind", ["folder", "zip"])
         (["cat/left/1.png", "cat/right/1.png", "dog/1.png"], ["cat", "cat", "dog"]),
     ],
 )
-def test_layouts(kind, names, classes, tmp_path):
+def test_folder_layouts_are_read(kind, names, classes, tmp_path):
     extra = {".hidden/x.png": b"no", "__MACOSX/x.png": b"no", "notes.txt": b"no"}
     files = {name: png(seed) for seed, name in enumerate(names)}
     pixels, found, found_classes = read_images(make(kind, tmp_path, files | extra), 32)
@@ -91,7 +91,7 @@ def test_layouts(kind, names, classes, tmp_path):
 
 
 @both
-def test_order_is_that_of_the_names(kind, tmp_path):
+def test_images_are_ordered_by_name(kind, tmp_path):
     names = ["c.png", "a.png", "b.png"]
     path = make(kind, tmp_path, {name: png(seed) for seed, name in enumerate(names)})
     pixels, found, _ = read_images(path, 32)
@@ -102,7 +102,7 @@ def test_order_is_that_of_the_names(kind, tmp_path):
 @both
 def test_mixture_of_flat_and_class_folders_is_refused(kind, tmp_path):
     message = refusal(make(kind, tmp_path, {"loose.png": png(), "cat/a.png": png()}))
-    assert "1 images lie beside the class folders" in message
+    assert "1 images are outside the class folders" in message
     assert "loose.png" in message
 
 
@@ -147,7 +147,7 @@ def test_greyscale_becomes_three_equal_channels(tmp_path):
 
 
 @pytest.mark.parametrize("bands", ["LA", "RGBA"])
-def test_transparency_lies_on_white(bands, tmp_path):
+def test_transparent_pixels_are_blended_with_white(bands, tmp_path):
     colours = noise(2, 32, 32, len(bands) - 1)
     alpha = noise(3, 32, 32, 1)
     alpha[:8], alpha[8:16] = 0, 255
@@ -155,13 +155,13 @@ def test_transparency_lies_on_white(bands, tmp_path):
     pixels = alone(tmp_path, encode(image)).astype(float)
     share = alpha / 255.0
     expected = np.broadcast_to(colours * share + 255 * (1 - share), pixels.shape)
-    assert np.abs(pixels - expected).max() <= 1, "more than the rounding of one blend"
+    assert np.abs(pixels - expected).max() <= 1, "differs by more than rounding"
     assert (pixels[:8] == 255).all()
     np.testing.assert_array_equal(pixels[8:16], np.broadcast_to(colours, pixels.shape)[8:16])
 
 
 @pytest.mark.parametrize("transparent", [None, 0])
-def test_palette(transparent, tmp_path):
+def test_palette_images_are_converted(transparent, tmp_path):
     colours = np.array([[200, 10, 20], [30, 220, 40], [50, 60, 240]], np.uint8)
     indices = noise(4, 32, 32) % 3
     image = Image.fromarray(indices, "P")
@@ -179,11 +179,11 @@ def test_cmyk_jpeg_has_the_colours_of_its_inks(tmp_path):
         root = tmp_path / str(number)
         data = encode(Image.new("CMYK", (32, 32), ink), "JPEG", quality=100)
         pixels = alone(root, data, "x.jpg").astype(int)
-        assert np.abs(pixels - colour).max() <= 3, "JPEG at its best quality"
+        assert np.abs(pixels - colour).max() <= 3, "JPEG at quality 100"
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_scaled_not_cut(suffix, tmp_path):
+def test_sixteen_bit_images_are_scaled(suffix, tmp_path):
     wide = np.linspace(0, 65535, 32 * 32).round().astype(np.uint16).reshape(32, 32)
     data = encode(Image.fromarray(wide), "TIFF" if suffix == "tif" else "PNG")
     pixels = alone(tmp_path, data, f"x.{suffix}")
@@ -194,7 +194,7 @@ def test_sixteen_bits_are_scaled_not_cut(suffix, tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation, tmp_path):
     upright = noise(5, 32, 32, 3)
-    # how a camera stores an upright picture under each orientation (EXIF 2.32, tag 0x0112)
+    # the stored form of an upright image for each orientation (EXIF 2.32, tag 0x0112)
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -212,8 +212,8 @@ def test_exif_orientation_is_applied(orientation, tmp_path):
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 32), (32, 64), (90, 50), (7, 9)])
-def test_other_sizes_lose_their_margins_alone(width, height, tmp_path):
-    # red margins around a central green square: none of them may be left
+def test_other_sizes_are_cropped_to_the_central_square(width, height, tmp_path):
+    # red margins around a central green square must be cropped
     side = min(width, height)
     canvas = np.zeros((height, width, 3), np.uint8)
     canvas[..., 0] = 255
@@ -229,11 +229,11 @@ def test_resizing_is_antialiased(tmp_path):
     assert np.abs(pixels.astype(float) - 127.5).max() <= 2
 
 
-def test_resolution_is_that_asked_for(tmp_path):
+def test_images_have_the_requested_resolution(tmp_path):
     assert alone(tmp_path, png(6, 64), resolution=64).shape == (64, 64, 3)
 
 
-def test_camera_jpeg_with_a_preview_is_its_first_picture(tmp_path):
+def test_the_first_image_of_a_camera_jpeg_is_read(tmp_path):
     first, preview = (Image.new("RGB", (32, 32), colour) for colour in ("navy", "white"))
     data = encode(first, "MPO", save_all=True, append_images=[preview])
     pixels = alone(tmp_path, data, "x.jpg").astype(int)
@@ -279,7 +279,7 @@ def test_unusable_file_is_refused_by_name(kind, name, tmp_path, recwarn):
     assert not recwarn.list
 
 
-def test_still_gif_is_used(tmp_path):
+def test_a_gif_with_one_frame_is_read(tmp_path):
     np.testing.assert_array_equal(
         alone(tmp_path, gif(1), "x.gif"), np.stack([noise(0, 32, 32)] * 3, -1)
     )
@@ -295,7 +295,7 @@ def test_many_unusable_files_are_counted_and_the_first_named(kind, tmp_path):
 
 
 @both
-def test_skip_leaves_out_what_cannot_be_used(kind, tmp_path, capsys):
+def test_skip_leaves_out_unusable_files(kind, tmp_path, capsys):
     files = {name: data for name, (data, _) in BAD.items()}
     files |= {"good.png": png(1), "zgood.png": png(2)}
     pixels, names, classes = read_images(make(kind, tmp_path, files), 32, "skip")
@@ -315,7 +315,7 @@ def test_flat_set_emptied_by_skipping_is_refused(tmp_path):
     assert refusal(make("folder", tmp_path, {"a.png": b"x"}), damaged="skip").endswith("is left")
 
 
-def test_limit_of_pixels_is_inclusive(tmp_path, monkeypatch):
+def test_the_pixel_limit_is_inclusive(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_PIXELS", 32 * 32)
     path = make("folder", tmp_path, {"a.png": png()})
     read_images(path, 32)
@@ -324,7 +324,7 @@ def test_limit_of_pixels_is_inclusive(tmp_path, monkeypatch):
 
 
 @both
-def test_file_of_too_many_bytes_is_refused_unread(kind, tmp_path, monkeypatch):
+def test_files_above_the_size_limit_are_refused_unread(kind, tmp_path, monkeypatch):
     path = make(kind, tmp_path, {"a.png": png(), "b.png": bytes(3_000_000)})
     monkeypatch.setattr(module, "MAX_FILE_BYTES", 2**21)
     assert "b.png (" in (message := refusal(path))
@@ -332,7 +332,7 @@ def test_file_of_too_many_bytes_is_refused_unread(kind, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a\nb.png", b"caf\xe9.png"])
-def test_names_that_cannot_be_printed_are_still_one_line(name, tmp_path, capsys):
+def test_unprintable_names_are_reported_in_one_line(name, tmp_path, capsys):
     root = os.fsencode(make("folder", tmp_path, {"good.png": png()}))
     with open(os.path.join(root, os.fsencode(name)), "wb") as file:
         file.write(b"x")
@@ -341,7 +341,7 @@ def test_names_that_cannot_be_printed_are_still_one_line(name, tmp_path, capsys)
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_what_is_no_regular_file_is_refused_unread(tmp_path):
+def test_irregular_files_are_refused_unread(tmp_path):
     (tmp_path / "set").mkdir()
     os.mkfifo(tmp_path / "set" / "pipe.png")
     (tmp_path / "set" / "zeros.png").symlink_to("/dev/zero")
@@ -380,14 +380,14 @@ def test_encrypted_member_is_named(tmp_path):
     path = make("zip", tmp_path, {"secret.png": png()})
     data = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        data[data.index(signature) + offset] |= 1  # the flag of encryption
+        data[data.index(signature) + offset] |= 1  # the encryption flag
     path.write_bytes(data)
     message = refusal(path)
     assert "secret.png" in message
     assert "encrypted" in message
 
 
-def test_member_that_declares_too_little_is_refused(tmp_path):
+def test_a_member_larger_than_declared_is_refused(tmp_path):
     path = make("zip", tmp_path, {"bomb.png": png() + bytes(10**7)})
     data = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
@@ -420,7 +420,7 @@ def test_symbolic_link_in_an_archive_is_refused(tmp_path):
     assert "link.png is a symbolic link" in refusal(tmp_path / "set.zip")
 
 
-def test_archive_that_declares_too_much_in_all_is_refused(tmp_path, monkeypatch):
+def test_an_archive_above_the_size_limit_is_refused(tmp_path, monkeypatch):
     path = make("zip", tmp_path, {f"{i}.png": png(i) for i in range(3)})
     monkeypatch.setattr(module, "MAX_ARCHIVE_BYTES", sum(len(png(i)) for i in range(3)))
     read_images(path, 32)
@@ -428,7 +428,7 @@ def test_archive_that_declares_too_much_in_all_is_refused(tmp_path, monkeypatch)
     assert "give the folder" in refusal(path)
 
 
-def test_member_named_twice_counts_once(tmp_path):
+def test_a_duplicate_member_counts_once(tmp_path):
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("a.png", png(1))
         with pytest.warns(UserWarning, match="Duplicate"):
@@ -438,8 +438,8 @@ def test_member_named_twice_counts_once(tmp_path):
     np.testing.assert_array_equal(pixels, [noise(2, 32, 32, 3)])
 
 
-def test_no_damage_to_an_archive_gets_past_unnamed(tmp_path):
-    """Any byte may be wrong: what is read is either right or refused in one line."""
+def test_damaged_archives_are_read_correctly_or_refused(tmp_path):
+    """With any byte changed, images are read correctly or the archive is refused in one line."""
     path = make("zip", tmp_path, {f"{c}/{i}.png": png(i, 8) for c in "ab" for i in range(2)})
     whole, good = path.read_bytes(), read_images(path, 8)
     random = np.random.default_rng(0)
@@ -456,14 +456,14 @@ def test_no_damage_to_an_archive_gets_past_unnamed(tmp_path):
         except VkdError as error:
             refusals.append(str(error))
             continue
-        # a flip in a stored name may rename a member; its pixels stay under their checksum
+        # a bit flip in a stored name may rename a member; its pixels still match the checksum
         assert all(any((image == other).all() for other in known.values()) for image in pixels)
     assert len(refusals) > 200
     assert all(len(message.splitlines()) == 1 for message in refusals)
 
 
 @pytest.mark.parametrize("damaged", ["refuse", "skip"])
-def test_a_folder_that_is_shut_is_named(damaged, tmp_path, monkeypatch, capsys):
+def test_an_unreadable_folder_is_named(damaged, tmp_path, monkeypatch, capsys):
     for name in ("a", "b", "shut"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_bytes(png())

@@ -1,4 +1,4 @@
-"""The judge's features are those that clean-fid takes of the same files."""
+"""The judge's features equal those of clean-fid on the same files."""
 
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ from tests.real_data import SHARED, needs_shared
          ("FID(legacy_tensorflow)", "KID(legacy_tensorflow)")),
     ],
 )  # fmt: skip
-def test_inception_from_a_local_file_sees_what_clean_fid_shows_it(
+def test_inception_features_equal_those_of_clean_fid(
     name: str, mode: str, distances: tuple[str, str], inception: Path, generator: Generator,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -53,7 +53,7 @@ def test_inception_from_a_local_file_sees_what_clean_fid_shows_it(
 
 
 def as_published(file: Path, folder: Path) -> Path:
-    """The folder, with the file under the published name in it."""
+    """Copies the file into the folder under the published name; returns the folder."""
     shutil.copy(file, folder / INCEPTION_FILE)
     return folder
 
@@ -72,7 +72,9 @@ def test_inception_may_be_given_by_its_folder(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a script"])
-def test_missing_or_wrong_inception_is_one_line(content: bytes | None, tmp_path: Path) -> None:
+def test_a_missing_or_wrong_inception_is_a_one_line_error(
+    content: bytes | None, tmp_path: Path
+) -> None:
     file = tmp_path / "weights.pt"
     if content is not None:
         file.write_bytes(content)
@@ -82,32 +84,32 @@ def test_missing_or_wrong_inception_is_one_line(content: bytes | None, tmp_path:
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_program_in_the_place_of_inception_is_not_run(
+def test_another_torchscript_program_is_not_run(
     inception: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # the published digest again
+    monkeypatch.undo()  # restore the published digest
     monkeypatch.setattr(torch.jit, "load", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(VkdError, match=r"damaged, or not the published inception-2015-12-05\.pt"):
         make_extractor(NetworkSettings(name="inception", weights=str(inception)), 32, "cpu")
 
 
-def test_inception_is_fetched_once_and_checked(
+def test_inception_is_downloaded_once_and_verified(
     inception: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    requested = []
 
     def fetch(url: str, file: str, hash_prefix: str, progress: bool) -> None:
-        asked.append((url.rpartition("/")[2], hash_prefix))
+        requested.append((url.rpartition("/")[2], hash_prefix))
         shutil.copy(inception, file)
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     for _ in range(2):
         make_extractor(NetworkSettings(name="inception"), 32, "cpu")
-    assert asked == [("inception-2015-12-05.pt", judge.INCEPTION_SHA256)]
+    assert requested == [("inception-2015-12-05.pt", judge.INCEPTION_SHA256)]
 
 
-def test_unreachable_inception_says_where_to_put_it(
+def test_a_failed_download_of_inception_says_where_to_put_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*args: object, **options: object) -> None:
@@ -120,7 +122,7 @@ def test_unreachable_inception_says_where_to_put_it(
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_an_input_size_of_its_own_is_part_of_the_name(classifier: Path) -> None:
+def test_another_input_size_is_part_of_the_name(classifier: Path) -> None:
     chosen = NetworkSettings(name="classifier", weights=str(classifier), size=16)
     extractor = make_extractor(chosen, 32, "cpu")
     assert extractor.frechet_name == "FD(classifier@16)"
@@ -134,7 +136,7 @@ def test_an_input_size_of_its_own_is_part_of_the_name(classifier: Path) -> None:
     [(None, "tf_efficientnet_lite2"), (260, "tf_efficientnet_lite2"),
      (128, "tf_efficientnet_lite2@128")],
 )  # fmt: skip
-def test_the_size_that_a_network_has_anyway_is_not(size: int | None, name: str) -> None:
+def test_the_default_input_size_is_not_part_of_the_name(size: int | None, name: str) -> None:
     weights = SHARED / "weights" / "efficientnet_lite" / "tf_efficientnet_lite2.safetensors"
     chosen = NetworkSettings(name="timm/tf_efficientnet_lite2", weights=str(weights), size=size)
     extractor = make_extractor(chosen, 32, "cpu")
@@ -144,7 +146,7 @@ def test_the_size_that_a_network_has_anyway_is_not(size: int | None, name: str) 
 
 
 @needs_shared
-def test_equal_to_clean_fid_on_real_images_and_a_published_network(tmp_path: Path) -> None:
+def test_the_distance_equals_clean_fid_on_real_images(tmp_path: Path) -> None:
     from gan_vkd.data.settings import DataSettings
 
     data = SHARED / "data" / "cifar10-subset"

@@ -1,4 +1,4 @@
-"""Two processes are never in one folder, and a dead one does not hold it."""
+"""The lock of a run folder: one process at a time, released when it exits."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ HOLD = (
 )
 
 
-def test_another_process_is_refused_until_the_holder_has_died(tmp_path):
+def test_another_process_is_refused_until_the_holder_exits(tmp_path):
     folder = tmp_path / "run"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
@@ -33,7 +33,7 @@ def test_another_process_is_refused_until_the_holder_has_died(tmp_path):
     holder.communicate()
     with locked(folder):
         assert folder.is_dir()
-    assert not folder.exists(), "nothing came of it"
+    assert not folder.exists(), "an empty folder is removed"
     with locked(folder):
         (folder / "settings.yaml").write_text("")
     with locked(folder):
@@ -41,7 +41,7 @@ def test_another_process_is_refused_until_the_holder_has_died(tmp_path):
     assert (folder / "settings.yaml").exists()
 
 
-def test_one_that_waits_gets_in_when_the_holder_has_gone(tmp_path, capsys):
+def test_a_waiting_process_gets_the_lock_when_the_holder_exits(tmp_path, capsys):
     code = HOLD.replace("sleep(60)", "sleep(1)")
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -53,7 +53,7 @@ def test_one_that_waits_gets_in_when_the_holder_has_gone(tmp_path, capsys):
     assert f"waiting for process {holder.pid}" in capsys.readouterr().out
 
 
-def test_a_process_does_not_lock_twice(tmp_path):
+def test_a_process_cannot_lock_twice(tmp_path):
     with (
         locked(tmp_path / "run"),
         pytest.raises(VkdError, match="in use by process"),
@@ -62,7 +62,7 @@ def test_a_process_does_not_lock_twice(tmp_path):
         pass
 
 
-def test_a_worker_that_outlives_the_holder_does_not_hold_it(tmp_path):
+def test_a_surviving_worker_does_not_keep_the_lock(tmp_path):
     code = HOLD.replace("print(", "import os\n    os.fork() or time.sleep(30)\n    print(")
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
@@ -76,7 +76,7 @@ def test_a_worker_that_outlives_the_holder_does_not_hold_it(tmp_path):
     subprocess.run(["pkill", "-f", str(tmp_path / "run")], check=False)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_an_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(VkdError, match="cannot be written"), locked(tmp_path / "file" / "run"):
         pass

@@ -1,4 +1,4 @@
-"""TensorBoard's events, and a run that outlives its writer."""
+"""TensorBoard events, and runs whose logger fails."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def fill(board: TensorBoard, count: int) -> None:
         board.histograms("scores", {"fake": torch.rand(100)}, iteration)
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_events_are_written(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path, purge_step=1)
     fill(board, 3)
     board.close()
@@ -32,7 +32,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert events.Tags()["histograms"] == ["scores/fake"]
 
 
-def test_a_full_disk_ends_the_events_alone(
+def test_a_full_disk_ends_only_the_events(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     board = TensorBoard(tmp_path, purge_step=1)
@@ -41,18 +41,20 @@ def test_a_full_disk_ends_the_events_alone(
         board.close()
     board.close()
     fill(board, 1)
-    assert capsys.readouterr().out.count("no TensorBoard events from here on") == 1
+    assert capsys.readouterr().out.count("no TensorBoard events from now on") == 1
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_folder_ends_only_the_events(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     board = TensorBoard(tmp_path / "file" / "events", purge_step=1)
     fill(board, 1)
     board.close()
-    assert "no TensorBoard events from here on" in capsys.readouterr().out
+    assert "no TensorBoard events from now on" in capsys.readouterr().out
 
 
-def test_a_run_is_shown_by_the_logger_of_its_settings(
+def test_a_run_uses_the_logger_of_its_settings(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[tuple[str, int]] = []
@@ -75,6 +77,6 @@ def test_a_run_is_shown_by_the_logger_of_its_settings(
 
 def test_an_unknown_logger_is_refused(small: MakeSettings) -> None:
     with pytest.raises(
-        SettingsError, match=r"train\.logger = 'paper': no logger of that name; known are"
+        SettingsError, match=r"train\.logger = 'paper': no logger of that name; known: "
     ):
         small("train.logger=paper")

@@ -28,7 +28,7 @@ def covered(point: np.ndarray, centres: np.ndarray, k: int) -> int:
 
 @pytest.mark.parametrize("block", [700, 10_000_000])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_precision_and_recall_are_their_formulas(
+def test_precision_and_recall_match_their_formulas(
     seed: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measures, "BLOCK", block)
@@ -40,7 +40,7 @@ def test_precision_and_recall_are_their_formulas(
 
 
 @pytest.mark.parametrize("block", [700, 10_000_000])
-def test_density_and_coverage_are_their_formulas(
+def test_density_and_coverage_match_their_formulas(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measures, "BLOCK", block)
@@ -54,17 +54,17 @@ def test_density_and_coverage_are_their_formulas(
     assert 0 < found["coverage"] < 1
 
 
-def test_equal_sets_and_sets_far_apart() -> None:
+def test_measures_of_equal_and_of_distant_sets() -> None:
     real, _ = two_sets()
     same = precision_recall(real, real.copy()) | density_coverage(real, real.copy())
     assert same["precision"] == same["recall"] == same["coverage"] == 1
-    # each ball holds its centre and four of its five neighbours: the fifth lies on its border
+    # each ball holds its centre and four of its five neighbours; the fifth is on its border
     assert same["density"] == pytest.approx(1)
     far = precision_recall(real, real + 100) | density_coverage(real, real + 100)
     assert set(far.values()) == {0.0}
 
 
-def test_one_mode_is_precise_and_recalls_little() -> None:
+def test_a_collapsed_set_has_high_precision_and_low_recall() -> None:
     real, _ = two_sets(count=200)
     collapsed = real[:1] + np.random.default_rng(1).normal(size=(200, 4)) * 1e-3
     found = precision_recall(real, collapsed) | density_coverage(real, collapsed)
@@ -74,7 +74,7 @@ def test_one_mode_is_precise_and_recalls_little() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e4])
-def test_nothing_depends_on_the_frame(shift: float) -> None:
+def test_measures_are_invariant_to_rotation_and_shift(shift: float) -> None:
     real, fake = two_sets()
     turn = special_ortho_group.rvs(4, random_state=0)
     moved = [x @ turn + shift for x in (real, fake)]
@@ -83,7 +83,7 @@ def test_nothing_depends_on_the_frame(shift: float) -> None:
     assert memorisation_rate(moved[1], moved[0]) == memorisation_rate(fake, real)
 
 
-def test_neighbours_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measures, "BLOCK", 600)
     training, samples = two_sets()
     indices, distances = nearest(samples, training, 3)
@@ -92,7 +92,7 @@ def test_neighbours_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(distances, expected[0], rtol=1e-9)
 
 
-def test_copies_are_memorised_and_unseen_images_are_so_by_chance() -> None:
+def test_the_memorisation_rate_of_copies_and_of_unseen_images() -> None:
     random = np.random.default_rng(0)
     training, unseen = random.normal(size=(2, 2000, 16))
     near = training[:300] + 1e-3 * random.normal(size=(300, 16))
@@ -110,12 +110,12 @@ def test_copies_are_memorised_and_unseen_images_are_so_by_chance() -> None:
     assert 0.3 < rate < 0.7
 
 
-def test_copies_of_a_training_image_that_is_there_twice_are_memorised() -> None:
+def test_copies_of_duplicated_training_images_are_memorised() -> None:
     training = np.repeat(np.random.default_rng(0).normal(size=(50, 8)) + 1e3, 2, axis=0)
     assert memorisation_rate(training[:10], training) == 1
 
 
-def test_inception_score_of_known_cases_and_as_written() -> None:
+def test_the_inception_score_matches_known_cases_and_its_formula() -> None:
     assert inception_score(np.full((100, 7), 1 / 7)) == pytest.approx((1, 0))
     balanced = np.tile(np.eye(5), (20, 1))
     assert inception_score(balanced) == pytest.approx((5, 0))
@@ -131,7 +131,7 @@ def test_inception_score_of_known_cases_and_as_written() -> None:
     assert inception_score(p, splits=3) == pytest.approx((np.mean(scores), np.std(scores)))
 
 
-def test_sets_that_are_too_small() -> None:
+def test_sets_that_are_too_small_are_refused() -> None:
     real, fake = two_sets()
     with pytest.raises(ValueError, match="3 samples have no 3-th nearest neighbour"):
         precision_recall(real[:3], fake)
@@ -145,7 +145,7 @@ def test_sets_that_are_too_small() -> None:
         nearest(fake, real, 61)
 
 
-def test_what_is_no_feature_and_no_probability() -> None:
+def test_invalid_features_and_probabilities_are_refused() -> None:
     real, fake = two_sets()
     fake[3, 1] = np.nan
     for measure in (precision_recall, density_coverage):

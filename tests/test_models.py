@@ -1,4 +1,4 @@
-"""The networks are the published ones, and compute what their papers say."""
+"""The networks have the published parameters and match the formulas of their papers."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def size(network: nn.Module) -> int:
 
 
 def spread(network: nn.Module) -> nn.Module:
-    """Away from the initialisation, where zero gains and biases would hide mistakes."""
+    """Perturbs all parameters, since zero gains and biases at initialisation would hide errors."""
     with torch.no_grad():
         for tensor in network.parameters():
             tensor.add_(torch.randn_like(tensor) * 0.1)
@@ -43,21 +43,21 @@ def spread(network: nn.Module) -> nn.Module:
     ("classes", "generator", "discriminator"),
     [(10, 4_304_387, 4_207_361), (100, 4_580_867, 4_230_401)],
 )
-def test_parameters_are_as_many_as_published(classes, generator, discriminator):
+def test_parameter_counts_are_as_published(classes, generator, discriminator):
     assert size(Generator(32, 64, 128, classes)) == generator
     assert size(Discriminator(32, 64, classes)) == discriminator
 
 
 @needs_shared
 @pytest.mark.parametrize(("letter", "network"), [("G", Generator), ("D", Discriminator)])
-def test_names_and_shapes_are_those_published(letter, network):
+def test_names_and_shapes_are_as_published(letter, network):
     reference = json.loads((SHARED / "reference" / f"biggan_cifar10_{letter}.json").read_text())
     assert {k: list(v.shape) for k, v in network().state_dict().items()} == reference
 
 
 @pytest.mark.parametrize("resolution", [32, 64])
 @pytest.mark.parametrize("classes", [0, 1, 5])
-def test_shapes(resolution, classes):
+def test_networks_have_the_expected_shapes(resolution, classes):
     generator, discriminator = (
         Generator(resolution, 4, 16, classes),
         Discriminator(resolution, 4, classes),
@@ -70,7 +70,7 @@ def test_shapes(resolution, classes):
     assert discriminator.features(images).shape == (3, discriminator.linear.in_features)
 
 
-def test_labels_matter_where_there_are_classes_and_only_there():
+def test_labels_have_an_effect_only_with_classes():
     images, zeros, ones = torch.randn(2, 3, 32, 32), torch.zeros(2).long(), torch.ones(2).long()
     z = torch.randn(2, 16)
     generator, discriminator = spread(Generator(32, 4, 16, 2)), spread(Discriminator(32, 4, 2))
@@ -90,7 +90,7 @@ def normalised(network: nn.Module) -> Iterator[tuple[str, SpectralNorm]]:
 
 
 @pytest.mark.parametrize("make", [lambda: Generator(32, 4, 16, 3), lambda: Discriminator(32, 4, 3)])
-def test_every_weight_but_the_gains_is_normalised(make):
+def test_all_weights_but_the_gains_are_spectrally_normalised(make):
     network = make()
     layers = dict(normalised(network))
     for name, module in network.named_modules():
@@ -104,7 +104,7 @@ def test_every_weight_but_the_gains_is_normalised(make):
     [(SNConv2d, (3, 8)), (SNConv2d, (8, 3, 1)), (SNLinear, (7, 5)), (SNLinear, (6, 1)),
      (SNEmbedding, (4, 9))],
 )  # fmt: skip
-def test_largest_singular_value_becomes_one(kind, shape):
+def test_the_largest_singular_value_becomes_one(kind, shape):
     layer = kind(*shape)
     assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2) != 1
     for _ in range(2000):
@@ -115,8 +115,8 @@ def test_largest_singular_value_becomes_one(kind, shape):
     assert torch.allclose(layer.sv0, exact, rtol=1e-5)
 
 
-def test_spectral_norm_is_torchs():
-    """The same iterates, outputs and gradients as torch's own, from the same vector."""
+def test_spectral_norm_equals_that_of_torch():
+    """Iterates, outputs and gradients equal torch's from the same initial vector."""
     ours, theirs = SNLinear(6, 4), nn.utils.spectral_norm(nn.Linear(6, 4), eps=1e-8)
     with torch.no_grad():
         theirs.weight_orig.copy_(ours.weight)
@@ -135,12 +135,12 @@ def test_spectral_norm_is_torchs():
         assert torch.allclose(ours.u0[0], theirs.weight_u, atol=1e-6)
 
 
-def test_gradient_goes_through_the_singular_value():
+def test_the_gradient_includes_the_singular_value():
     layer = SNLinear(6, 4).double()
     for _ in range(2000):
         layer.normalized_weight()
     layer.eval()
-    # a multiple of the weight gives the same normalised weight: no gradient along it
+    # scaling the weight does not change the normalised weight: no gradient along it
     layer.normalized_weight().sin().sum().backward()
     assert layer.weight.grad.norm() > 0.01
     assert abs((layer.weight.grad * layer.weight).sum()) < 1e-12
@@ -148,7 +148,7 @@ def test_gradient_goes_through_the_singular_value():
 
 @pytest.mark.parametrize("make", [lambda: Generator(32, 4, 16, 3), lambda: Discriminator(32, 4, 3)])
 @pytest.mark.parametrize("training", [True, False])
-def test_buffers_move_in_training_alone(make, training):
+def test_buffers_change_in_training_mode_only(make, training):
     network = make()
     inputs = torch.randn(2, 16) if isinstance(network, Generator) else torch.randn(2, 3, 32, 32)
     before = {name: b.clone() for name, b in network.named_buffers()}
@@ -157,7 +157,7 @@ def test_buffers_move_in_training_alone(make, training):
         assert torch.equal(buffer, before[name]) != training, name
 
 
-def test_eval_mode_gives_an_image_whatever_its_company():
+def test_images_in_eval_mode_do_not_depend_on_the_batch():
     generator = spread(Generator(32, 4, 16, 3))
     z, labels = torch.randn(4, 16), torch.tensor([0, 1, 2, 0])
     for _ in range(5):
@@ -168,14 +168,14 @@ def test_eval_mode_gives_an_image_whatever_its_company():
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-# blocks, against their textbook order
+# blocks, against their formulas
 
 
 def plain(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return F.conv2d(x, layer.normalized_weight(), layer.bias, padding=layer.kernel_size[0] // 2)
 
 
-def test_generator_block_is_the_naive_order():
+def test_the_generator_block_matches_its_formula():
     block = spread(GeneratorBlock(6, 4, 3)).eval()
     x, y = torch.randn(5, 6, 8, 8), torch.tensor([0, 1, 2, 0, 1])
 
@@ -198,7 +198,7 @@ def test_generator_block_is_the_naive_order():
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("downsample", [True, False])
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 6), (6, 6)])
-def test_discriminator_block_is_the_naive_order(first, downsample, inputs, outputs):
+def test_the_discriminator_block_matches_its_formula(first, downsample, inputs, outputs):
     block = spread(DiscriminatorBlock(inputs, outputs, first, downsample)).eval()
     x = torch.randn(5, inputs, 8, 8)
     h = plain(block.conv2, plain(block.conv1, x if first else x.relu()).relu())
@@ -215,7 +215,7 @@ def test_discriminator_block_is_the_naive_order(first, downsample, inputs, outpu
 
 
 @pytest.mark.parametrize("classes", [0, 3])
-def test_score_is_taken_from_the_features(classes):
+def test_the_score_is_computed_from_the_features(classes):
     network = spread(Discriminator(32, 4, classes)).eval()
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 2, 1, 0])
     score, features = network(images, labels)
@@ -261,7 +261,7 @@ def test_batch_norm_tracks_mean_and_variance():
 @pytest.mark.parametrize(
     ("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)]
 )
-def test_cifar_resnets_are_as_large_as_published(depth, parameters):
+def test_cifar_resnets_have_the_published_size(depth, parameters):
     # 0.27M, 0.46M, 0.66M and 0.85M in table 6 of He et al.
     network = CifarResNet(depth)
     assert size(network) == parameters
@@ -270,7 +270,7 @@ def test_cifar_resnets_are_as_large_as_published(depth, parameters):
 
 
 @pytest.mark.parametrize("depth", [2, 9, 21, 0])
-def test_depths_that_are_none_are_refused(depth):
+def test_invalid_depths_are_refused(depth):
     with pytest.raises(ValueError, match=rf"6n \+ 2, got {depth}"):
         CifarResNet(depth)
 

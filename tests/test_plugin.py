@@ -1,4 +1,4 @@
-"""Components from outside of the package, through the entry point: one of every kind."""
+"""Third-party components of every kind, loaded through the entry point."""
 
 import json
 import os
@@ -18,7 +18,7 @@ OWN = Path(__file__).parent / "plugin"
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """The environment in which the package of tests/plugin is installed."""
+    """Returns an environment in which the package of tests/plugin is installed."""
     site = tmp_path / "site"
     info = site / "own_components-1.0.dist-info"
     info.mkdir(parents=True)
@@ -55,14 +55,14 @@ def test_one_component_of_every_kind_trains_from_a_settings_file(
     assert again.returncode == 0, again.stderr
 
 
-def test_an_option_of_a_component_from_outside_is_checked(installed: dict[str, str]) -> None:
+def test_options_of_third_party_components_are_checked(installed: dict[str, str]) -> None:
     bad = "distill.method.normalization.factor=-1"
     answer = vkd(installed, "train", str(OWN / "all.yaml"), bad)
     assert answer.returncode == 2
     assert "distill.method.normalization.factor = -1: input should be greater" in answer.stderr
 
 
-def test_without_the_package_its_names_are_unknown() -> None:
+def test_names_of_a_missing_package_are_unknown() -> None:
     answer = vkd(dict(os.environ) | {"PYTHONPATH": str(ROOT)}, "train", str(OWN / "all.yaml"))
     assert answer.returncode == 2
-    assert "model = 'own_network': no network of that name; known are biggan" in answer.stderr
+    assert "model = 'own_network': no network of that name; known: biggan" in answer.stderr

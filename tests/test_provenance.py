@@ -1,4 +1,4 @@
-"""Whether a teacher has seen what the judge knows, and that tables say so."""
+"""Whether a teacher was trained on the judge's training images, and that tables say so."""
 
 from pathlib import Path
 
@@ -34,18 +34,18 @@ def network(name: str, weights: str | None = None) -> NetworkSettings:
         ("classifier", None),
     ],
 )  # fmt: skip
-def test_what_is_known_of_published_weights(name: str, sets: set[str] | None) -> None:
+def test_training_sets_of_published_weights(name: str, sets: set[str] | None) -> None:
     assert trained_on(network(name)) == sets
 
 
-def test_a_classifier_of_ours_says_what_it_was_taught(classifier: Path, tmp_path: Path) -> None:
+def test_a_taught_classifier_names_its_training_set(classifier: Path, tmp_path: Path) -> None:
     assert trained_on(network("classifier", str(classifier))) == {"digits"}
     assert trained_on(network("classifier", str(tmp_path / "gone"))) is None
     (tmp_path / "broken").write_bytes(b"no")
     assert trained_on(network("classifier", str(tmp_path / "broken"))) is None
 
 
-def test_local_weights_count_as_published_by_their_digest_alone(tmp_path: Path) -> None:
+def test_local_weights_are_recognised_by_digest_only(tmp_path: Path) -> None:
     fake = tmp_path / "resnet20-12fca82f.th"
     fake.write_bytes(b"weights of somebody")
     assert trained_on(network("cifar_resnet20", str(fake))) is None
@@ -54,7 +54,7 @@ def test_local_weights_count_as_published_by_their_digest_alone(tmp_path: Path) 
 
 
 @needs_shared
-def test_real_weights_are_known_whatever_their_name(tmp_path: Path) -> None:
+def test_published_weights_are_recognised_under_any_name(tmp_path: Path) -> None:
     real = SHARED / "weights" / "cifar_resnet" / "resnet20-12fca82f.th"
     (tmp_path / "mine.th").write_bytes(real.read_bytes())
     assert trained_on(network("cifar_resnet20", str(tmp_path / "mine.th"))) == {"CIFAR-10"}
@@ -62,16 +62,16 @@ def test_real_weights_are_known_whatever_their_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["cifar10", "/some/folder"])
-def test_classifiers_of_ours_on_known_sets_and_on_folders(
+def test_a_classifier_taught_on_a_folder_has_an_unknown_training_set(
     source: str, classifier: Path, tmp_path: Path
 ) -> None:
     state = load_state(classifier)
     state["settings"]["data"]["source"] = source
     save_state(tmp_path / "c.safetensors", state)
     taught = network("classifier", str(tmp_path / "c.safetensors"))
-    said = relation(taught, [network("cifar_resnet20")])
-    assert ("has seen the judge's training images (CIFAR-10)" in said) == (source == "cifar10")
-    assert ("not known" in said) == (source != "cifar10")
+    clauses = relation(taught, [network("cifar_resnet20")])
+    assert ("has seen the judge's training images (CIFAR-10)" in clauses) == (source == "cifar10")
+    assert ("not known" in clauses) == (source != "cifar10")
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,17 @@ def test_classifiers_of_ours_on_known_sets_and_on_folders(
     ],
 )  # fmt: skip
 def test_the_relation_is_one_clause(teacher: str, judge: str, clause: str) -> None:
-    said = relation(network(teacher), [network(judge)])
-    assert said.startswith(f"teacher {teacher}")
-    assert clause in said
+    clauses = relation(network(teacher), [network(judge)])
+    assert clauses.startswith(f"teacher {teacher}")
+    assert clause in clauses
 
 
 LITE0, LITE2 = "timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite2.in1k"
 
 
-def test_networks_of_one_family_are_told() -> None:
-    said = relation(network(LITE0, "somewhere"), [network(LITE2)])
-    assert said == (
+def test_teachers_of_the_judges_family_are_reported() -> None:
+    clauses = relation(network(LITE0, "somewhere"), [network(LITE2)])
+    assert clauses == (
         f"teacher {LITE0} is of the judge's family; "
         "no judge is of another family than this teacher: add one (evaluate.also)"
     )
@@ -106,8 +106,8 @@ def test_networks_of_one_family_are_told() -> None:
 
 
 def test_every_judge_has_its_clause() -> None:
-    said = relation(network("cifar_resnet20"), [network("cifar_resnet56"), network(LITE2)])
-    assert said == (
+    clauses = relation(network("cifar_resnet20"), [network("cifar_resnet56"), network(LITE2)])
+    assert clauses == (
         "teacher cifar_resnet20 is of judge cifar_resnet56's family and has seen judge "
         "cifar_resnet56's training images (CIFAR-10); teacher cifar_resnet20 (CIFAR-10) has not "
         f"seen judge {LITE2}'s training images (ImageNet-1k)"
@@ -118,7 +118,7 @@ def test_every_judge_has_its_clause() -> None:
     )
 
 
-def test_captions_tell_the_teachers_apart_and_judges_get_tables_each(
+def test_captions_name_the_relation_and_each_judge_gets_a_table(
     small: MakeSettings, classifier: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy.safetensors"

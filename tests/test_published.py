@@ -23,8 +23,8 @@ def config(data: str, arm: str) -> Path:
 
 @pytest.mark.parametrize("arm", PUBLISHED_FID)
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])
-def test_each_row_has_its_config_and_its_figure(data: str, arm: str) -> None:
-    """All but those of VkD, whose settings are not known."""
+def test_each_row_has_its_config_and_published_figure(data: str, arm: str) -> None:
+    """Except VkD's figures, whose settings are not known."""
     settings = load_settings(config(data, arm))
     assert settings.arm == arm
     figure = None if arm in VKD else PUBLISHED_FID[arm][data == "cifar100"]
@@ -42,7 +42,7 @@ def test_figures_of_the_paper() -> None:
 @pytest.mark.parametrize("arm", VKD)
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("aggregated", [0, 10])
-def test_vkds_figures_stand_beside_no_run(data: str, arm: str, aggregated: int) -> None:
+def test_the_figures_of_vkd_are_shown_beside_no_run(data: str, arm: str, aggregated: int) -> None:
     settings = load_settings(config(data, arm), [f"distill.aggregated={aggregated}"])
     assert published_fid(settings) is None
 
@@ -75,7 +75,7 @@ def test_vkds_figures_stand_beside_no_run(data: str, arm: str, aggregated: int) 
         "distill.pairs=[{}, {student: {layer: blocks.1.0}}]",
     ],
 )
-def test_other_settings_have_none(change: str) -> None:
+def test_other_settings_have_no_published_figure(change: str) -> None:
     assert published_fid(load_settings(config("cifar10", "spkd"), [change])) is None
 
 
@@ -89,11 +89,11 @@ def test_other_settings_have_none(change: str) -> None:
         ("kd_dlgm", "distill.text=null"),
     ],
 )
-def test_a_method_in_another_form_than_released_has_none(arm: str, change: str) -> None:
+def test_a_method_in_another_form_has_no_published_figure(arm: str, change: str) -> None:
     assert published_fid(load_settings(config("cifar10", arm), [change])) is None
 
 
-def test_the_texts_of_cifar100_are_those_of_cifar10_as_released() -> None:
+def test_cifar100_with_its_own_class_names_has_no_published_figure() -> None:
     own_names = load_settings(config("cifar100", "kd_dlgm"), ["distill.text.names=null"])
     assert published_fid(own_names) is None
 
@@ -101,7 +101,7 @@ def test_the_texts_of_cifar100_are_those_of_cifar10_as_released() -> None:
 @pytest.mark.parametrize(
     "change", ["seed=5", "data.root=/data", "train.log_every=7", "distill.teacher.weights=x.bin"]
 )
-def test_what_does_not_matter_does_not_matter(change: str) -> None:
+def test_irrelevant_settings_do_not_change_the_published_figure(change: str) -> None:
     assert published_fid(load_settings(config("cifar10", "spkd"), [change])) == 19.11
 
 
@@ -109,12 +109,12 @@ def test_what_does_not_matter_does_not_matter(change: str) -> None:
     "name",
     ["cifar10_10pct+methods/spkd+data.fraction=0.2", "cifar10_10pct+methods/rkd", "folder"],
 )
-def test_experiments_outside_of_the_table_have_none(name: str) -> None:
+def test_experiments_outside_of_the_table_have_no_published_figure(name: str) -> None:
     assert published_fid(load_settings(CONFIGS / name)) is None
 
 
 @pytest.mark.parametrize("setting", [x.setting for x in DEVIATIONS if x.setting is not None])
-def test_a_setting_that_gives_theirs_is_one_and_differs_from_ours(setting: str) -> None:
+def test_settings_of_the_deviations_are_valid_and_differ_from_ours(setting: str) -> None:
     ours = load_settings(config("cifar10", "whitening"))
     theirs = load_settings(config("cifar10", "whitening"), [setting])
     assert theirs != ours
@@ -122,7 +122,7 @@ def test_a_setting_that_gives_theirs_is_one_and_differs_from_ours(setting: str) 
         assert theirs.model_copy(update={"distill": ours.distill}) == ours
 
 
-def test_the_documentation_has_the_list() -> None:
+def test_the_documentation_has_the_list_of_deviations() -> None:
     assert deviations_table() in (ROOT / "docs" / "deviations.md").read_text(), (
         "docs/deviations.md differs from gan_vkd.report.published.deviations_table()"
     )

@@ -1,4 +1,4 @@
-"""W processes compute what one computes on the whole batch."""
+"""W ranks compute what one process computes on the whole batch."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def alone() -> bool:
     return not torch.distributed.is_initialized()
 
 
-# the functions
+# collective functions
 
 
 def _refusal(check: Callable[[], None]) -> str:
@@ -77,7 +77,7 @@ def _functions(rank: int, world: int, file: str, queue: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_what_ranks_draw_gather_and_agree_on(tmp_path: Path) -> None:
+def test_collective_functions_of_two_ranks(tmp_path: Path) -> None:
     found = on_ranks(2, _functions, str(tmp_path / "meet"))
     torch.manual_seed(0)
     whole = torch.rand(6).tolist()
@@ -85,7 +85,7 @@ def test_what_ranks_draw_gather_and_agree_on(tmp_path: Path) -> None:
     assert found[0]["part"] + found[1]["part"] == list(range(7))
     for rank in (0, 1):
         assert found[rank]["mean"] == [0, 1.5, 3]
-        # both ranks' losses depend on it: (rank + 1) / 2 of each of the two
+        # the losses of both ranks depend on it, with (rank + 1) / 2 each
         assert found[rank]["mean gradient"] == [0, 1.0 * (rank + 1), 2.0 * (rank + 1)]
         assert found[rank]["gathered"] == [0, 1, 10, 11]
         assert found[rank]["gather gradient"] == [2 * 2.0 * rank, 2 * (2.0 * rank + 1)]
@@ -93,11 +93,11 @@ def test_what_ranks_draw_gather_and_agree_on(tmp_path: Path) -> None:
         assert found[rank]["largest"] == 1
         assert found[rank]["from first"] == {"rank": 0}
         assert found[rank]["all parts"] == [0, 2]
-        assert found[rank]["unlike"] == "run: the ranks have read other settings or other images"
+        assert found[rank]["unlike"] == "run: the ranks have read different settings or images"
         assert found[rank]["alike"] == ""
 
 
-def test_one_process_is_the_whole() -> None:
+def test_collective_functions_are_the_identity_in_one_process() -> None:
     x = torch.ones(2)
     assert torch.equal(ranks.mean(x), x)
     assert ranks.total(x) is x
@@ -108,9 +108,9 @@ def test_one_process_is_the_whole() -> None:
         assert alone()
 
 
-# the game
+# training
 
-GAMES = {
+VARIANTS = {
     "whitening": [],
     "looked_up": [
         "distill.view=clean",
@@ -133,17 +133,19 @@ GAMES = {
 }
 
 
-def _play(rank: int, world: int, file: str, games: dict[str, Settings], queue: Any) -> None:
+def _train_on_rank(
+    rank: int, world: int, file: str, variants: dict[str, Settings], queue: Any
+) -> None:
     torch.set_num_threads(1)
     if world > 1:
         torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
-    queue.put((rank, {name: play(settings) for name, settings in games.items()}))
+    queue.put((rank, {name: losses_of(settings) for name, settings in variants.items()}))
     if world > 1:
         torch.distributed.destroy_process_group()
 
 
-def play(settings: Settings) -> dict[str, Any]:
-    """The losses of STEPS steps, means over ranks, and a digest of the final generator."""
+def losses_of(settings: Settings) -> dict[str, Any]:
+    """Returns the losses of STEPS steps, averaged over ranks, and a sample of the EMA generator."""
     assert settings.distill is not None
     torch.set_default_dtype(torch.float32)
     data = load_training_set(settings.data)
@@ -179,16 +181,16 @@ def play(settings: Settings) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_the_game_on_ranks_equals_the_game_on_one(
+def test_training_on_several_ranks_equals_one_process(
     world: int, small: MakeSettings, tmp_path: Path
 ) -> None:
     """In float64: Adam's steps do not shrink with their gradients, so rounding grows in float32."""
     common = ["distill.weight=1"]
-    chosen = GAMES if world == 2 else {"whitening": []}
-    games = {name: small(*common, *own) for name, own in chosen.items()}
-    expected = on_ranks(1, _play, "", games)[0]
-    found = on_ranks(world, _play, str(tmp_path / "meet"), games)
-    for name in games:
+    chosen = VARIANTS if world == 2 else {"whitening": []}
+    variants = {name: small(*common, *own) for name, own in chosen.items()}
+    expected = on_ranks(1, _train_on_rank, "", variants)[0]
+    found = on_ranks(world, _train_on_rank, str(tmp_path / "meet"), variants)
+    for name in variants:
         for rank in range(world):
             losses = found[rank][name]["losses"]
             assert losses.keys() == expected[name]["losses"].keys()
@@ -208,14 +210,14 @@ def _measure(rank: int, world: int, file: str, settings: Settings, queue: Any) -
         torch.distributed.destroy_process_group()
 
 
-def test_an_evaluation_shared_by_ranks_is_that_of_one(small: MakeSettings, tmp_path: Path) -> None:
-    settings = small("evaluate.num_samples=51")  # which two ranks cannot halve
+def test_an_evaluation_on_two_ranks_equals_one_process(small: MakeSettings, tmp_path: Path) -> None:
+    settings = small("evaluate.num_samples=51")  # not divisible by two ranks
     alone = on_ranks(1, _measure, "", settings)[0]
     found = on_ranks(2, _measure, str(tmp_path / "meet"), settings)
     alone = alone | distances(alone)
     identities = [judge["identity"] for judge in alone.pop("judges")]
-    for told in found.values():
-        measures = told | distances(told)
+    for result in found.values():
+        measures = result | distances(result)
         assert [judge["identity"] for judge in measures.pop("judges")] == identities
         assert measures.keys() == alone.keys()
         for name, value in alone.items():
@@ -223,11 +225,11 @@ def test_an_evaluation_shared_by_ranks_is_that_of_one(small: MakeSettings, tmp_p
             assert measures[name] == close, name
 
 
-# the whole run, under torchrun
+# whole runs under torchrun
 
 
 class Launched:
-    """A run under torchrun, its ranks found by what they write down."""
+    """A run under torchrun, with the process ids of its ranks."""
 
     def __init__(
         self, settings: Path, out: Path, world: int, *options: str, own: tuple[str, ...] = ()
@@ -246,89 +248,87 @@ class Launched:
         return [int(pid) for pid in children.read_text().split()]
 
     def wait(self) -> str:
-        said, _ = self.process.communicate(timeout=150)
-        return said
+        output, _ = self.process.communicate(timeout=150)
+        return output
 
 
 @pytest.fixture
 def written(small: MakeSettings, tmp_path: Path) -> Path:
-    """Settings in a file; a checkpoint every iteration."""
+    """Writes settings of a run with a checkpoint every iteration; returns the file."""
     file = tmp_path / "settings.yaml"
     file.write_text(small("train.checkpoint_every=1", "train.iterations=30", "seed=3").dump())
     return file
 
 
 def endless(written: Path) -> Path:
-    """The same run, which nobody waits for."""
+    """Writes the same settings with a number of iterations that is never reached."""
     file = written.with_name("endless.yaml")
     file.write_text(written.read_text().replace("iterations: 30", "iterations: 100000"))
     return file
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
-def test_a_killed_rank_ends_the_others_and_the_restart_is_the_undisturbed_run(
-    written: Path, tmp_path: Path
-) -> None:
+def test_a_restart_after_a_killed_rank_is_bit_identical(written: Path, tmp_path: Path) -> None:
     whole = Launched(written, tmp_path / "whole", 2)
-    said = whole.wait()
-    assert whole.process.returncode == 0, said
-    assert said.count("2 ranks") == 1, "the first speaks alone"
+    output = whole.wait()
+    assert whole.process.returncode == 0, output
+    assert output.count("2 ranks") == 1, "only the first rank prints"
     assert not list((tmp_path / "whole").rglob(".*tmp*"))
 
     killed = Launched(written, tmp_path / "killed", 2, "--max-restarts=1")
     until(lambda: len(Run(tmp_path / "killed").checkpoints()) > 1, 120)
     os.kill(killed.ranks()[1], signal.SIGKILL)
     since = time.monotonic()
-    said = killed.wait()
-    assert killed.process.returncode == 0, said
+    output = killed.wait()
+    assert killed.process.returncode == 0, output
     assert time.monotonic() - since < 120
-    assert said.count("from iteration 0 of 30") == 1
-    assert said.count("2 ranks") == 2, "it went on from a checkpoint by itself"
+    assert output.count("from iteration 0 of 30") == 1
+    assert output.count("2 ranks") == 2, "torchrun resumed it from a checkpoint"
     assert_identical(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
-def test_a_rank_that_is_lost_for_good_ends_the_run_within_a_minute(
-    written: Path, tmp_path: Path
-) -> None:
+def test_a_lost_rank_ends_the_run_within_a_minute(written: Path, tmp_path: Path) -> None:
     file = endless(written)
     run = Launched(file, tmp_path / "run", 2)
     until(lambda: len(Run(tmp_path / "run").checkpoints()) > 1, 120)
     others = run.ranks()
     os.kill(others[1], signal.SIGKILL)
     since = time.monotonic()
-    said = run.wait()
+    output = run.wait()
     assert time.monotonic() - since < 60
     assert run.process.returncode != 0
-    assert not Path(f"/proc/{others[0]}").exists(), said
+    assert not Path(f"/proc/{others[0]}").exists(), output
 
 
-def test_ranks_that_run_out_of_time_stop_together_and_are_not_started_anew(
+def test_ranks_stop_together_at_the_time_limit_without_a_restart(
     written: Path, tmp_path: Path
 ) -> None:
     run = Launched(
         endless(written), tmp_path / "run", 2, "--max-restarts=1", own=("--max-time", "1s")
     )
-    said = run.wait()
-    assert run.process.returncode == 0, said
-    assert said.count("out of its time") == 1
+    output = run.wait()
+    assert run.process.returncode == 0, output
+    assert output.count("out of time") == 1
     assert (tmp_path / "run" / "exit_code").read_text() == "124\n"
     assert Run(tmp_path / "run").checkpoints()
 
 
-def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_says_so(
+def test_a_run_of_two_ranks_may_be_resumed_on_one(
     written: Path, tmp_path: Path, small: MakeSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = (two := Launched(written, tmp_path / "run", 2)).wait()
-    assert two.process.returncode == 0, said
+    output = (two := Launched(written, tmp_path / "run", 2)).wait()
+    assert two.process.returncode == 0, output
     longer = small("train.checkpoint_every=1", "train.iterations=31", "seed=3")
     train(longer, tmp_path / "run", resume=True)
     printed = capsys.readouterr().out
-    assert "not to the last bit" in printed
+    assert "not be identical to the last bit" in printed
     assert "ranks 2 is now 1" in printed
 
 
-def test_a_batch_that_cannot_be_shared_is_one_line(small: MakeSettings, tmp_path: Path) -> None:
+def test_a_batch_not_divisible_by_the_ranks_is_a_one_line_error(
+    small: MakeSettings, tmp_path: Path
+) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(small("train.batch_size=9").dump())
     run = Launched(file, tmp_path / "run", 2)

@@ -1,4 +1,4 @@
-"""The code of README runs as it stands there."""
+"""The code blocks of README.md run."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 CORE, OBJECTS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_core_in_a_loop_of_ones_own() -> None:
+def test_the_core_runs_in_a_users_training_loop() -> None:
     student = nn.Linear(8, 256)
     features = student(torch.randn(4, 8))
     given: dict[str, Any] = {
@@ -35,7 +35,7 @@ def test_the_core_in_a_loop_of_ones_own() -> None:
     torch.testing.assert_close(p.T @ p, torch.eye(256), rtol=0, atol=1e-5)
 
 
-def test_the_trainer_of_objects() -> None:
+def test_the_trainer_is_assembled_from_objects() -> None:
     given = {
         kind.__name__: kind
         for kind in (
@@ -47,5 +47,5 @@ def test_the_trainer_of_objects() -> None:
     given |= {"load_training_set": load_training_set, "network": network}
     torch.manual_seed(0)
     exec(OBJECTS.replace("range(400)", "range(2)"), given)
-    told = given["trainer"].generator_step(given["batches"].random_labels(16), 2)
-    assert told["g_loss"].isfinite()
+    logged = given["trainer"].generator_step(given["batches"].random_labels(16), 2)
+    assert logged["g_loss"].isfinite()

@@ -1,4 +1,4 @@
-"""Each regulariser is its formula, written out in loops, and trains what it should."""
+"""Regularisers against loops over their formulas, and their gradients."""
 
 from collections.abc import Callable
 
@@ -21,12 +21,12 @@ def seeded() -> None:
 
 
 def score_batches(count: int, size: int = 5) -> list[tuple[Tensor, Tensor]]:
-    """Real and fake scores that overlap, so that some are clipped and some are not."""
+    """Returns real and fake scores that overlap, so that some are clipped and some are not."""
     return [(torch.randn(size) + 0.5, torch.randn(size) - 0.5) for _ in range(count)]
 
 
 def discriminator() -> tuple[Discriminator, Tensor, Tensor]:
-    """A small one away from its initialisation, with images and labels."""
+    """Returns a small discriminator with perturbed weights, images and labels."""
     network = Discriminator(32, 2, 3)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -39,7 +39,7 @@ def discriminator() -> tuple[Discriminator, Tensor, Tensor]:
 
 
 class Averages:
-    """The moving averages as the published code keeps them, in plain numbers."""
+    """The moving averages as in the published code, as Python floats."""
 
     def __init__(self, decay: float, start: int) -> None:
         self.decay, self.start, self.calls = decay, start, 0
@@ -57,7 +57,7 @@ class Averages:
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.99])
-def test_lecam_is_the_published_code(decay: float) -> None:
+def test_lecam_matches_the_published_code(decay: float) -> None:
     lecam, written = LeCam(decay, start=4).double(), Averages(decay, start=4)
     penalties = []
     for real, fake in score_batches(40):
@@ -76,8 +76,8 @@ def test_lecam_without_a_warm_up_starts_from_the_first_batch() -> None:
     torch.testing.assert_close(lecam(real, fake), expected.mean())
 
 
-def test_lecam_has_no_gradient_into_its_averages() -> None:
-    """The scores' gradient is that of a penalty whose averages are constants."""
+def test_lecam_has_no_gradient_through_its_averages() -> None:
+    """The gradient of the scores treats the averages as constants."""
     lecam = LeCam(0.5, start=2)
     for call, (real, fake) in enumerate(score_batches(4)):
         real.requires_grad_()
@@ -95,7 +95,7 @@ def test_lecam_has_no_gradient_into_its_averages() -> None:
     assert not list(lecam.parameters())
 
 
-def test_lecam_called_again_before_the_backward_pass() -> None:
+def test_lecam_may_be_called_again_before_the_backward_pass() -> None:
     apart, together = LeCam(start=0), LeCam(start=0)
     batches = [(real.requires_grad_(), fake) for real, fake in score_batches(2)]
     sum(together(*scores) for scores in batches).backward()
@@ -106,7 +106,7 @@ def test_lecam_called_again_before_the_backward_pass() -> None:
 
 
 @pytest.mark.parametrize("before", [2, 7])  # within the warm-up and after it
-def test_lecam_goes_on_from_its_state(before: int) -> None:
+def test_lecam_continues_from_its_state(before: int) -> None:
     first, second = LeCam(start=5), LeCam(start=5)
     batches = score_batches(12)
     for scores in batches[:before]:
@@ -128,7 +128,7 @@ def test_lecam_keeps_float32_in_half_precision() -> None:
 
 
 @pytest.mark.parametrize(("decay", "start"), [(-0.1, 0), (1.1, 0), (0.9, -1)])
-def test_lecam_refuses_what_makes_no_sense(decay: float, start: int) -> None:
+def test_lecam_refuses_invalid_arguments(decay: float, start: int) -> None:
     with pytest.raises(ValueError, match="decay must be in"):
         LeCam(decay, start)
 
@@ -136,7 +136,7 @@ def test_lecam_refuses_what_makes_no_sense(decay: float, start: int) -> None:
 # consistency
 
 
-def test_consistency_is_its_formula_and_differentiates_both_sides() -> None:
+def test_consistency_matches_its_formula_and_has_gradients_for_both_scores() -> None:
     scores, augmented = (torch.randn(7, requires_grad=True) for _ in range(2))
     found = consistency(scores, augmented)
     pairs = list(zip(scores.tolist(), augmented.tolist(), strict=True))
@@ -147,7 +147,7 @@ def test_consistency_is_its_formula_and_differentiates_both_sides() -> None:
     torch.testing.assert_close(augmented.grad, -expected, rtol=0, atol=1e-6)
 
 
-def test_consistency_of_equal_scores_is_zero_and_half_types_become_float32() -> None:
+def test_consistency_of_equal_scores_is_zero_and_is_computed_in_float32() -> None:
     scores = torch.randn(7)
     assert consistency(scores, scores.clone()) == 0
     a, b = scores.bfloat16(), torch.randn(7).bfloat16()
@@ -159,7 +159,7 @@ def reflected(index: int, length: int) -> int:
 
 
 def moved(image: Tensor, mirrored: bool, down: int, right: int) -> Tensor:
-    """Flipped, then shifted, a pixel at a time."""
+    """Flips, then shifts an image, pixel by pixel."""
     _, h, w = image.shape
     result = torch.empty_like(image)
     for row in range(h):
@@ -172,7 +172,7 @@ def moved(image: Tensor, mirrored: bool, down: int, right: int) -> Tensor:
 
 @pytest.mark.parametrize(("h", "w", "down", "right"), [(32, 32, 4, 4), (16, 24, 2, 3)])
 @pytest.mark.parametrize("flip", [True, False])
-def test_flip_and_shift_does_that_alone_and_reaches_all(
+def test_flip_and_shift_draws_all_flips_and_shifts_uniformly(
     h: int, w: int, down: int, right: int, flip: bool
 ) -> None:
     image = torch.rand(2, h, w)
@@ -194,7 +194,7 @@ def test_flip_and_shift_does_that_alone_and_reaches_all(
     assert abs(share - 0.5 * flip) < 6 * 0.5 / draws**0.5
 
 
-def test_flip_and_shift_draws_from_the_global_generator_and_keeps_each_sample_apart() -> None:
+def test_flip_and_shift_uses_the_global_generator_and_does_not_mix_samples() -> None:
     images = torch.rand(8, 3, 16, 16)
     torch.manual_seed(3)
     first = flip_and_shift(images)
@@ -218,7 +218,7 @@ def test_flip_and_shift_is_differentiable() -> None:
 # R1
 
 
-def test_r1_of_a_linear_and_of_a_quadratic_discriminator() -> None:
+def test_r1_matches_closed_forms() -> None:
     """The gradient of w.x is w, the gradient of x.A x / 2 + w.x is (A + A^T) x / 2 + w."""
     images = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
     a, w = torch.randn(12, 12, dtype=torch.float64), torch.randn(12, dtype=torch.float64)
@@ -246,10 +246,10 @@ class Smooth(nn.Module):
         return self.linear(self.conv(images).tanh().sum((2, 3)).tanh()).squeeze(1)
 
 
-def test_r1_has_the_right_gradient_for_the_parameters() -> None:
+def test_r1_has_the_correct_gradient_for_the_parameters() -> None:
     network = Smooth().double()
     images = torch.randn(2, 2, 4, 4, dtype=torch.float64)
-    for _ in range(500):  # singular vectors that move with the weight would not be constants
+    for _ in range(500):  # converge the singular vectors, which the gradient treats as constants
         network(images)
     network.eval()
     names, values = zip(*network.named_parameters(), strict=True)
@@ -262,7 +262,7 @@ def test_r1_has_the_right_gradient_for_the_parameters() -> None:
     assert torch.autograd.gradcheck(penalty, values)
 
 
-def test_r1_at_the_clean_images_goes_through_the_augmentation() -> None:
+def test_r1_differentiates_through_the_augmentation() -> None:
     """With D(x) = w.x, a pixel's slope is the score of the augmented unit image."""
     w = torch.randn(3, 8, 8, dtype=torch.float64)
 
@@ -277,7 +277,7 @@ def test_r1_at_the_clean_images_goes_through_the_augmentation() -> None:
     assert abs(float(r1_penalty(scores(images), images).detach()) - expected) < 1e-6
 
 
-def test_r1_is_the_mean_over_images_of_the_discriminator() -> None:
+def test_r1_is_the_mean_over_images() -> None:
     network, images, labels = discriminator()
     network.eval()
     images.requires_grad_()
@@ -295,7 +295,7 @@ def test_r1_refuses_images_without_a_gradient() -> None:
         r1_penalty(network(images, labels).score, images)
 
 
-def test_r1_falls_under_descent() -> None:
+def test_gradient_descent_lowers_r1() -> None:
     network, images, labels = discriminator()
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     policy, penalties = Augmentations(["color", "translation", "cutout"]), []
@@ -330,19 +330,19 @@ Penalty = Callable[[Discriminator, Tensor, Tensor], Tensor]
 
 
 @pytest.mark.parametrize("loss", [lecam_loss, consistency_loss, r1_loss])
-def test_each_trains_every_weight_of_the_discriminator(loss: Penalty) -> None:
+def test_each_regulariser_has_a_gradient_for_every_weight(loss: Penalty) -> None:
     network, images, labels = discriminator()
     loss(network, images, labels).backward()
     for name, parameter in network.named_parameters():
         slope = torch.zeros(()) if parameter.grad is None else parameter.grad
         assert torch.isfinite(slope).all()
-        # the last bias cancels in a difference; a bias moves no slope of a piecewise linear network
+        # the last bias cancels in a difference; no bias changes a piecewise linear slope
         idle = {consistency_loss: "linear.bias", r1_loss: "bias"}.get(loss)
         assert slope.any() != (idle is not None and name.endswith(idle)), name
 
 
 @pytest.mark.parametrize("loss", [lecam_loss, consistency_loss, r1_loss])
-def test_each_in_mixed_precision_is_float32_and_near(loss: Penalty) -> None:
+def test_each_regulariser_is_float32_in_mixed_precision(loss: Penalty) -> None:
     network, images, labels = discriminator()
     network.eval()
     torch.manual_seed(1)
@@ -355,15 +355,15 @@ def test_each_in_mixed_precision_is_float32_and_near(loss: Penalty) -> None:
 
 
 @pytest.mark.parametrize("loss", [lecam_loss, consistency_loss, r1_loss])
-def test_none_reads_a_number_back_from_the_device(loss: Penalty) -> None:
-    """A meta tensor has no numbers: whoever asks for one is refused."""
+def test_regularisers_do_not_synchronise_with_the_device(loss: Penalty) -> None:
+    """A meta tensor has no values, so reading one raises."""
     with torch.device("meta"):
         network, images = Discriminator(32, 2, 3), torch.rand(6, 3, 32, 32)
         labels = torch.zeros(6, dtype=torch.int64)
         assert loss(network, images, labels).shape == ()
 
 
-def test_all_of_them_in_one_step() -> None:
+def test_all_regularisers_together_in_one_step() -> None:
     network, images, labels = discriminator()
     lecam, optimizer = LeCam(start=0), torch.optim.Adam(network.parameters(), 1e-3)
     fake, real = images.chunk(2)

@@ -1,4 +1,4 @@
-"""The reproduction study: its cells are what they are called, and begin at the same weights."""
+"""The reproduction study: settings of its cells, and their common initial weights."""
 
 from itertools import product
 from pathlib import Path
@@ -37,7 +37,7 @@ TEACHER_WIDTH = 12
 
 
 def cell(name: str) -> Path:
-    """The settings of a cell, as scripts/cifar10_reproduction.sh puts them together."""
+    """Returns the settings of a cell as scripts/cifar10_reproduction.sh composes them."""
     chosen = [PARTS[choice] for choice in name.split("_") if choice in PARTS]
     return Path("+".join(["cifar10_10pct+methods/whitening", *chosen, f"arm={name}"]))
 
@@ -47,7 +47,7 @@ ARMS |= {name: cell(name) for name in CELLS}
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_is_the_published_arm_but_for_the_four_choices_in_its_name(name: str) -> None:
+def test_a_cell_differs_from_the_published_arm_in_its_four_choices_only(name: str) -> None:
     published = load_settings(config_of("cifar10_10pct", "whitening")).model_dump()
     feature, projection, whitening, aggregated = name.split("_")
     read = load_settings(cell(name)).model_dump()
@@ -65,8 +65,8 @@ def test_a_cell_is_the_published_arm_but_for_the_four_choices_in_its_name(name: 
 
 
 def build(settings: Settings) -> Trainer:
-    """As a run does it, with a teacher of random weights in the place of CLIP."""
-    torch.manual_seed(1)  # whatever was drawn before, a run sets its seed after it
+    """Builds a trainer as a run does, with a teacher of random weights instead of CLIP."""
+    torch.manual_seed(1)  # a run sets its seed after earlier draws
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, TEACHER_WIDTH))
     teacher = Teacher(network, mean=[0.5] * 3, std=[0.5] * 3)
     torch.manual_seed(settings.seed)
@@ -79,7 +79,7 @@ def initial(gan: Trainer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_all_begin_at_the_same_weights_and_can_be_trained(name: str) -> None:
+def test_all_cells_start_from_the_same_weights_and_train(name: str) -> None:
     """Also with whitened batches of 8 images in 12 dimensions, whose covariance is singular."""
     start = initial(build(load_settings(ARMS["none"], SMALL)))
     gan = build(load_settings(ARMS[name], SMALL))
@@ -94,7 +94,7 @@ def test_all_begin_at_the_same_weights_and_can_be_trained(name: str) -> None:
 
 
 def test_a_whitened_batch_below_the_teachers_width_is_a_simplex() -> None:
-    """What configs/methods/cholesky.yaml says: whatever the features, all inner products of the
+    """As stated in configs/methods/cholesky.yaml: for any features, all inner products of the
     targets are -1 and all squared norms B - 1."""
     gan = build(load_settings(ARMS["pooled_fixed_cholesky_removed"], SMALL))
     assert gan.distillation is not None
@@ -104,10 +104,10 @@ def test_a_whitened_batch_below_the_teachers_width_is_a_simplex() -> None:
     assert target[:, 7:].abs().max() < 1e-2
 
 
-def test_the_iterations_that_fit_fill_the_share_and_stay_below_it() -> None:
-    """Of a run of known costs: 20 s to start, 10 s an evaluation, half a second an iteration."""
+def test_iterations_that_fit_stay_below_the_given_time() -> None:
+    """For a run of 20 s to start, 10 s per evaluation and 0.5 s per iteration."""
     start, evaluation, pace, every = 20.0, 10.0, 0.5, 400
-    times = [(100, 90.0), (200, 140.0)]  # 40 s of warming up, then at the pace
+    times = [(100, 90.0), (200, 140.0)]  # 40 s of warm-up, then 0.5 s per iteration
     took = start + 140.0 + evaluation
     for share in (400.0, 1000.0, 10_000.0):
         count = iterations_that_fit(times, took, share, every)

@@ -1,4 +1,4 @@
-"""A run folder gives back what was written into it, whatever happened to its newest files."""
+"""Run folders: checkpoints, records and the exported generator, also when damaged."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def cut(file, share: float = 0.5) -> None:
 # checkpoints
 
 
-def test_settings_are_those_written(run, tmp_path):
+def test_settings_are_read_back(run, tmp_path):
     assert run.settings() == load_settings(tmp_path / "given.yaml")
 
 
@@ -53,19 +53,19 @@ def test_the_last_checkpoints_are_kept(run):
     assert [int(file.stem) for file in run.checkpoints()] == [300, 100_000]
 
 
-def test_as_many_as_asked_are_kept_beside_the_best(run):
+def test_the_requested_number_of_checkpoints_is_kept_beside_the_best(run):
     for iteration in range(1, 8):
         run.save(iteration, {"iteration": iteration}, keep=3, best=2 if iteration < 6 else 6)
     assert [int(file.stem) for file in run.checkpoints()] == [4, 5, 6, 7]
 
 
-def test_new_run_has_no_state(run):
+def test_a_new_run_has_no_state(run):
     assert run.latest_state() is None
     assert Run(run.path / "nowhere").latest_state() is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_damaged_newest_checkpoint_is_named_and_passed_over(share, run, capsys):
+def test_a_damaged_newest_checkpoint_is_reported_and_skipped(share, run, capsys):
     run.save(1, {"iteration": 1})
     run.save(2, {"iteration": 2, "weights": torch.ones(50)})
     newest = run.checkpoints()[-1]
@@ -76,18 +76,20 @@ def test_damaged_newest_checkpoint_is_named_and_passed_over(share, run, capsys):
     assert str(newest) in out
 
 
-def test_damaged_newer_checkpoints_do_not_push_out_the_next_ones(run, capsys):
+def test_damaged_checkpoints_do_not_displace_new_ones(run, capsys):
     for iteration in (100, 200, 300):
         run.save(iteration, {"iteration": iteration}, keep=3)
     for file in run.checkpoints()[1:]:
         cut(file)
     assert run.latest_state() == {"iteration": 100}
-    assert len(run.checkpoints()) == 3, "only looked at"
+    assert len(run.checkpoints()) == 3, "reading renames nothing"
     assert run.latest_state(retire=True) == {"iteration": 100}
     run.save(110, {"iteration": 110}, keep=2)
     assert [int(file.stem) for file in run.checkpoints()] == [100, 110]
     assert run.latest_state() == {"iteration": 110}
-    assert len(list((run.path / "checkpoints").glob("*.damaged"))) == 2, "kept to look at"
+    assert len(list((run.path / "checkpoints").glob("*.damaged"))) == 2, (
+        "damaged files are kept under another name"
+    )
 
 
 def test_a_record_file_that_is_a_link_is_not_followed(run, tmp_path):
@@ -98,7 +100,7 @@ def test_a_record_file_that_is_a_link_is_not_followed(run, tmp_path):
     assert (tmp_path / "outside").read_text() == "mine\n"
 
 
-def test_damage_to_every_checkpoint_is_no_fresh_start(run):
+def test_damage_to_every_checkpoint_is_an_error(run):
     for iteration in (1, 2):
         run.save(iteration, {"iteration": iteration})
     for file in run.checkpoints():
@@ -108,7 +110,7 @@ def test_damage_to_every_checkpoint_is_no_fresh_start(run):
     assert "every checkpoint is damaged" in one_line(caught)
 
 
-def test_half_written_checkpoint_is_none(run):
+def test_a_partially_written_checkpoint_is_ignored(run):
     run.save(1, {"iteration": 1})
     file = run.path / "checkpoints" / ".00000002.safetensors.7.vkd-tmp"
     file.write_bytes(b"half")
@@ -118,7 +120,7 @@ def test_half_written_checkpoint_is_none(run):
 # records
 
 
-def test_records_come_back_in_order(run):
+def test_records_are_read_in_order(run):
     records = [{"iteration": i, "loss": i / 3, "name": "FD(ü)\n"} for i in range(3)]
     for record in records:
         run.append("metrics", record)
@@ -127,7 +129,7 @@ def test_records_come_back_in_order(run):
 
 
 @pytest.mark.parametrize("cut_off", [b'{"iteration": 3, "lo', b"{", b"\xff\xfe\n", b'{"a": "\xc3'])
-def test_cut_off_last_line_costs_that_line_alone(cut_off, run):
+def test_a_truncated_last_line_is_dropped(cut_off, run):
     for i in range(3):
         run.append("metrics", {"iteration": i})
     with open(run.path / "metrics.jsonl", "ab") as file:
@@ -139,7 +141,7 @@ def test_cut_off_last_line_costs_that_line_alone(cut_off, run):
 
 
 @pytest.mark.parametrize("iteration", [-1, 0, 2, 9])
-def test_truncate_drops_the_records_after(iteration, run):
+def test_truncate_drops_later_records(iteration, run):
     for i in range(4):
         run.append("metrics", {"iteration": i})
     run.truncate("metrics", iteration)
@@ -150,7 +152,7 @@ def test_truncate_drops_the_records_after(iteration, run):
     assert run.records("metrics")[-1] == {"iteration": 7}
 
 
-def test_lines_that_are_no_records_are_left_out(run):
+def test_invalid_lines_are_left_out(run):
     lines = ["5", "null", "[1]", '"text"', "[" * 100_000, "{", '{"iteration": 1}', '{"epoch": 2}']
     (run.path / "metrics.jsonl").write_text("\n".join(lines))
     assert run.records("metrics") == [{"iteration": 1}, {"epoch": 2}]
@@ -158,7 +160,7 @@ def test_lines_that_are_no_records_are_left_out(run):
     assert run.records("metrics") == [{"iteration": 1}]
 
 
-def test_records_that_cannot_be_written(run):
+def test_an_unwritable_record_file_is_an_error(run):
     (run.path / "metrics.jsonl").mkdir()
     with pytest.raises(VkdError) as caught:
         run.append("metrics", {"iteration": 1})
@@ -177,7 +179,7 @@ def generator(classes: int = 10) -> Generator:
 
 
 @pytest.mark.parametrize("classes", [0, 10])
-def test_generator_comes_back_frozen_in_eval_mode(classes, run):
+def test_a_generator_is_loaded_frozen_in_eval_mode(classes, run):
     network = generator(classes)
     shares = [1 / max(classes, 1)] * max(classes, 1)
     run.export(network, {"iteration": 7, "shares": shares})
@@ -200,19 +202,19 @@ def refused_generator(run) -> str:
     return one_line(caught)
 
 
-def test_no_generator_yet(run):
+def test_a_missing_generator_is_an_error(run):
     assert "no generator yet" in refused_generator(run)
     assert "no generator yet" in refused_generator(Run(run.path / "nowhere"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
-def test_cut_off_generator_is_refused(share, run):
+def test_a_truncated_generator_is_refused(share, run):
     run.export(generator(), FACTS)
     cut(run.generator_file, share)
     assert "damaged" in refused_generator(run)
 
 
-def test_generator_of_other_settings_is_refused(run):
+def test_a_generator_of_other_settings_is_refused(run):
     run.export(generator(), FACTS)
     text = (run.path / "settings.yaml").read_text()
     (run.path / "settings.yaml").write_text(text.replace("ch: 2", "ch: 4"))
@@ -237,12 +239,12 @@ def test_generator_of_other_settings_is_refused(run):
         '{"iteration": 1, "shares": [1.0], "classes": 10000000000000}',
     ],
 )
-def test_a_generator_with_odd_facts_is_refused(facts, run):
+def test_a_generator_with_invalid_facts_is_refused(facts, run):
     write_generator(run, '{"iteration": 1, "shares": [1.0], "classes": 0}')
     run.load_generator("cpu")
     write_generator(run, facts)
     message = refused_generator(run)
-    assert "damaged" in message or "not a file of ours: " in message
+    assert "damaged" in message or "not a file of this project: " in message
 
 
 def write_generator(run, facts):
@@ -251,7 +253,7 @@ def write_generator(run, facts):
     save_file(state, run.generator_file, metadata)
 
 
-def test_flipped_bit_in_the_generator_is_noticed(run):
+def test_a_flipped_bit_in_the_generator_is_detected(run):
     run.export(generator(), FACTS)
     data = bytearray(run.generator_file.read_bytes())
     data[-1000] ^= 0x10
@@ -259,7 +261,7 @@ def test_flipped_bit_in_the_generator_is_noticed(run):
     assert "damaged" in refused_generator(run)
 
 
-def test_generator_without_settings_is_refused(run):
+def test_a_generator_without_settings_is_refused(run):
     run.export(generator(), FACTS)
     os.remove(run.path / "settings.yaml")
     assert "no such settings file" in refused_generator(run)
@@ -276,16 +278,16 @@ def test_exported_file_is_plain_safetensors_with_its_settings(run):
 # devices
 
 
-def test_devices():
+def test_the_device_is_picked():
     assert pick_device("cpu") == "cpu"
     assert pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize("able", [False, True])
-def test_bfloat16_is_left_to_devices_that_compute_in_it(able, monkeypatch, capsys):
+def test_bfloat16_is_used_only_on_devices_that_support_it(able, monkeypatch, capsys):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    for known in (devices.has_bfloat16, devices._is_lowered):
+    for known in (devices.has_bfloat16, devices._supports_bfloat16):
         monkeypatch.setattr(devices, known.__name__, cache(known.__wrapped__))
     x = torch.ones(2, 2)
     for _ in range(2):
@@ -306,7 +308,7 @@ def test_a_device_without_float64_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["", "gpu", "cpu:x", "meta", "hpu", "xla", "vulkan", "cuda:99"])
-def test_device_that_torch_does_not_have(name):
+def test_unknown_devices_are_refused(name):
     with pytest.raises(VkdError) as caught:
         pick_device(name)
     assert f"device {name}: not usable here" in one_line(caught)

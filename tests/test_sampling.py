@@ -1,4 +1,4 @@
-"""Samples are a function of the seed."""
+"""Samples of a generator, and grids of them."""
 
 import torch
 
@@ -9,18 +9,18 @@ from gan_vkd.report.pictures import class_grid
 from tests.conftest import SHARES
 
 
-def test_samples_depend_on_the_seed_alone(generator: Generator) -> None:
+def test_samples_depend_on_the_seed_only(generator: Generator) -> None:
     torch.manual_seed(1)
     a = draw_samples(generator, SHARES, 20, 7, seed=3)
     torch.manual_seed(2)
     b = draw_samples(generator, SHARES, 20, 20, seed=3)
-    assert (a.int() - b.int()).abs().max() <= 1  # batches of another size round otherwise
+    assert (a.int() - b.int()).abs().max() <= 1  # rounding differs with the batch size
     assert not torch.equal(a, draw_samples(generator, SHARES, 20, 7, seed=4))
     assert a.dtype == torch.uint8
     assert a.shape == (20, 3, 32, 32)
 
 
-def test_samples_follow_the_shares(generator: Generator) -> None:
+def test_labels_of_samples_follow_the_class_shares(generator: Generator) -> None:
     only = [float(c == 3) for c in range(10)]
     source = torch.Generator().manual_seed(0)
     torch.multinomial(torch.tensor(only), 5, replacement=True, generator=source)
@@ -29,7 +29,7 @@ def test_samples_follow_the_shares(generator: Generator) -> None:
     assert torch.equal(draw_samples(generator, only, 5, 5, seed=0), expected)
 
 
-def test_the_grid_shows_a_row_a_class(generator: Generator) -> None:
+def test_the_grid_has_a_row_per_class(generator: Generator) -> None:
     picture = class_grid(generator, SHARES)
     assert picture.shape == (3, 10 * 33 + 1, 10 * 33 + 1)
     some = class_grid(generator, [0.5, 0, 0, 0.5, 0, 0, 0, 0, 0, 0])

@@ -22,7 +22,7 @@ def build(small: MakeSettings) -> tuple[Trainer, ImageSet, ImageSet]:
     return build_trainer(settings, 10, "cpu"), load_training_set(settings.data), heldout
 
 
-def test_scores_are_the_discriminators_on_clean_images(small: MakeSettings) -> None:
+def test_scores_are_those_of_clean_images(small: MakeSettings) -> None:
     gan, data, heldout = build(small)
     scores = Scores(data, heldout, seed=0)(gan.discriminator, gan.ema.generator)
     gan.discriminator.eval()
@@ -34,7 +34,7 @@ def test_scores_are_the_discriminators_on_clean_images(small: MakeSettings) -> N
     assert len(scores["fake"]) == len(data)
 
 
-def test_looking_changes_nothing_and_is_the_same_again(small: MakeSettings) -> None:
+def test_measuring_scores_changes_no_state_and_is_reproducible(small: MakeSettings) -> None:
     gan, data, heldout = build(small)
     probe = Scores(data, heldout, seed=0)
     before = {k: v.clone() for k, v in gan.discriminator.state_dict().items()}
@@ -49,9 +49,9 @@ def test_looking_changes_nothing_and_is_the_same_again(small: MakeSettings) -> N
     assert all(torch.equal(v, before[k]) for k, v in gan.discriminator.state_dict().items())
 
 
-def test_held_out_labels_are_those_of_the_training_sets_classes(small: MakeSettings) -> None:
+def test_heldout_labels_are_mapped_to_the_training_classes(small: MakeSettings) -> None:
     gan, data, _ = build(small)
-    # all of them are drawn: their order does not matter
+    # all of them are drawn, so their order does not matter
     chosen = data.subset(list(range(20)))
     classes = ["new", *reversed(chosen.classes)]
     renamed = ImageSet(chosen.images, 10 - chosen.labels, classes, chosen.names)
@@ -69,7 +69,7 @@ def test_held_out_labels_are_those_of_the_training_sets_classes(small: MakeSetti
     assert "heldout" not in Scores(data, None, seed=0)(gan.discriminator, gan.ema.generator)
 
 
-def test_held_out_images_are_drawn_from_all_classes(small: MakeSettings) -> None:
+def test_heldout_images_are_drawn_from_all_classes(small: MakeSettings) -> None:
     _, data, _ = build(small)
     sorted_by_class = ImageSet(
         torch.zeros(3000, 3, 32, 32, dtype=torch.uint8),
@@ -81,7 +81,7 @@ def test_held_out_images_are_drawn_from_all_classes(small: MakeSettings) -> None
     assert torch.bincount(probe.real["heldout"].labels, minlength=10).min() > 50
 
 
-def test_the_summary_is_zero_without_and_one_with_full_overfitting() -> None:
+def test_r_v_is_zero_without_and_one_with_full_overfitting() -> None:
     scores = {"training": torch.tensor([2.0, 4.0]), "fake": torch.tensor([-1.0, -1.0])}
     assert summary(scores) == {"score_training": 3.0, "score_fake": -1.0}
     for heldout, r_v in ((3.0, 0.0), (-1.0, 1.0), (1.0, 0.5)):
@@ -91,7 +91,7 @@ def test_the_summary_is_zero_without_and_one_with_full_overfitting() -> None:
     assert "r_v" not in summary(same)
 
 
-def test_a_picture(tmp_path: Path) -> None:
+def test_a_histogram_is_saved(tmp_path: Path) -> None:
     scores = {"training": torch.randn(50) + 1, "fake": torch.randn(50)}
     save_histogram(scores, tmp_path / "a" / "scores.png")
     save_histogram({"training": torch.ones(3), "fake": torch.ones(3)}, tmp_path / "flat.png")
@@ -99,7 +99,7 @@ def test_a_picture(tmp_path: Path) -> None:
         assert image.width > 300
 
 
-def test_a_run_logs_them(small: MakeSettings, tmp_path: Path) -> None:
+def test_a_run_logs_the_scores(small: MakeSettings, tmp_path: Path) -> None:
     train(small(arm="none"), tmp_path / "run")
     records = [r for r in Run(tmp_path / "run").records("metrics") if "judges" in r]
     assert len(records) == 2

@@ -1,4 +1,4 @@
-"""The scripts as a user calls them, at the smallest size."""
+"""The scripts with the smallest settings."""
 
 import csv
 import os
@@ -45,7 +45,7 @@ def judged(classifier: Path) -> list[str]:
     ]
 
 
-def test_three_arms_to_the_table_and_finished_ones_are_skipped(
+def test_the_quickstart_prints_a_table_and_skips_finished_runs(
     judged: list[str], tmp_path: Path
 ) -> None:
     call = ["quickstart", f"out={tmp_path}", *SMALL, *judged]
@@ -72,7 +72,7 @@ def test_three_arms_to_the_table_and_finished_ones_are_skipped(
         ("cifar10_vit.sh", "studnet.name"),
     ],
 )
-def test_a_table_is_a_sweep_that_takes_options_and_settings(
+def test_scripts_pass_options_and_settings_to_a_sweep(
     script: str, key: str, tmp_path: Path
 ) -> None:
     answer = bash(script, f"out={tmp_path / 'out'}", "seeds=0", "jobs=2", f"{key}=2")
@@ -88,7 +88,7 @@ def test_a_table_is_a_sweep_that_takes_options_and_settings(
     ("script", "arms", "runs"),
     [("cifar10_10pct.sh", [], 3), ("cifar100_10pct.sh", ["arms=none"], 1)],
 )
-def test_a_published_experiment_finds_its_configs_and_stops_at_what_is_missing(
+def test_published_experiments_find_their_configs_and_report_missing_data(
     script: str, arms: list[str], runs: int, tmp_path: Path
 ) -> None:
     missing = [f"data.root={tmp_path}", "data.download=false"]
@@ -108,8 +108,8 @@ def test_a_published_experiment_finds_its_configs_and_stops_at_what_is_missing(
 
 @pytest.fixture
 def fake_vkd(tmp_path: Path) -> dict[str, str]:
-    """An environment whose `vkd` writes down what it was asked; the trial's records are those of
-    0.2 s an iteration, and every sweep ends in a table."""
+    """Returns an environment whose `vkd` logs its arguments, writes records of 0.2 s per iteration
+    for the trial, and a table for each sweep."""
     asked, folder = tmp_path / "asked", tmp_path / "bin"
     folder.mkdir()
     (folder / "vkd").write_text(f"""#!{sys.executable}
@@ -128,7 +128,7 @@ records = [{{"iteration": i, "seconds": i / 5}} for i in (100, 200)]
 
 
 def swept(asked: str) -> list[Path]:
-    """The settings of a sweep's command line."""
+    """Returns the settings files of a sweep's command line."""
     command = shlex.split(asked)
     assert command[0] == "sweep"
     return [Path(item) for item in command[1 : command.index("--seeds")]]
@@ -137,7 +137,7 @@ def swept(asked: str) -> list[Path]:
 def test_the_ablation_has_every_projection_and_every_normalisation(
     fake_vkd: dict[str, str], tmp_path: Path
 ) -> None:
-    """Each beside the other's default, in the same run, under an arm named by them."""
+    """Each with the default of the other; arms are named after both."""
     answer = bash("cifar10_ablation.sh", f"out={tmp_path / 'out'}", **fake_vkd)
     assert answer.returncode == 0, answer.stderr
     configs = swept((tmp_path / "asked").read_text())
@@ -163,7 +163,7 @@ def test_the_ablation_has_every_projection_and_every_normalisation(
     }
 
 
-def test_the_reproduction_trains_every_cell_as_long_as_fits_into_the_minutes(
+def test_the_reproduction_fits_all_runs_into_the_minutes(
     fake_vkd: dict[str, str], tmp_path: Path
 ) -> None:
     out, script = tmp_path / "out", "cifar10_reproduction.sh"
@@ -173,9 +173,9 @@ def test_the_reproduction_trains_every_cell_as_long_as_fits_into_the_minutes(
     trial, sweep = (tmp_path / "asked").read_text().splitlines()
     assert "+arm=head_trained_cholesky_kept --seeds 0,1,2 --jobs 3" in trial
     assert trial.endswith("train.iterations=200 train.log_every=100")
-    # 18 arms at two seeds, three at once: 12 rounds of ten minutes, less a few seconds of trial
+    # 18 arms at two seeds, three in parallel: 12 rounds of ten minutes, minus the trial
     count = int((out / "iterations").read_text())
-    assert 2800 <= count <= 2850  # a reserve of 5%, a pace of 0.2 s
+    assert 2800 <= count <= 2850  # with a reserve of 5%, at 0.2 s per iteration
     assert {load_settings(config).arm: config for config in swept(sweep)} == ARMS
     assert sweep.endswith(f"seed_of=nothing train.iterations={count}")
     line = f"Every run: {count} iterations, 2.3% of the published 125,000."
@@ -192,12 +192,12 @@ def test_the_reproduction_trains_every_cell_as_long_as_fits_into_the_minutes(
     [
         ([], "minutes=: expected whole minutes for all runs together"),
         (["minutes=2h"], "minutes=2h: expected whole minutes for all runs together"),
-        (["minutes=9", "jobs=0"], "jobs=0: expected how many runs go on at once"),
+        (["minutes=9", "jobs=0"], "jobs=0: expected the number of runs at once"),
         (["minutes=9", "variant=gpu"], "variant=gpu: expected cpu, or none"),
         (["minutes=9", "train.iterations=7"], "train.iterations: follows from minutes"),
     ],
 )
-def test_the_reproduction_refuses_in_one_line_what_it_cannot_do(
+def test_the_reproduction_refuses_invalid_arguments_in_one_line(
     arguments: list[str], fault: str, tmp_path: Path
 ) -> None:
     answer = bash("cifar10_reproduction.sh", f"out={tmp_path / 'out'}", *arguments)
@@ -206,9 +206,7 @@ def test_the_reproduction_refuses_in_one_line_what_it_cannot_do(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_reproduction_stops_at_minutes_that_hold_no_iteration(
-    fake_vkd: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_reproduction_refuses_too_few_minutes(fake_vkd: dict[str, str], tmp_path: Path) -> None:
     call = ["cifar10_reproduction.sh", f"out={tmp_path / 'out'}", "minutes=1", "seeds=" + "0," * 99]
     answer = bash(*call, **fake_vkd)
     assert answer.returncode == 1
@@ -217,7 +215,7 @@ def test_the_reproduction_stops_at_minutes_that_hold_no_iteration(
     assert not (tmp_path / "out" / "iterations").exists()
 
 
-def test_the_reproduction_names_the_weights_that_are_missing(tmp_path: Path) -> None:
+def test_the_reproduction_names_missing_weights(tmp_path: Path) -> None:
     missing, data = tmp_path / "clip.bin", tmp_path / "data"
     for index, name in enumerate(["cat/a.png", "dog/b.png"]):
         save_png(torch.full((3, 32, 32), index, dtype=torch.uint8), data / name)
@@ -240,12 +238,12 @@ def test_the_reproduction_names_the_weights_that_are_missing(tmp_path: Path) -> 
     ],
 )
 @pytest.mark.parametrize("foreign", [False, True])
-def test_a_fresh_checkout_installs_itself_whatever_the_arguments(
+def test_scripts_install_the_checkout_first(
     script: str, arguments: list[str], requirement: str, foreign: bool, tmp_path: Path
 ) -> None:
-    """With a stand-in for the environment's Python that writes down what it was asked.
+    """With a stand-in for the environment's Python that logs its arguments.
 
-    Also where an environment with another checkout in it is active.
+    Also if an environment with another checkout is active.
     """
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     shutil.copytree(ROOT / "gan_vkd", tmp_path / "gan_vkd")

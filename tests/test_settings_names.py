@@ -1,4 +1,4 @@
-"""A name of settings stands for a file, a shipped file, or several on top of each other."""
+"""References to settings: own files, shipped files, and combinations with `+`."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ MINE = "arm: mine\ndata: {source: digits}\ntrain: {iterations: 7}\n"
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with a settings file in it."""
+    """Changes to an empty directory with one settings file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(MINE)
     return tmp_path
@@ -47,14 +47,14 @@ def test_a_file_with_a_plus_or_an_equals_sign_in_its_name_is_found(elsewhere: Pa
     assert values_of(Path("a=b")) == []
 
 
-def test_own_files_come_before_shipped_ones(elsewhere: Path) -> None:
+def test_own_files_take_precedence_over_shipped_ones(elsewhere: Path) -> None:
     assert files_of(Path("mine+methods/spkd")) == [Path("mine.yaml"), SHIPPED / "methods/spkd.yaml"]
     (elsewhere / "quickstart.yaml").write_text(MINE)
     assert files_of(Path("quickstart")) == [Path("quickstart.yaml")]
     assert load_settings(Path("quickstart")).arm == "mine"
 
 
-def test_parts_are_looked_for_beside_the_first_file(elsewhere: Path) -> None:
+def test_parts_are_searched_beside_the_first_file(elsewhere: Path) -> None:
     folder = elsewhere / "deep"
     folder.mkdir()
     (folder / "a.yaml").write_text(MINE)
@@ -63,7 +63,7 @@ def test_parts_are_looked_for_beside_the_first_file(elsewhere: Path) -> None:
     assert files_of(folder / "a+b") == [folder / "a.yaml", folder / "b.yaml"]
 
 
-def test_later_files_lie_on_top_and_overrides_over_all(elsewhere: Path) -> None:
+def test_later_files_and_overrides_take_precedence(elsewhere: Path) -> None:
     (elsewhere / "longer.yaml").write_text("train: {iterations: 9, batch_size: 3}\n")
     reference = Path("mine+longer")
     assert load_settings(reference).train.iterations == 9
@@ -72,7 +72,7 @@ def test_later_files_lie_on_top_and_overrides_over_all(elsewhere: Path) -> None:
     assert load_settings(reference).train.batch_size == 3
 
 
-def test_values_of_a_reference_lie_on_its_files_and_below_the_overrides() -> None:
+def test_values_of_a_reference_rank_between_files_and_overrides() -> None:
     reference = Path("mine+train.iterations=9+methods/spkd+distill.weight=1+arm=weak")
     settings = load_settings(reference)
     assert settings == load_settings(
@@ -96,15 +96,15 @@ def test_values_of_a_reference_lie_on_its_files_and_below_the_overrides() -> Non
         ("b/" * 3000 + "c", "no such settings file"),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is_near(reference: str, fault: str) -> None:
+def test_unknown_names_are_reported_with_a_suggestion(reference: str, fault: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(Path(reference))
     assert fault in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_settings_may_come_through_a_pipe(elsewhere: Path) -> None:
-    """As of `vkd train <(...)`."""
+def test_settings_may_be_read_from_a_pipe(elsewhere: Path) -> None:
+    """As in `vkd train <(...)`."""
     reading, writing = os.pipe()
     os.write(writing, MINE.encode())
     os.close(writing)
@@ -124,11 +124,11 @@ def test_settings_may_come_through_a_pipe(elsewhere: Path) -> None:
         ("mine+distill.weight=1+arm=spkd, weak", "mine_spkd_weak"),
     ],
 )
-def test_runs_are_called_after_their_settings(reference: str, name: str) -> None:
+def test_runs_are_named_after_their_settings(reference: str, name: str) -> None:
     assert short_name(Path(reference)) == name
 
 
-def test_additions_on_the_command_line_go_to_the_file_before_them() -> None:
+def test_additions_on_the_command_line_belong_to_the_previous_file() -> None:
     line = ["a", "+methods/x", "+y=2", "seed=3", "b.yaml", "c+z=w+q", "data.root=/a+b"]
     configs = [Path("a+methods/x+y=2"), Path("b.yaml"), Path("c+z=w+q")]
     assert read_arguments(line, None) == (configs, [0], ["seed=3", "data.root=/a+b"])

@@ -1,4 +1,4 @@
-"""Runs handed to SLURM: a recording executor, stand-in commands, submitit's own executor."""
+"""Submitting runs to SLURM, with a recording executor, fake commands and submitit's executor."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ ROOT = CONFIGS.parent
 
 
 class Recorder:
-    """A submitit executor that writes down what it is given."""
+    """A submitit executor that records its arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.parameters, self.jobs = folder, [], []
@@ -35,7 +35,7 @@ class Recorder:
         return self
 
 
-def test_submitting_hands_over_every_run_and_starts_none(program, out, capsys):
+def test_submitting_starts_no_run_locally(program, out, capsys):
     recorders: list[Recorder] = []
 
     def make(folder: Path) -> Recorder:
@@ -58,12 +58,12 @@ def test_submitting_hands_over_every_run_and_starts_none(program, out, capsys):
 
 
 @pytest.mark.parametrize("text", ["", "gpu", "=1", "a b=1", "timeout_min=", "timeout_min=1,,x=2"])
-def test_parameters_that_are_none(program, out, text):
+def test_invalid_parameters_are_refused(program, out, text):
     with pytest.raises(SettingsError, match=r"--slurm .*: expected key=value"):
         submit(program, ARMS, [0], out, [], text, Recorder)
 
 
-def test_without_submitit_or_slurm(program, out, monkeypatch):
+def test_missing_submitit_or_slurm_is_reported(program, out, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(VkdError, match="pip install submitit"):
         submit(program, ARMS, [0], out, [], "timeout_min=5")
@@ -74,8 +74,8 @@ def test_without_submitit_or_slurm(program, out, monkeypatch):
         submit(program, ARMS, [0], out, [], "timeout_min=5")
 
 
-def test_slurm_is_asked_in_its_own_words(program, out, monkeypatch):
-    """With stand-ins for SLURM's commands; submitit itself is real."""
+def test_parameters_are_passed_to_slurm(program, out, monkeypatch):
+    """With fake SLURM commands and the real submitit."""
     pytest.importorskip("submitit")
     commands = out.parent / "bin"
     commands.mkdir()
@@ -101,7 +101,7 @@ def test_slurm_is_asked_in_its_own_words(program, out, monkeypatch):
 
 
 def test_jobs_of_submitit_run_fail_and_continue_after_a_time_limit(program, out):
-    """On submitit's own local executor, which takes the signals that SLURM sends."""
+    """With submitit's local executor, which handles the signals that SLURM sends."""
     submitit = pytest.importorskip("submitit")
     (out / "quickstart_seed0.does").write_text("fail")
     (out / "quickstart_whitening_seed0.does").write_text("wait")
@@ -127,7 +127,7 @@ def test_jobs_of_submitit_run_fail_and_continue_after_a_time_limit(program, out)
     if not status.exists():
         pytest.skip("the parent of a process is looked up in /proc")
     parent = next(line for line in status.read_text().splitlines() if line.startswith("PPid"))
-    for process in (child, int(parent.split()[1])):  # SLURM sends it to all processes of a job
+    for process in (child, int(parent.split()[1])):  # SLURM signals all processes of a job
         os.kill(process, signal.SIGUSR2)
 
     with pytest.raises(submitit.core.utils.FailedJobError, match="vkd: it cannot go on"):

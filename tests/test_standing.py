@@ -1,4 +1,4 @@
-"""Standing statistics are those of all activations, change nothing else, and suit the weights."""
+"""Batch norm of the sampled generator: standing, running and batch statistics."""
 
 import copy
 from pathlib import Path
@@ -36,7 +36,7 @@ def sampled_by(small: MakeSettings, mode: str) -> EvaluateSettings:
 
 
 def in_training_mode(generator: Generator) -> Generator:
-    """A copy whose batch norms alone are; the spectral norms are not."""
+    """Returns a copy with only the batch norms in training mode, not the spectral norms."""
     network = copy.deepcopy(generator).eval()
     for norm in network.batch_norms():
         norm.train()
@@ -47,7 +47,7 @@ def statistics(generator: Generator) -> dict[str, Tensor]:
     return {k: v.clone() for k, v in generator.state_dict().items() if "stored_" in k}
 
 
-def test_they_are_the_mean_and_variance_of_all_activations(
+def test_standing_statistics_are_mean_and_variance_of_all_activations(
     small: MakeSettings, generator: Generator
 ) -> None:
     settings = small("evaluate.standing_batches=3", "evaluate.batch_size=7").evaluate
@@ -68,7 +68,7 @@ def test_they_are_the_mean_and_variance_of_all_activations(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_generator_and_the_random_state_are_as_they_were(
+def test_sampling_does_not_change_the_generator_or_the_random_state(
     mode: str, small: MakeSettings, generator: Generator
 ) -> None:
     generator.train()
@@ -83,7 +83,7 @@ def test_the_generator_and_the_random_state_are_as_they_were(
     assert changed == (set(statistics(generator)) if mode == "standing" else set())
 
 
-def test_they_are_a_function_of_the_seed_and_the_weights(
+def test_standing_statistics_depend_on_seed_and_weights_only(
     small: MakeSettings, generator: Generator
 ) -> None:
     settings = small(arm="none").evaluate
@@ -94,7 +94,7 @@ def test_they_are_a_function_of_the_seed_and_the_weights(
     assert not torch.equal(seeded.batch_norms()[0].stored_mean, once.batch_norms()[0].stored_mean)
 
 
-def test_by_batch_each_batch_is_normalised_as_in_training(
+def test_batch_mode_normalises_each_batch_as_in_training(
     small: MakeSettings, generator: Generator
 ) -> None:
     sampled = as_sampled(generator, SHARES, sampled_by(small, "batch"))
@@ -106,10 +106,10 @@ def test_by_batch_each_batch_is_normalised_as_in_training(
     )
 
 
-def test_the_distance_is_that_of_batch_norm_in_training_mode(small: MakeSettings) -> None:
-    """Early in training, when the average of the running statistics is far behind the weights."""
-    game = ["train.d_steps=1", "train.ema_decay=0.97", "train.g_lr=2e-3", "train.d_lr=2e-3"]
-    settings = small(*game, arm="none")
+def test_standing_statistics_give_the_distance_of_training_mode(small: MakeSettings) -> None:
+    """Early in training, when the EMA of the running statistics lags far behind the weights."""
+    training = ["train.d_steps=1", "train.ema_decay=0.97", "train.g_lr=2e-3", "train.d_lr=2e-3"]
+    settings = small(*training, arm="none")
     torch.manual_seed(0)
     gan = build_trainer(settings, 10, "cpu")
     batches = Batches(load_training_set(settings.data), 8, flip=False, seed=0, device="cpu")
@@ -145,8 +145,8 @@ def _measure(rank: int, world: int, file: str, settings: list[Settings], queue: 
         torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_equal_one(small: MakeSettings, classifier: Path, tmp_path: Path) -> None:
-    """By batch, three batches are shared by two ranks, each of them whole."""
+def test_two_ranks_equal_one_process(small: MakeSettings, classifier: Path, tmp_path: Path) -> None:
+    """In batch mode, two ranks share three batches without splitting any."""
     also = f"evaluate.also=[{{name: classifier, weights: {classifier}, size: 16}}]"
     size = ["evaluate.batch_size=20", "evaluate.num_samples=60", also]
     settings = [small(*size, f"evaluate.batch_norm={mode}") for mode in ("standing", "batch")]
@@ -162,7 +162,7 @@ def test_two_ranks_equal_one(small: MakeSettings, classifier: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_exported_generator_is_the_one_that_was_measured(
+def test_the_exported_generator_is_the_evaluated_one(
     mode: str, small: MakeSettings, tmp_path: Path
 ) -> None:
     settings = small(f"evaluate.batch_norm={mode}", "evaluate.batch_size=10", arm="none")
@@ -179,14 +179,12 @@ def test_the_exported_generator_is_the_one_that_was_measured(
     assert measured["batch_norm"] == mode
     again, measured = again | distances(again), measured | distances(measured)
     assert len(again.pop("judges")) == len(measured.pop("judges"))
-    for name, value in again.items():  # to rounding, which differs with the place in memory
+    for name, value in again.items():  # up to rounding, which differs with the memory layout
         close = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
         assert measured[name] == close, name
 
 
-def test_training_is_the_same_to_the_bit_however_the_generator_is_sampled(
-    small: MakeSettings, tmp_path: Path
-) -> None:
+def test_training_does_not_depend_on_the_sampling_mode(small: MakeSettings, tmp_path: Path) -> None:
     for mode in MODES:
         changes = [f"evaluate.batch_norm={mode}", "evaluate.batch_size=10", "train.sample_every=2"]
         train(small(*changes, "train.iterations=3"), tmp_path / mode)
@@ -199,10 +197,10 @@ def test_training_is_the_same_to_the_bit_however_the_generator_is_sampled(
     ("changes", "message"),
     [
         (["batch_norm=running", "standing_batches=3"], "belongs to batch_norm = standing"),
-        (["batch_norm=batch", "num_samples=250"], "250 is no multiple of batch_size = 100"),
+        (["batch_norm=batch", "num_samples=250"], "250 is not a multiple of batch_size = 100"),
     ],
 )
-def test_settings_that_do_not_fit_together(
+def test_inconsistent_settings_are_refused(
     changes: list[str], message: str, small: MakeSettings
 ) -> None:
     with pytest.raises(SettingsError, match=message):

@@ -1,4 +1,4 @@
-"""What asks a run to stop, and what does not."""
+"""Signals and time limits that stop a run."""
 
 import fcntl
 import os
@@ -20,27 +20,27 @@ STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 @pytest.fixture
 def terminal():
-    """Hang-ups as a terminal has them, whatever the tests run under."""
+    """Sets the default action of SIGHUP, also if the tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_a_signal_asks_once_and_the_handlers_are_put_back(number, terminal):
+def test_repeated_signals_count_once_and_handlers_are_restored(number, terminal):
     before = [signal.getsignal(n) for n in STOPS]
     stop = Stop()
     with stop.listening():
         assert stop.end is End.FINISHED
         os.kill(os.getpid(), number)
         assert stop.end == 128 + number
-        os.kill(os.getpid(), number)  # launchers repeat it: no second one yet
+        os.kill(os.getpid(), number)  # a repetition within SECOND, as by launchers, does not count
         assert stop.end == 128 + number
     assert [signal.getsignal(n) for n in STOPS] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_one_stops_at_once(number, monkeypatch):
+def test_a_second_signal_stops_immediately(number, monkeypatch):
     monkeypatch.setattr(stopping, "SECOND", 0.05)
     with Stop().listening():
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -49,7 +49,7 @@ def test_a_second_one_stops_at_once(number, monkeypatch):
             os.kill(os.getpid(), number)
 
 
-def test_under_nohup_a_hang_up_is_ignored():
+def test_sighup_is_ignored_under_nohup():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         received = []
@@ -61,8 +61,8 @@ def test_under_nohup_a_hang_up_is_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_closed_terminal_is_survived():
-    """With everything that is printed after it."""
+def test_a_run_survives_a_closed_terminal():
+    """Output after the terminal was closed raises no error."""
     code = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
@@ -94,37 +94,37 @@ def test_a_closed_terminal_is_survived():
     os.close(read)
 
 
-def test_the_budget_of_time():
+def test_the_time_limit_ends_a_run():
     assert Stop(budget=100).end is End.FINISHED
     assert Stop(budget=0).end == End.OUT_OF_TIME == 124
     stop = Stop(budget=0)
     stop.signal = signal.SIGTERM
-    assert stop.end == End.SIGTERM == 143, "a signal is the stronger reason"
+    assert stop.end == End.SIGTERM == 143, "a signal takes precedence"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("45s", 45), ("90m", 5400), ("3h30m", 12600), ("1d2h3m4s", 93784), ("02:30:00", 9000)],
 )
-def test_times_as_they_may_be_typed(text, expected):
+def test_durations_are_parsed(text, expected):
     assert seconds(text) == expected
 
 
-def test_a_time_of_the_clock():
+def test_an_end_time_is_parsed():
     assert seconds(f"@{int(time.time()) + 100}") == pytest.approx(100, abs=2)
 
 
 @pytest.mark.parametrize("text", ["", "90", "m", "1h-2m", "2:70:00", "30m3h", "1.5h", "-3s"])
-def test_what_is_no_time(text):
-    with pytest.raises(SettingsError, match="expected a time as"):
+def test_invalid_durations_are_refused(text):
+    with pytest.raises(SettingsError, match="expected a time such as"):
         seconds(text)
 
 
-def test_a_loaders_worker_outlives_what_asks_the_run_to_stop():
+def test_data_loader_workers_ignore_signals_for_a_minute():
     program = (
         "import os, signal; from gan_vkd.runtime.stopping import outlive; outlive(0)\n"
         "for number in (2, 1, 10, 15): os.kill(os.getpid(), number)\n"
         "print(signal.alarm(0))"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert 50 < int(ended.stdout) <= 60  # a minute to live
+    assert 50 < int(ended.stdout) <= 60  # the worker exits after a minute

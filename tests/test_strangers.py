@@ -193,7 +193,7 @@ COMMANDS = [
     ["compare", "RUN", "--out", "OUT"],
     ["export", "RUN", "OUT/g.safetensors"],
     ["evaluate", "RUN", "evaluate.num_samples=20"],
-    ["train", "RUN", "--resume"],
+    ["train", "RUN", "--resume", "--max-time", "3s"],
 ]
 
 
@@ -221,7 +221,7 @@ def test_any_run_folder_is_read_or_refused_in_one_line(
         words = [w.replace("RUN", str(run)).replace("OUT", str(base / "out")) for w in command]
         code, said, seconds, grown = called(words)
         told = (words, code, said[-500:])
-        assert code in (0, 1, 2), told
+        assert code in (0, 1, 2, 124), told
         assert "Traceback" not in said, told
         if code:
             assert said.startswith("vkd: "), told

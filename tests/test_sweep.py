@@ -1,4 +1,4 @@
-"""Sweeps: the order, what is checked first, what survives what, signals, logs."""
+"""Sweeps: plan, validation, parallel runs, failures, signals and logs."""
 
 import json
 import os
@@ -33,7 +33,7 @@ ROOT = CONFIGS.parent
     [(["1", "2"], ["0"], [0, 1, 2]), ([], ["0,1,2"], [0, 1, 2]), ([], ["0 4"], [0, 4]),
      ([], ["7", "5"], [7, 5]), ([], None, [0])],
 )  # fmt: skip
-def test_seeds_as_they_may_be_typed(positional, option, seeds):
+def test_seeds_are_parsed(positional, option, seeds):
     arguments = ["a.yaml", *positional, "b.yaml", "train.iterations=5"]
     expected = [Path("a.yaml"), Path("b.yaml")], seeds, ["train.iterations=5"]
     assert read_arguments(arguments, option) == expected
@@ -49,7 +49,7 @@ def test_a_settings_file_may_have_an_equals_sign(tmp_path):
     [(["a.yaml", "1"], None, "seeds follow --seeds"), (["a.yaml"], ["one"], "--seeds one"),
      (["a.yaml"], ["0,"], "whole numbers")],
 )  # fmt: skip
-def test_what_is_no_seed(arguments, option, fault):
+def test_invalid_seeds_are_refused(arguments, option, fault):
     with pytest.raises(SettingsError, match=fault):
         read_arguments(arguments, option)
 
@@ -57,25 +57,25 @@ def test_what_is_no_seed(arguments, option, fault):
 # the plan
 
 
-def test_what_is_left_out_is_told_once(program, out, capsys):
+def test_ignored_overrides_are_reported_once(program, out, capsys):
     plan(program, ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4"])
-    told = "quickstart: distill.weight=2 is left out, it has no use for it\n"
-    assert capsys.readouterr().out == told
+    notice = "quickstart: distill.weight=2 is ignored, since it does not apply to this arm\n"
+    assert capsys.readouterr().out == notice
     jobs = plan(program, ARMS, [0], out, ["distill.method.normalization.eps=0.1"])
     chosen = ["distill.method.normalization.eps=0.1" in job.command for job in jobs]
     assert chosen == [False, False, True]
     assert (
-        "quickstart_layernorm: distill.method.normalization.eps=0.1 is left out"
+        "quickstart_layernorm: distill.method.normalization.eps=0.1 is ignored"
         in capsys.readouterr().out
     )
 
 
-def test_a_long_override_is_no_file():
+def test_a_long_override_is_not_taken_for_a_file():
     names = f"distill.text.names=[{'a name, ' * 100}]"
     assert read_arguments([names], None) == ([], [0], [names])
 
 
-def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(program, out):
+def test_the_plan_is_ordered_by_seed_and_overrides_reach_arms_that_take_them(program, out):
     jobs = plan(
         program, ARMS, [3, 1], out, ["distill.weight=2", "model.ch=4", "distill.view=clean"]
     )
@@ -93,7 +93,7 @@ def test_seeds_are_outermost_and_distillation_goes_where_there_is_one(program, o
     assert not any(job.finished for job in jobs)
 
 
-def test_the_program_is_this_package(monkeypatch, tmp_path):
+def test_a_sweep_starts_this_package(monkeypatch, tmp_path):
     started = []
     monkeypatch.setattr(local, "sweep", lambda *arguments: started.append(arguments[0]) or [])
     with pytest.raises(VkdError, match="1 runs failed"):
@@ -117,7 +117,7 @@ def test_the_program_is_this_package(monkeypatch, tmp_path):
         (ARMS, [], [], "no seed"),
     ],
 )
-def test_a_mistake_anywhere_is_told_before_the_first_run(
+def test_invalid_arguments_are_refused_before_the_first_run(
     program, out, configs, seeds, overrides, fault
 ):
     with pytest.raises(SettingsError, match=fault) as caught:
@@ -126,13 +126,13 @@ def test_a_mistake_anywhere_is_told_before_the_first_run(
     assert list(out.iterdir()) == []
 
 
-def test_other_things_that_are_told_first(program, out, tmp_path):
+def test_conflicting_runs_and_unwritable_folders_are_refused_first(program, out, tmp_path):
     with pytest.raises(SettingsError, match="jobs = 0"):
         sweep(program, ARMS, [0], out, [], jobs=0)
     Run(out / "quickstart_whitening_seed0").write_settings(
         load_settings(ARMS[0], ["model.ch=4"]).dump()
     )
-    with pytest.raises(SettingsError, match="is a run with other settings"):
+    with pytest.raises(SettingsError, match="holds a run with other settings"):
         sweep(program, ARMS, [0], out, [])
     with pytest.raises(VkdError, match="cannot be written"):
         sweep(program, ARMS, [0], Path(__file__) / "out", [])
@@ -142,20 +142,20 @@ def test_other_things_that_are_told_first(program, out, tmp_path):
 # runs
 
 
-def test_order_logs_terminal_and_threads(program, out, capsys, monkeypatch):
+def test_order_of_runs_logs_output_and_threads(program, out, capsys, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
     folders = sweep(program, ARMS[:2], [0, 1], out, ["model.ch=4"])
     names = [f"quickstart{arm}_seed{seed}" for seed in (0, 1) for arm in ("", "_layernorm")]
     assert folders == [out / name for name in names]
     expected = [[name, what] for name in names for what in ("start", "end")]
-    assert [event[:2] for event in events(out)] == expected, "one at a time, in order"
+    assert [event[:2] for event in events(out)] == expected, "one after the other, in order"
 
     printed = capsys.readouterr().out
     log = (out / f"{names[1]}.log").read_text()
     assert "threads 12\n" in log
-    assert f"name {names[1]}" in log, "stdout and stderr"
-    assert "seed=0 --out" in log.splitlines()[0], "the command"
+    assert f"name {names[1]}" in log, "the log has stdout and stderr"
+    assert "seed=0 --out" in log.splitlines()[0], "the first line is the command"
     assert "threads" not in printed
     lines = printed.splitlines()
     assert lines[0] == f"quickstart seed 0 started, {out / names[0]}.log"
@@ -168,18 +168,18 @@ def test_order_logs_terminal_and_threads(program, out, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     sweep(program, ARMS[:2], [0, 1], out, ["model.ch=4"], jobs=4)
     log = (out / f"{names[1]}.log").read_text()
-    assert log.count("done well") == 2, "appended to"
-    assert "threads 5\n" in log, "the user's own number"
+    assert log.count("done well") == 2, "the log is appended to"
+    assert "threads 5\n" in log, "the user's setting is kept"
 
 
-def test_what_the_runs_say_is_repeated_while_they_go_on(program, out, capsys, monkeypatch):
+def test_the_last_line_of_running_runs_is_reported(program, out, capsys, monkeypatch):
     monkeypatch.setattr(local, "REPORT_EVERY", 0)
     sweep(program, ARMS[:1], [0], out, [])
     assert "quickstart seed 0: half way\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("jobs", [2, 3])
-def test_as_many_at_once_as_asked_and_never_more(program, out, jobs):
+def test_at_most_the_requested_number_of_runs_is_parallel(program, out, jobs):
     for arm in ARMS:
         (out / f"{arm.stem}_seed0.does").write_text(f"meet {jobs}")
     sweep(program, ARMS, [0, 1], out, [], jobs=jobs)
@@ -190,9 +190,7 @@ def test_as_many_at_once_as_asked_and_never_more(program, out, jobs):
     assert at_once[-1] == 0
 
 
-def test_a_failing_and_a_killed_run_stop_no_other_and_are_finished_by_the_next_call(
-    program, out, capfd
-):
+def test_failed_runs_do_not_stop_others_and_are_repeated_by_the_next_call(program, out, capfd):
     (out / "quickstart_seed0.does").write_text("fail")
     (out / "quickstart_layernorm_seed0.does").write_text("wait")
     killer = (
@@ -223,7 +221,7 @@ def test_a_failing_and_a_killed_run_stop_no_other_and_are_finished_by_the_next_c
     assert len(sweep(program, ARMS, [0, 1], out, [], jobs=3)) == 6
 
 
-def test_a_program_that_cannot_be_started_leaves_no_process_behind(program, out, monkeypatch):
+def test_a_failed_start_leaves_no_process_behind(program, out, monkeypatch):
     (out / "quickstart_seed0.does").write_text("wait")
     (out / "quickstart_layernorm_seed0.log").mkdir()
     with pytest.raises(VkdError, match=r"layernorm_seed0\.log: the run cannot be started"):
@@ -234,7 +232,7 @@ def test_a_program_that_cannot_be_started_leaves_no_process_behind(program, out,
             os.kill(int(pid), 0)
 
 
-def test_the_time_left_is_that_of_the_runs_to_come(program, out, capsys, monkeypatch):
+def test_the_remaining_time_is_that_of_the_remaining_runs(program, out, capsys, monkeypatch):
     def ended(waiting, jobs, *_):
         while waiting:
             yield waiting.pop(0), 0, 3600.0
@@ -251,7 +249,7 @@ def test_the_time_left_is_that_of_the_runs_to_come(program, out, capsys, monkeyp
 
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "7s"), (59.6, "1m00s"), (200, "3m20s"),
                                                (3599.9, "1h00m"), (3725, "1h02m")])  # fmt: skip
-def test_durations(seconds, text):
+def test_durations_are_formatted(seconds, text):
     assert local._duration(seconds) == text
 
 
@@ -260,12 +258,12 @@ def test_durations(seconds, text):
 
 @pytest.fixture
 def started(program, out):
-    """A sweep in a process group of its own, as a terminal starts it; killed after the test."""
+    """Starts a sweep in its own process group, as a terminal does; kills it after the test."""
     code = (
         "import signal\nfrom pathlib import Path\nfrom gan_vkd import cli\n"
         "from gan_vkd.game.settings import load_settings\n"
         "from gan_vkd.sweep.local import sweep\nfrom gan_vkd.sweep.plan import Program\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # whatever the tests run under
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # also if the tests run under nohup
         f"program = Program({program.command}, load_settings)\n"
         f"arms = [Path(arm) for arm in {[str(arm) for arm in ARMS]}]\n"
         f"cli.app = lambda: sweep(program, arms, [0, 1], Path({str(out)!r}), [], 2)\n"
@@ -293,17 +291,15 @@ def started(program, out):
     ("number", "forwarded"),
     [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGTERM")],
 )
-def test_a_signal_is_handed_on_once_and_nothing_more_is_started(
-    program, out, request, number, forwarded
-):
+def test_a_signal_is_forwarded_once_and_no_run_is_started(program, out, request, number, forwarded):
     for arm in ("", "_layernorm"):
         (out / f"quickstart{arm}_seed0.does").write_text("wait")
     process = request.getfixturevalue("started")
     until(lambda: len(events(out)) == 2)
-    os.killpg(process.pid, number)  # to the whole group, as a terminal does
+    os.killpg(process.pid, number)  # to the process group, as a terminal does
     printed, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert err == f"vkd: {out}: stopped by {number.name}; call again to go on\n"
+    assert err == f"vkd: {out}: stopped by {number.name}; call again to continue\n"
     seen = [what for _, what, _ in events(out)]
     assert sorted(seen) == sorted(["start", forwarded, "end"] * 2)
     summary = printed.splitlines()[-6:]
@@ -312,7 +308,7 @@ def test_a_signal_is_handed_on_once_and_nothing_more_is_started(
     assert all(": not started; " in line for line in summary[2:])
 
 
-def test_the_second_sigint_kills(program, out, request):
+def test_a_second_sigint_kills_the_runs(program, out, request):
     for arm in ("", "_layernorm"):
         (out / f"quickstart{arm}_seed0.does").write_text("stubborn")
     process = request.getfixturevalue("started")
@@ -320,7 +316,7 @@ def test_the_second_sigint_kills(program, out, request):
     os.killpg(process.pid, signal.SIGINT)
     until(lambda: len(events(out)) == 4)
     time.sleep(0.3)
-    assert process.poll() is None, "it waits for its runs"
+    assert process.poll() is None, "it waits for the runs"
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -328,7 +324,7 @@ def test_the_second_sigint_kills(program, out, request):
     assert "stopped (SIGKILL)" in printed
 
 
-def test_the_handlers_are_put_back(program, out):
+def test_signal_handlers_are_restored(program, out):
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in handled]
     sweep(program, ARMS[:1], [0], out, [])
@@ -336,10 +332,10 @@ def test_the_handlers_are_put_back(program, out):
     assert issubclass(Stopped, VkdError)
 
 
-# the real thing
+# with real runs
 
 
-def test_two_arms_are_trained_then_skipped(classifier, out, capsys):
+def test_two_arms_are_trained_and_then_skipped(classifier, out, capsys):
     overrides = [
         f"evaluate.features.weights={classifier}", f"distill.teacher.weights={classifier}",
         "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",
@@ -355,10 +351,10 @@ def test_two_arms_are_trained_then_skipped(classifier, out, capsys):
     for folder in folders:
         records = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
         assert records[-1]["iteration"] == 2
-    assert capsys.readouterr().out.count("finished, ") == 2, "the last line of each"
+    assert capsys.readouterr().out.count("finished, ") == 2, "the last line of each run"
     logs = [file.read_text() for file in sorted(out.glob("*.log"))]
     assert sweep(program, arms, [0], out, overrides) == folders
-    assert [file.read_text() for file in sorted(out.glob("*.log"))] == logs, "nothing was started"
+    assert [file.read_text() for file in sorted(out.glob("*.log"))] == logs, "no run was started"
     assert "\n2/2 finished already\n" in capsys.readouterr().out
     assert not any(
         job.finished for job in plan(program, arms, [0], out, [*overrides, "train.iterations=3"])

@@ -1,4 +1,4 @@
-"""A teacher is the network that its name says, with its own weights, or one line of why not."""
+"""Teachers by name: networks, weights, layers, and one-line errors."""
 
 import io
 import pickle
@@ -43,7 +43,7 @@ def refusal(call: Callable[[], object], kind: type[VkdError] = VkdError) -> str:
         call()
     message = str(caught.value)
     assert len(message.splitlines()) == 1, message
-    assert len(message) < 700, "a line that can be read"
+    assert len(message) < 700, "the line is not too long"
     return message
 
 
@@ -79,7 +79,7 @@ def resnet(tmp_path) -> tuple[CifarResNet, Path]:
     ("depth", "file", "accuracy", "layer"),
     [(20, "resnet20-12fca82f.th", 0.916, "linear"), (56, "resnet56-4bfd9763.th", 0.927, "")],
 )
-def test_published_weights_score_as_measured(depth, file, accuracy, layer):
+def test_published_weights_have_the_expected_accuracy(depth, file, accuracy, layer):
     teacher = load(f"cifar_resnet{depth}", RESNET / file, layer=layer)
     heldout = load_training_set(
         DataSettings(source=str(SHARED / "data" / "cifar10-subset" / "test.zip"))
@@ -87,7 +87,7 @@ def test_published_weights_score_as_measured(depth, file, accuracy, layer):
     assert abs(measure_accuracy(teacher, heldout, "cpu") - accuracy) < 0.001
 
 
-def test_cifar_resnet_is_read_before_its_classifier(resnet):
+def test_a_cifar_resnet_is_read_before_its_classifier(resnet):
     network, file = resnet
     teacher, images = load("cifar_resnet20", file), random_images()
     assert teacher.width == 64
@@ -110,7 +110,7 @@ def test_cifar_resnet_is_read_before_its_classifier(resnet):
         lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
     ],
 )
-def test_wrapped_state_dicts_are_the_same(wrap, resnet, tmp_path):
+def test_wrapped_state_dicts_are_read(wrap, resnet, tmp_path):
     network, file = resnet
     torch.save(wrap(network.state_dict()), tmp_path / "other.th")
     images = random_images()
@@ -119,7 +119,7 @@ def test_wrapped_state_dicts_are_the_same(wrap, resnet, tmp_path):
     )
 
 
-def test_safetensors_are_read_as_well(resnet, tmp_path):
+def test_safetensors_are_read(resnet, tmp_path):
     network, file = resnet
     save_file(network.state_dict(), tmp_path / "r.safetensors")
     images = random_images()
@@ -132,7 +132,7 @@ def test_safetensors_are_read_as_well(resnet, tmp_path):
 @pytest.mark.parametrize(("layer", "rule", "width"), [
     ("layer2", "mean", 32), ("layer2", "sum", 32), ("layer3.0.bn1", "mean", 64),
 ])  # fmt: skip
-def test_layer_and_pooling_are_those_asked_for(layer, rule, width, resnet):
+def test_the_requested_layer_and_pooling_are_used(layer, rule, width, resnet):
     teacher, seen = load("cifar_resnet20", resnet[1], layer=layer, pool=rule), []
     assert teacher.width == width
     images = random_images()
@@ -143,7 +143,7 @@ def test_layer_and_pooling_are_those_asked_for(layer, rule, width, resnet):
     assert torch.allclose(features, maps.mean(2) if rule == "mean" else maps.sum(2), rtol=1e-5)
 
 
-def test_teacher_is_frozen_and_differentiable_in_its_images(resnet):
+def test_a_teacher_is_frozen_and_differentiable_in_its_images(resnet):
     teacher = load("cifar_resnet20", resnet[1])
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     teacher.train()
@@ -157,7 +157,7 @@ def test_teacher_is_frozen_and_differentiable_in_its_images(resnet):
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
 
-def test_missing_download_says_what_to_set(monkeypatch):
+def test_a_failed_download_is_an_error_that_says_what_to_set(monkeypatch):
     def unreachable(*args, **options):
         raise OSError("no route\nto host")
 
@@ -182,7 +182,7 @@ def timm_weights(name: str, folder: Path, suffix: str) -> tuple[nn.Module, Path]
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("name", TIMM)
-def test_timm_features_are_those_before_its_classifier(name, suffix, tmp_path):
+def test_timm_features_are_read_before_the_classifier(name, suffix, tmp_path):
     network, file = timm_weights(name, tmp_path, suffix)
     teacher, images = load(f"timm/{name}", file), random_images()
     cfg = network.pretrained_cfg
@@ -195,7 +195,7 @@ def test_timm_features_are_those_before_its_classifier(name, suffix, tmp_path):
     assert torch.allclose(teacher(images), expected, atol=1e-5)
 
 
-def test_a_timm_recogniser_tells_logits_features_and_an_early_map(tmp_path):
+def test_a_timm_recogniser_returns_logits_features_and_an_early_map(tmp_path):
     network, file = timm_weights("test_resnet", tmp_path, ".pth")
     settings = NetworkSettings(name="timm/test_resnet", weights=str(file))
     early = LayerSettings(layer="layer1")
@@ -210,7 +210,7 @@ def test_a_timm_recogniser_tells_logits_features_and_an_early_map(tmp_path):
     assert maps.ndim == 4
 
 
-def test_timm_input_size_may_be_set(tmp_path):
+def test_the_input_size_of_timm_networks_may_be_set(tmp_path):
     _, file = timm_weights("test_resnet", tmp_path, ".pth")
     seen: list[torch.Size] = []
     teacher = load("timm/test_resnet", file, size=96)
@@ -219,8 +219,8 @@ def test_timm_input_size_may_be_set(tmp_path):
     assert seen == [(96, 96)]
 
 
-def test_images_may_be_shown_as_kd_dlgan_shows_them(resnet):
-    """In [-1, 1] as they are, each pixel a square."""
+def test_images_may_be_resized_and_scaled_as_in_kd_dlgan(resnet):
+    """In [-1, 1] without normalisation, enlarged by nearest neighbours."""
     seen: list[torch.Tensor] = []
     teacher = load("cifar_resnet20", resnet[1], size=96, enlarge="nearest", normalize=False)
     teacher.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -230,19 +230,19 @@ def test_images_may_be_shown_as_kd_dlgan_shows_them(resnet):
 
 
 @pytest.mark.parametrize("size", [None, 32])
-def test_a_way_to_enlarge_what_is_not_enlarged_is_refused(size, resnet):
+def test_enlarge_is_refused_where_images_are_not_enlarged(size, resnet):
     call = lambda: load("cifar_resnet20", resnet[1], size=size, enlarge="nearest")  # noqa: E731
     assert "enlarge = nearest has no effect, since images of 32" in refusal(call, SettingsError)
 
 
-def test_timm_size_that_the_network_cannot_take(tmp_path):
+def test_an_impossible_input_size_is_refused(tmp_path):
     _, file = timm_weights("test_vit3", tmp_path, ".pth")
     message = refusal(lambda: load("timm/test_vit3", file, size=96), SettingsError)
-    assert "cannot be read as asked" in message
+    assert "cannot be read with these settings" in message
 
 
-def test_clip_tower_is_read_at_its_joint_embedding(tmp_path, monkeypatch):
-    """The real tower's branch, at a hundredth of its size."""
+def test_a_clip_tower_is_read_at_its_joint_embedding(tmp_path, monkeypatch):
+    """The code path of the real tower, at a hundredth of its size."""
     small = {"embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 512}
     create = timm.create_model
 
@@ -258,7 +258,7 @@ def test_clip_tower_is_read_at_its_joint_embedding(tmp_path, monkeypatch):
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
     inputs = F.interpolate((images + 1) / 2, (224, 224), mode="bicubic", antialias=True)
-    assert teacher.width == 512, "the projection into the joint space, not the token's width"
+    assert teacher.width == 512, "the width of the joint space, not of the token"
     assert torch.allclose(teacher(images), tower((inputs - mean) / std), atol=1e-5)
 
 
@@ -270,7 +270,7 @@ def test_weights_of_another_timm_network_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["drop", "rename", "shape"])
-def test_timm_weights_that_fit_in_part_are_refused(change, tmp_path):
+def test_timm_weights_that_fit_partially_are_refused(change, tmp_path):
     network, file = timm_weights("test_resnet", tmp_path, ".pth")
     state = network.state_dict()
     key = next(k for k in state if k.startswith("layer2") and k.endswith("weight"))
@@ -283,7 +283,7 @@ def test_timm_weights_that_fit_in_part_are_refused(change, tmp_path):
     refusal(lambda: load("timm/test_resnet", file))
 
 
-def test_timm_hub_out_of_reach_says_what_to_set(monkeypatch):
+def test_an_unreachable_hub_is_an_error_that_says_what_to_set(monkeypatch):
     def unreachable(*args, **options):
         raise OSError("no route\nto host")
 
@@ -298,7 +298,7 @@ def test_timm_hub_out_of_reach_says_what_to_set(monkeypatch):
 TEACH = {"data": {"source": "digits", "flip": False}, "depth": 8, "iterations": 2}
 
 
-def test_taught_classifier_is_a_teacher(tmp_path):
+def test_a_taught_classifier_may_be_a_teacher(tmp_path):
     file = tmp_path / "teacher.safetensors"
     accuracy = teach(TeachSettings.model_validate(TEACH | {"batch_size": 8}), file)
     assert load("classifier", file).width == 64
@@ -321,7 +321,7 @@ def run(tmp_path) -> tuple[Run, Trainer]:
     return run, gan
 
 
-def test_discriminator_of_a_run_is_a_teacher(run):
+def test_the_discriminator_of_a_run_may_be_a_teacher(run):
     folder, gan = run[0].path, run[1]
     teacher, images = load("discriminator", folder), random_images()
     gan.discriminator.eval()
@@ -329,7 +329,7 @@ def test_discriminator_of_a_run_is_a_teacher(run):
     assert torch.allclose(teacher(images), gan.discriminator.features(images), atol=1e-5)
 
 
-def test_run_without_a_checkpoint_is_no_teacher(run):
+def test_a_run_without_a_checkpoint_is_refused(run):
     for file in run[0].checkpoints():
         file.unlink()
     assert "no checkpoint" in refusal(lambda: load("discriminator", run[0].path))
@@ -343,7 +343,7 @@ def test_run_without_a_checkpoint_is_no_teacher(run):
     ["", "clip", "inception", "cifar_resnet", "cifar_resnet21", "cifar_resnet-20", "timm/",
      "timm/no_such_network", "timm/../x", "Classifier"],
 )  # fmt: skip
-def test_unknown_network(name):
+def test_unknown_networks_are_refused(name):
     message = refusal(lambda: load(name), SettingsError)
     assert "network" in message or "no model" in message
 
@@ -355,7 +355,7 @@ def test_missing_weights_are_named(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["classifier", "discriminator"])
-def test_own_networks_need_a_file(name):
+def test_networks_of_this_project_need_a_file(name):
     assert "weights" in refusal(lambda: load(name), SettingsError)
 
 
@@ -369,7 +369,7 @@ class Trap:
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "timm/test_vit", "classifier"])
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
-def test_pickle_with_code_is_refused_and_runs_nothing(name, form, tmp_path):
+def test_a_pickle_is_refused_without_running_it(name, form, tmp_path):
     file, sprung = tmp_path / "evil.pth", tmp_path / "sprung"
     content = {"conv1.weight": torch.ones(1), "x": Trap(sprung)}
     if form == "plain":
@@ -380,7 +380,7 @@ def test_pickle_with_code_is_refused_and_runs_nothing(name, form, tmp_path):
     assert not sprung.exists()
     if form == "zip":
         torch.load(file, weights_only=False)
-        assert sprung.exists(), "the trap must be one"
+        assert sprung.exists(), "the pickle has an effect when it is loaded"
 
 
 def saved(content: object) -> bytes:
@@ -397,7 +397,7 @@ def saved(content: object) -> bytes:
      saved({"conv1.weight": "text"}), saved({"state_dict": {"conv1.weight": None}})],
     ids=range(11),
 )  # fmt: skip
-def test_file_that_holds_no_weights_of_it(name, content, tmp_path, monkeypatch):
+def test_files_without_matching_weights_are_refused(name, content, tmp_path, monkeypatch):
     file = tmp_path / "w.pth"
     file.write_bytes(content)
     fetched = []
@@ -434,7 +434,7 @@ def test_weights_of_another_depth_are_refused(resnet):
     assert "another network" in refusal(lambda: load("cifar_resnet32", resnet[1]))
 
 
-def test_another_state_of_ours_is_no_classifier(tmp_path):
+def test_other_state_files_are_not_classifiers(tmp_path):
     save_state(tmp_path / "s.safetensors", {"kind": "else"})
     assert "not a classifier" in refusal(lambda: load("classifier", tmp_path / "s.safetensors"))
     state = {"kind": "classifier", "depth": 20, "classes": 10, "mean": MEAN, "std": STD}
@@ -443,18 +443,18 @@ def test_another_state_of_ours_is_no_classifier(tmp_path):
     assert "another network" in refusal(lambda: load("classifier", tmp_path / "s.safetensors"))
 
 
-def test_layer_that_is_none_is_answered_with_those_that_are(resnet):
+def test_a_missing_layer_is_reported_with_the_existing_ones(resnet):
     message = refusal(lambda: load("cifar_resnet20", resnet[1], layer="layer9"), SettingsError)
     assert "layer9" in message
     assert "layer3" in message
 
 
-def test_pooling_that_does_not_fit_the_layer(resnet):
+def test_pooling_that_does_not_fit_the_layer_is_refused(resnet):
     call = lambda: load("cifar_resnet20", resnet[1], layer="layer3", pool="first")  # noqa: E731
     assert "cannot pool" in refusal(call, SettingsError)
 
 
-def test_to_network_range_is_what_teachers_take(resnet):
+def test_teachers_take_images_in_network_range(resnet):
     teacher = load("cifar_resnet20", resnet[1])
     white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
     seen: list[torch.Tensor] = []

@@ -30,7 +30,7 @@ def teacher(rows: torch.Tensor | None = None) -> Teacher:
 
 @pytest.fixture
 def tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, TextSettings]:
-    """A real open_clip model, tiny and of random weights, and a local copy of them."""
+    """Returns a tiny open_clip model with random weights, and settings of its local copy."""
     torch.manual_seed(0)
     model = open_clip.CLIP(**TINY).eval()
     file = tmp_path / "weights.pt"
@@ -41,7 +41,7 @@ def tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, T
     return model, TextSettings(model="tiny", weights=str(file))
 
 
-def test_the_mean_of_the_prompts_embeddings_and_nothing_else(
+def test_embeddings_are_the_mean_over_prompts(
     tower: tuple[nn.Module, TextSettings],
 ) -> None:
     model, settings = tower
@@ -66,8 +66,8 @@ def test_the_published_prompt_is_the_default(tower: tuple[nn.Module, TextSetting
     torch.testing.assert_close(class_embeddings(settings, teacher(), ["cat"]), expected)
 
 
-def test_embeddings_may_be_left_at_their_length(tower: tuple[nn.Module, TextSettings]) -> None:
-    """As KD-DLGAN's code leaves them; of several prompts, the mean."""
+def test_embeddings_may_be_left_unnormalised(tower: tuple[nn.Module, TextSettings]) -> None:
+    """As in KD-DLGAN's code; the mean over several prompts."""
     model, settings = tower
     prompts = ["a {}", "{}, blurred"]
     raw = settings.model_copy(update={"prompts": prompts, "normalize": False})
@@ -79,7 +79,9 @@ def test_embeddings_may_be_left_at_their_length(tower: tuple[nn.Module, TextSett
     assert (rows.norm(dim=1) - 1).abs().min() > 0.01
 
 
-def test_given_names_go_before_those_of_the_data(tower: tuple[nn.Module, TextSettings]) -> None:
+def test_given_names_take_precedence_over_those_of_the_data(
+    tower: tuple[nn.Module, TextSettings],
+) -> None:
     _, settings = tower
     named = settings.model_copy(update={"names": ["cat", "dog", "ship"]})
     rows = class_embeddings(named, teacher(), [""])
@@ -89,7 +91,7 @@ def test_given_names_go_before_those_of_the_data(tower: tuple[nn.Module, TextSet
         class_embeddings(settings, teacher(), [""])
 
 
-def test_the_classifiers_rows_stand_in_where_there_is_no_text() -> None:
+def test_classifier_rows_are_used_without_a_text_tower() -> None:
     rows = torch.randn(4, 6)
     found = class_embeddings(None, teacher(rows), ["a", "b"])
     torch.testing.assert_close(found, F.normalize(rows, dim=1))
@@ -97,7 +99,7 @@ def test_the_classifiers_rows_stand_in_where_there_is_no_text() -> None:
         class_embeddings(None, teacher(), ["a", "b"])
 
 
-def test_towers_and_weights_that_are_not_to_be_had(
+def test_missing_towers_and_weights_are_refused(
     tower: tuple[nn.Module, TextSettings], tmp_path: Path
 ) -> None:
     _, settings = tower
@@ -106,7 +108,7 @@ def test_towers_and_weights_that_are_not_to_be_had(
     for change, message in (
         ({"model": "ViT-B-33"}, "open_clip has no such model"),
         ({"weights": str(tmp_path / "missing.pt")}, "no such file or published tag"),
-        ({"weights": str(garbage)}, "cannot be had"),
+        ({"weights": str(garbage)}, "cannot be loaded"),
     ):
         with pytest.raises(VkdError, match=message) as caught:
             class_embeddings(settings.model_copy(update=change), teacher(), ["cat"])

@@ -1,4 +1,4 @@
-"""Runs killed, cut off from their disk, and damaged: the small size of tests/torture.py."""
+"""Killed runs, full disks and damaged checkpoints: tests/torture.py at small size."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from gan_vkd.runtime.checkpoint import load_state
 from tests.torture import torture, write_settings
 
 
-def test_a_run_that_is_killed_again_and_again_loses_nothing(
+def test_a_repeatedly_killed_run_loses_no_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torture(tmp_path, kills=4, seed=0)
@@ -34,7 +34,7 @@ def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(
+def test_a_full_disk_is_a_one_line_error_and_keeps_the_last_checkpoint(
     small_tmpfs: Path, tmp_path: Path
 ) -> None:
     settings = write_settings(tmp_path, iterations=200)
@@ -42,8 +42,8 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(
     command = [sys.executable, "-m", "gan_vkd", "train", str(settings), "--out", str(run)]
     ended = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    said = [line for line in ended.stderr.splitlines() if line.startswith("vkd: ")]
-    assert "No space left on device" in said[-1]
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("vkd: ")]
+    assert "No space left on device" in lines[-1]
     assert "Traceback" not in ended.stderr
     for file in Run(run).checkpoints():
         load_state(file)

@@ -1,4 +1,4 @@
-"""The trainer built from objects, without settings."""
+"""The trainer assembled from objects, without settings."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ from gan_vkd.game.schedule import Schedule
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.biggan import Discriminator, Generator
 from gan_vkd.networks.interface import Discriminator as AnyDiscriminator
+from gan_vkd.networks.interface import DiscriminatorOutput
 from gan_vkd.networks.interface import Generator as AnyGenerator
-from gan_vkd.networks.interface import Judgement
 from tests.test_gan import batch, changed, copy
 
 
@@ -25,7 +25,7 @@ def networks() -> tuple[Generator, Discriminator]:
 
 
 class Linear(nn.Module):
-    """A teacher's network that tests can compute by hand."""
+    """A linear network for teachers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def teacher() -> Teacher:
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_every_game_with_every_part_trains_all_of_them(name: str) -> None:
+def test_every_adversarial_loss_trains_all_networks(name: str) -> None:
     generator, discriminator = networks()
     known = teacher()
     feature = StudentFeature(discriminator.width, known.width, scaling="batch")
@@ -52,15 +52,15 @@ def test_every_game_with_every_part_trains_all_of_them(name: str) -> None:
     )  # fmt: skip
     before = [copy(module) for module in (generator, discriminator, distillation)]
     for number in range(2):
-        told = trainer.discriminator_step(batch(), batch().labels, number)
-        told |= trainer.generator_step(batch().labels, number, batch())
-        assert all(value.isfinite() for value in told.values())
-    assert {"d_loss", "distill_loss", "r1_loss", "g_loss", "gradient_ratio"} <= told.keys()
+        logged = trainer.discriminator_step(batch(), batch().labels, number)
+        logged |= trainer.generator_step(batch().labels, number, batch())
+        assert all(value.isfinite() for value in logged.values())
+    assert {"d_loss", "distill_loss", "r1_loss", "g_loss", "gradient_ratio"} <= logged.keys()
     for state, module in zip(before, (generator, discriminator, distillation), strict=True):
         assert changed(state, module)
 
 
-def test_a_relative_game_compares_with_the_real_images_of_the_batch() -> None:
+def test_a_relative_adversary_gets_real_scores_in_the_generator_step() -> None:
     class Seen(Adversary):
         relative = True
 
@@ -72,18 +72,18 @@ def test_a_relative_game_compares_with_the_real_images_of_the_batch() -> None:
             self.real = real
             return (real - fake).mean()
 
-    game = Seen()
-    trainer = Trainer(*networks(), game)
+    adversary = Seen()
+    trainer = Trainer(*networks(), adversary)
     trainer.discriminator.eval()
     trainer.generator_step(batch().labels, 0, batch())
-    torch.testing.assert_close(game.real, trainer.score(batch().images, batch().labels))
-    assert not game.real.requires_grad or game.real.grad_fn is not None
+    torch.testing.assert_close(adversary.real, trainer.score(batch().images, batch().labels))
+    assert not adversary.real.requires_grad or adversary.real.grad_fn is not None
     with pytest.raises(AssertionError, match="needs real images"):
         trainer.generator_step(batch().labels, 1)
 
 
 class Shift(Augmentation):
-    """Moves images by what it has observed."""
+    """Shifts images by the mean of the observed scores."""
 
     mean: Tensor
 
@@ -101,16 +101,16 @@ class Shift(Augmentation):
 
 def test_an_augmentation_observes_real_scores_and_is_in_the_checkpoint() -> None:
     first, second = (Trainer(*networks(), augment=Shift()) for _ in range(2))
-    told = first.discriminator_step(batch(), batch().labels, 0)
-    assert first.augment.mean == told["real_score"]
+    logged = first.discriminator_step(batch(), batch().labels, 0)
+    assert first.augment.mean == logged["real_score"]
     assert first.augment.mean != 0
     second.load_state(first.state())
     assert second.augment.mean == first.augment.mean
     assert "augment.mean" in first.shared()
 
 
-def test_schedules_set_rates_betas_and_the_average() -> None:
-    """Half a cosine: a quarter of the way is at (1 - cos 45 degrees) / 2."""
+def test_schedules_set_learning_rates_and_betas() -> None:
+    """Half a cosine: after a quarter of the iterations, (1 - cos 45 degrees) / 2 of the change."""
     trainer = Trainer(
         *networks(),
         g_lr=Schedule(end=1e-4, start=5e-4, iterations=4),
@@ -139,7 +139,7 @@ def test_schedules_set_rates_betas_and_the_average() -> None:
     assert now()[:2] == pytest.approx((5e-5, 1e-4))
 
 
-def test_a_schedule_of_the_average_is_a_weight_an_iteration() -> None:
+def test_a_schedule_may_set_the_ema_decay() -> None:
     generator, _ = networks()
     ema = EMA(generator, Schedule(end=0.5, start=0.0, iterations=1), start=0)
     other = Generator(32, 2, 8, 10)
@@ -169,7 +169,7 @@ def test_a_penalty_may_follow_a_schedule() -> None:
 
 
 class Count(Regularizer):
-    """Counts its calls; due at every other update."""
+    """Counts its calls; adds a penalty at every other update."""
 
     name = "count"
     calls: Tensor
@@ -184,7 +184,7 @@ class Count(Regularizer):
         return None if update.number % 2 else update.real_score.square().mean()
 
 
-def test_a_term_of_ones_own_is_added_where_it_is_due_and_kept() -> None:
+def test_a_users_regulariser_is_added_when_due_and_saved() -> None:
     first, second = (Trainer(*networks(), regularizers=[Count()]) for _ in range(2))
     keys = [first.discriminator_step(batch(), batch().labels, n).keys() for n in range(2)]
     assert "count" in keys[0]
@@ -213,13 +213,13 @@ class TinyDiscriminator(AnyDiscriminator):
         self.resolution, self.classes, self.width = 32, 0, 6
         self.body, self.head = nn.Linear(3 * 32 * 32, 6), nn.Linear(6, 1)
 
-    def forward(self, images: Tensor, labels: Tensor) -> Judgement:
+    def forward(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
         features = self.body(images.flatten(1))
-        return Judgement(self.head(features).squeeze(1), features)
+        return DiscriminatorOutput(self.head(features).squeeze(1), features)
 
 
-def test_other_networks_need_nothing_but_the_interface() -> None:
-    """A latent that is uniform, a discriminator without blocks; distilled by an inner layer too."""
+def test_other_networks_need_only_the_interface() -> None:
+    """Uniform latents and a discriminator without blocks, also distilled at an inner layer."""
     from gan_vkd.distill import Layer
     from gan_vkd.networks.sampling import draw_samples
 
@@ -232,9 +232,9 @@ def test_other_networks_need_nothing_but_the_interface() -> None:
     ]
     distillation = Distillation(known, pairs, weight=1.0)
     trainer = Trainer(TinyGenerator(), TinyDiscriminator(), distillation=distillation)
-    told = trainer.discriminator_step(batch(), batch().labels, 0)
-    told |= trainer.generator_step(batch().labels, 0)
-    assert all(value.isfinite() for value in told.values())
+    logged = trainer.discriminator_step(batch(), batch().labels, 0)
+    logged |= trainer.generator_step(batch().labels, 0)
+    assert all(value.isfinite() for value in logged.values())
     assert draw_samples(trainer.ema.generator, [1.0], 5, 2, 0).shape == (5, 3, 32, 32)
 
 

@@ -35,14 +35,14 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int, *signals: int) -> N
     monkeypatch.setattr(Trainer, "generator_step", stopping)
 
 
-def spoil_in(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+def inject_nan(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     calls, hinge = iter(range(1_000)), Hinge.discriminator
 
-    def spoilt(self: Hinge, real: Tensor, fake: Tensor) -> Tensor:
+    def with_nan(self: Hinge, real: Tensor, fake: Tensor) -> Tensor:
         loss = hinge(self, real, fake)
         return loss * float("nan") if next(calls) == call else loss
 
-    monkeypatch.setattr(Hinge, "discriminator", spoilt)
+    monkeypatch.setattr(Hinge, "discriminator", with_nan)
 
 
 LOOKED_UP = (
@@ -69,7 +69,7 @@ LAYERS = ("distill.pairs=[{student: {layer: blocks.1.0}, teacher: {layer: layer2
     ],
     ids=["none", "layernorm", "whitening", "looked_up", "balanced", "layers"],
 )
-def test_a_stopped_run_that_goes_on_ends_as_an_undisturbed_one(
+def test_a_resumed_run_is_bit_identical(
     arm: str,
     overrides: tuple[str, ...],
     small: MakeSettings,
@@ -88,7 +88,7 @@ def test_a_stopped_run_that_goes_on_ends_as_an_undisturbed_one(
     assert_identical(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_another_seed_is_another_game(small: MakeSettings, tmp_path: Path) -> None:
+def test_another_seed_gives_another_generator(small: MakeSettings, tmp_path: Path) -> None:
     pictures = []
     for seed in (0, 1):
         train(small("train.iterations=1", f"seed={seed}", arm="none"), tmp_path / str(seed))
@@ -98,10 +98,10 @@ def test_another_seed_is_another_game(small: MakeSettings, tmp_path: Path) -> No
     assert not torch.equal(*pictures)
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(
+def test_a_killed_run_resumes_from_its_last_checkpoint(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records after the checkpoint belong to a past that is lived again: none stays twice."""
+    """Records after the checkpoint are dropped, so that none appears twice."""
     train(small(), tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "generator_step", _dies_at(4))
@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert_identical(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_checkpoint_of_another_version_is_one_line(small: MakeSettings, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_version_is_refused(small: MakeSettings, tmp_path: Path) -> None:
     train(small(), tmp_path / "run")
     for file in Run(tmp_path / "run").checkpoints():
         state = load_state(file)
@@ -133,7 +133,7 @@ def _dies_at(iteration: int) -> Any:
     return dying
 
 
-def test_an_evaluation_that_a_kill_cut_off_is_made_up_for(
+def test_an_interrupted_evaluation_is_repeated(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any) -> None:
@@ -153,7 +153,7 @@ def test_an_evaluation_that_a_kill_cut_off_is_made_up_for(
     assert_identical(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_run_killed_in_its_last_evaluation_is_not_finished(
+def test_a_run_killed_in_its_last_evaluation_is_unfinished(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any) -> None:
@@ -169,7 +169,7 @@ def test_a_run_killed_in_its_last_evaluation_is_not_finished(
     assert "judges" in Run(tmp_path / "run").records("metrics")[-1]
 
 
-def test_a_second_interrupt_stops_at_once(
+def test_a_second_interrupt_stops_immediately(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stopping, "SECOND", 0)
@@ -180,12 +180,12 @@ def test_a_second_interrupt_stops_at_once(
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_loss_that_is_not_finite_names_the_iteration_and_the_last_good_checkpoint(
+def test_a_non_finite_loss_is_an_error_with_iteration_and_checkpoint(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = small("train.log_every=2")
     with monkeypatch.context() as patch:
-        spoil_in(patch, 2 * 4)
+        inject_nan(patch, 2 * 4)
         with pytest.raises(VkdError) as error:
             train(settings, tmp_path / "run")
     kept = Run(tmp_path / "run").checkpoints()
@@ -197,10 +197,10 @@ def test_a_loss_that_is_not_finite_names_the_iteration_and_the_last_good_checkpo
     train(settings, tmp_path / "run", resume=True)
 
 
-def test_what_is_not_finite_is_named_where_it_began(
+def test_the_first_non_finite_tensor_is_named(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A teacher that breaks shows first in the whitening statistics, a step in a gradient."""
+    """A non-finite teacher shows first in the whitening statistics, a bad step in a gradient."""
     target, calls = Distillation._target, iter(range(1_000))
 
     def broken(self: Any, *args: Any) -> Tensor:
@@ -233,25 +233,26 @@ def test_what_is_not_finite_is_named_where_it_began(
     assert "try a smaller train.g_lr" in str(error.value)
 
 
-def test_it_returns_to_the_last_checkpoint_with_a_smaller_learning_rate(
+def test_a_rollback_lowers_the_learning_rate(
     small: MakeSettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = small("train.returns=1", "train.return_lr_factor=0.25", arm="none")
+    settings = small("train.rollbacks=1", "train.rollback_lr_factor=0.25", arm="none")
     with monkeypatch.context() as patch:
-        spoil_in(patch, 2 * 4)
+        inject_nan(patch, 2 * 4)
         train(settings, tmp_path / "run")
-    assert "d_loss is not finite at iteration 5; back to iteration 4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "d_loss is not finite at iteration 5; rolled back to iteration 4" in printed
     records = Run(tmp_path / "run").records("metrics")
-    (returned,) = [r for r in records if "returns" in r]
-    assert returned | {"seconds": 0} == {
-        "iteration": 4, "seconds": 0, "returns": 1, "from": 5, "tensor": "d_loss",
+    (rollback,) = [r for r in records if "rollbacks" in r]
+    assert rollback | {"seconds": 0} == {
+        "iteration": 4, "seconds": 0, "rollbacks": 1, "from": 5, "tensor": "d_loss",
     }  # fmt: skip
     assert [r["iteration"] for r in records if "d_loss" in r] == [1, 2, 3, 4, 5, 6]
     state = load_state(Run(tmp_path / "run").checkpoints()[-1])
-    assert state["progress"]["returns"] == 1
+    assert state["progress"]["rollbacks"] == 1
     for optimizer, lr in (
         ("d_optimizer", settings.train.d_lr),
         ("g_optimizer", settings.train.g_lr),
@@ -259,53 +260,53 @@ def test_it_returns_to_the_last_checkpoint_with_a_smaller_learning_rate(
         assert state["trained"][optimizer]["param_groups"][0]["lr"] == 0.25 * lr
 
     with monkeypatch.context() as patch:
-        spoil_in(patch, 2 * 4)
-        # the second fault, 3 iterations of 2 after the return, is one too many
+        inject_nan(patch, 2 * 4)
+        # the second fault, 3 iterations of 2 updates after the rollback, is one too many
         hinge, calls = Hinge.discriminator, iter(range(1_000))
         patch.setattr(
             Hinge,
             "discriminator",
             lambda self, real, fake: hinge(self, real, fake) / (0 if next(calls) == 11 else 1),
         )
-        with pytest.raises(VkdError, match="after 1 returns") as error:
+        with pytest.raises(VkdError, match="after 1 rollbacks") as error:
             train(settings, tmp_path / "again")
-    assert "--resume train.returns=4" in str(error.value)
+    assert "--resume train.rollbacks=4" in str(error.value)
 
 
-def test_a_lengthened_run_keeps_its_new_length_when_it_returns(
+def test_a_rollback_keeps_the_new_length_of_a_run(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(small("train.iterations=4", arm="none"), tmp_path / "run")
-    spoil_in(monkeypatch, 0)  # the first update after it went on
-    longer = small("train.iterations=8", "train.returns=1", "train.log_every=3", arm="none")
+    inject_nan(monkeypatch, 0)  # the first update after resuming
+    longer = small("train.iterations=8", "train.rollbacks=1", "train.log_every=3", arm="none")
     train(longer, tmp_path / "run", resume=True)
     records = Run(tmp_path / "run").records("metrics")
-    assert [r["returns"] for r in records if "returns" in r] == [1]
+    assert [r["rollbacks"] for r in records if "rollbacks" in r] == [1]
     assert load_state(Run(tmp_path / "run").checkpoints()[-1])["progress"]["total"] == 8
     assert [r["iteration"] for r in records if "precision" in r] == [3, 4, 6, 8]
 
 
-def test_a_record_holds_the_means_since_the_last_one_whatever_else_was_due(
+def test_a_record_has_the_means_since_the_previous_one(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[float] = []
+    g_losses: list[float] = []
     step = Trainer.generator_step
 
     def noting(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
         losses = step(self, labels, now, *real)
-        told.append(float(losses["g_loss"].detach()))
+        g_losses.append(float(losses["g_loss"].detach()))
         return losses
 
     monkeypatch.setattr(Trainer, "generator_step", noting)
     train(small("train.log_every=4", "train.checkpoint_every=3", arm="none"), tmp_path / "run")
     means = [r["g_loss"] for r in Run(tmp_path / "run").records("metrics") if "g_loss" in r]
-    assert means == pytest.approx([sum(told[:4]) / 4, sum(told[4:]) / 2], rel=1e-5)
+    assert means == pytest.approx([sum(g_losses[:4]) / 4, sum(g_losses[4:]) / 2], rel=1e-5)
 
 
-def test_a_budget_of_time_stops_it_with_a_checkpoint(small: MakeSettings, tmp_path: Path) -> None:
+def test_a_time_limit_ends_a_run_with_a_checkpoint(small: MakeSettings, tmp_path: Path) -> None:
     train(small(), tmp_path / "whole")
     for done in (1, 2):
-        with pytest.raises(stopping.Stopped, match="out of its time at iteration") as stopped:
+        with pytest.raises(stopping.Stopped, match="out of time at iteration") as stopped:
             train(small(), tmp_path / "run", resume=True, max_time=0)
         assert stopped.value.exit_code == 124
         assert int(Run(tmp_path / "run").checkpoints()[-1].stem) == done
@@ -326,7 +327,7 @@ def test_a_folder_in_use_is_refused(small: MakeSettings, tmp_path: Path) -> None
     "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory: x"), MemoryError(),
               torch.OutOfMemoryError("x")],
 )  # fmt: skip
-def test_out_of_memory_is_one_line(
+def test_out_of_memory_is_a_one_line_error(
     error: Exception, small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> None:
@@ -338,7 +339,7 @@ def test_out_of_memory_is_one_line(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_last_one(
+def test_a_full_disk_keeps_the_last_checkpoint(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, sizes = Run.save, []
@@ -361,7 +362,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_last_one(
     assert_identical(tmp_path / "whole", tmp_path / "run")
 
 
-def test_the_meter_takes_means_since_the_last_time() -> None:
+def test_the_meter_averages_since_the_last_record() -> None:
     meter = Meter()
     meter.add({"loss": torch.tensor(float("inf"))})
     assert meter.take() == {"loss": float("inf")}
@@ -371,7 +372,7 @@ def test_the_meter_takes_means_since_the_last_time() -> None:
     assert meter.take() == {}
 
 
-def test_the_best_generator_is_kept_not_the_last(
+def test_the_best_generator_is_exported(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distances = iter([3.0, 1.0, 2.0])
@@ -390,7 +391,7 @@ def test_the_best_generator_is_kept_not_the_last(
     assert not torch.equal(measured[1]["linear.weight"], measured[2]["linear.weight"])
 
 
-def test_a_run_folder_holds_all_that_is_promised(small: MakeSettings, tmp_path: Path) -> None:
+def test_a_run_folder_has_all_documented_files(small: MakeSettings, tmp_path: Path) -> None:
     train(small("train.sample_every=3"), tmp_path)
     run = Run(tmp_path)
     assert run.settings() == small("train.sample_every=3")
@@ -424,7 +425,7 @@ def test_tensorboard_holds_the_scalars_and_the_grid(small: MakeSettings, tmp_pat
     assert "samples" in events.Tags()["images"]
 
 
-def test_a_folder_in_use_is_not_overwritten(small: MakeSettings, tmp_path: Path) -> None:
+def test_an_existing_run_is_not_overwritten(small: MakeSettings, tmp_path: Path) -> None:
     train(small(), tmp_path)
     with pytest.raises(SettingsError, match="holds a run already"):
         train(small(), tmp_path)
@@ -432,7 +433,7 @@ def test_a_folder_in_use_is_not_overwritten(small: MakeSettings, tmp_path: Path)
         train(small("train.batch_size=10"), tmp_path, resume=True)
 
 
-def test_a_finished_run_is_left_alone_and_can_be_made_longer(
+def test_a_finished_run_is_skipped_and_may_be_lengthened(
     small: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(small(), tmp_path / "a")
@@ -444,9 +445,7 @@ def test_a_finished_run_is_left_alone_and_can_be_made_longer(
     assert int(Run(tmp_path / "a").checkpoints()[-1].stem) == 9
 
 
-def test_kept_features_change_nothing_and_serve_the_next_run(
-    small: MakeSettings, tmp_path: Path
-) -> None:
+def test_cached_features_do_not_change_a_run(small: MakeSettings, tmp_path: Path) -> None:
     kept = f"cache={tmp_path / 'cache'}"
     train(small(*LOOKED_UP), tmp_path / "a")
     train(small(*LOOKED_UP, kept), tmp_path / "b")
@@ -455,7 +454,7 @@ def test_kept_features_change_nothing_and_serve_the_next_run(
     assert {f.name: f.stat().st_mtime_ns for f in (tmp_path / "cache").iterdir()} == written
     assert_identical(tmp_path / "a", tmp_path / "b")
     assert_identical(tmp_path / "a", tmp_path / "c")
-    train(small(*LOOKED_UP), tmp_path / "c", resume=True)  # where they are kept may change
+    train(small(*LOOKED_UP), tmp_path / "c", resume=True)  # the cache folder may change
 
 
 @pytest.mark.parametrize(
@@ -470,7 +469,7 @@ def test_kept_features_change_nothing_and_serve_the_next_run(
         ("{teacher: {layer: layer4}}", "the network has no layer 'layer4'; it has conv1,"),
     ],
 )
-def test_a_layer_that_cannot_be_read_is_one_line_before_the_run_begins(
+def test_an_unreadable_layer_is_a_one_line_error_before_the_run_starts(
     pair: str, message: str, small: MakeSettings, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -480,9 +479,7 @@ def test_a_layer_that_cannot_be_read_is_one_line_before_the_run_begins(
     assert not (tmp_path / "run" / "settings.yaml").exists()
 
 
-def test_class_labels_are_asked_for_only_where_there_are_classes(
-    small: MakeSettings, tmp_path: Path
-) -> None:
+def test_flat_folders_are_unconditional(small: MakeSettings, tmp_path: Path) -> None:
     from gan_vkd.report.pictures import save_png
 
     for i in range(20):

@@ -1,4 +1,4 @@
-"""A training step never waits for the device: it asks for no value of a tensor in Python."""
+"""Training steps do not synchronise with the device: they read no tensor value in Python."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ WAITS = {
 
 
 class NoWaits(TorchDispatchMode):
-    """Raises where a GPU would be waited for."""
+    """Raises at operations that synchronise with a GPU."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -30,7 +30,7 @@ class NoWaits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_mode_notices() -> None:
+def test_the_mode_detects_synchronisation() -> None:
     for wait in (torch.any, torch.Tensor.item, lambda x: torch.equal(x, x), torch.linalg.inv):
         with pytest.raises(AssertionError, match="waits"), NoWaits():
             bool(wait(torch.ones(1, 1)))
@@ -39,8 +39,8 @@ def test_the_mode_notices() -> None:
 @pytest.mark.parametrize("statistics", ["running", "batch"])
 @pytest.mark.parametrize("fitted", [False, True])
 @pytest.mark.parametrize("name", [*NORMALIZATIONS, "whitening pca", "whitening cholesky"])
-def test_a_step_of_vkd_waits_for_nothing(name: str, fitted: bool, statistics: str) -> None:
-    """In the third step: decompositions, which check for errors, are due at powers of two."""
+def test_a_step_of_vkd_does_not_synchronise(name: str, fitted: bool, statistics: str) -> None:
+    """In the third step, since decompositions, which synchronise, happen at powers of two."""
     counted = name not in ("layer_norm", "l2", "none")
     name, _, kind = name.partition(" ")
     options = ({"statistics": statistics} if counted else {}) | ({"kind": kind} if kind else {})
@@ -60,13 +60,13 @@ def test_a_step_of_vkd_waits_for_nothing(name: str, fitted: bool, statistics: st
 
 
 @pytest.mark.parametrize("arm", ["none", "layernorm", "whitening"])
-def test_an_iteration_of_the_game_waits_for_nothing(
+def test_an_iteration_does_not_synchronise(
     arm: str, small: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gan, step = build(small, arm=arm), torch.optim.Adam.step
 
     def unwatched(self: torch.optim.Adam) -> None:
-        with _disable_current_modes():  # Adam's counts of steps lie on the CPU
+        with _disable_current_modes():  # Adam's step counts are on the CPU
             step(self)
 
     monkeypatch.setattr(torch.optim.Adam, "step", unwatched)

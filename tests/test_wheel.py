@@ -1,4 +1,4 @@
-"""The built wheel has all that a training needs, the settings too."""
+"""The built wheel contains everything that a run needs, including the settings."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-def test_the_wheel_alone_trains_the_quickstart_from_an_empty_folder(
+def test_the_wheel_trains_the_quickstart_from_an_empty_folder(
     classifier: Path, tmp_path: Path
 ) -> None:
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -36,6 +36,6 @@ def test_the_wheel_alone_trains_the_quickstart_from_an_empty_folder(
     names = {str(file.relative_to(ROOT / "configs")) for file in (ROOT / "configs").rglob("*.yaml")}
     assert {f"{name}.yaml" for name in python("-m", "gan_vkd", "configs").split()} == names
     judge = f"evaluate.features.weights={classifier}"
-    said = python("-m", "gan_vkd", "train", "quickstart", *SMALL, judge)
-    assert "runs/quickstart/seed0: finished, " in said
+    output = python("-m", "gan_vkd", "train", "quickstart", *SMALL, judge)
+    assert "runs/quickstart/seed0: finished, " in output
     assert (empty / "runs" / "quickstart" / "seed0" / "generator.safetensors").is_file()

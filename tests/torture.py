@@ -1,12 +1,12 @@
-"""Kills a training again and again, and compares what becomes of it with an undisturbed one.
+"""Kills a run repeatedly and compares its result with that of an undisturbed run.
 
     python -m tests.torture [--kills 50] [--seed 0] [--out FOLDER]
 
-A third of the kills (SIGKILL) come at any moment of a process's life, its start included, a third
-while it trains and writes a checkpoint every iteration, a third when it has begun to write one.
-Afterwards the final state must be that of the undisturbed run to the last bit, and no checkpoint
-that was once whole may have been lost. Then 200 copies of a checkpoint are truncated, emptied or
-have bits flipped: none may be loaded.
+A third of the kills (SIGKILL) come at a random time including start-up, a third during training
+with a checkpoint every iteration, a third while a checkpoint is being written. The final state must
+equal that of the undisturbed run bit for bit, and no complete checkpoint may be lost. Then 200
+copies of a checkpoint are truncated, emptied, zeroed in part or have bits flipped: none may be
+loaded.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart_whitening
 
 
 def write_settings(folder: Path, iterations: int) -> Path:
-    """A run of tiny networks with whitening that writes a checkpoint every iteration."""
+    """Writes settings of a tiny run with whitening and a checkpoint every iteration."""
     torch.manual_seed(0)
     classifier = folder / "classifier.safetensors"
     teach(
@@ -72,7 +72,7 @@ def start(settings: Path, run: Path) -> "subprocess.Popen[str]":
 
 
 def newest(run: Path) -> int:
-    """The iteration of the newest whole checkpoint, 0 for none."""
+    """Returns the iteration of the newest intact checkpoint, 0 for none."""
     for file in reversed(Run(run).checkpoints()):
         try:
             load_state(file)
@@ -83,12 +83,12 @@ def newest(run: Path) -> int:
 
 
 def writing(run: Path) -> bool:
-    """Whether a checkpoint is half-written."""
+    """Returns whether a checkpoint is partially written."""
     return any((run / "checkpoints").glob(".*.vkd-tmp"))
 
 
 def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.Random) -> int:
-    """Kills `kills` processes of one run; how many of them were just writing a checkpoint."""
+    """Kills `kills` processes of one run; returns how many were writing a checkpoint."""
     written, start_up = 0, 6.0
     for number in range(1, kills + 1):
         before, since = newest(run), time.monotonic()
@@ -113,13 +113,13 @@ def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.R
 
 def finish(settings: Path, run: Path) -> None:
     process = start(settings, run)
-    said, _ = process.communicate()
+    output, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{run}: exit code {process.returncode}\n{said}")
+        raise SystemExit(f"{run}: exit code {process.returncode}\n{output}")
 
 
 def corrupt(file: Path, count: int, chance: random.Random) -> int:
-    """How many of `count` damaged copies were loaded."""
+    """Returns how many of `count` damaged copies were loaded."""
     whole, copy, loaded = file.read_bytes(), file.with_name("damaged.safetensors"), 0
     for number in range(count):
         data = bytearray(whole)
@@ -133,7 +133,7 @@ def corrupt(file: Path, count: int, chance: random.Random) -> int:
             begin = chance.randrange(len(data))
             end = min(len(data), begin + chance.randint(1, 100_000))
             data[begin:end] = bytes(end - begin)
-        if number < 3 or bytes(data) == whole:  # the first are emptied, none is left as it was
+        if number < 3 or bytes(data) == whole:  # empty these, and any unchanged copy
             data = bytearray()
         copy.write_bytes(data)
         try:
@@ -146,7 +146,7 @@ def corrupt(file: Path, count: int, chance: random.Random) -> int:
 
 
 def torture(folder: Path, kills: int, seed: int) -> None:
-    """Raises SystemExit where anything is lost."""
+    """Runs the whole test in the folder; raises SystemExit if it fails."""
     chance, since = random.Random(seed), time.monotonic()
     settings = write_settings(folder, iterations=20 + 4 * kills)
     whole, killed = folder / "whole", folder / "killed"

@@ -1,1 +1,1 @@
-"""Detection with the same core: ViDT students from ViDT teachers."""
+"""Detection with the distillation core of gan_vkd: ViDT students and ViDT teachers."""

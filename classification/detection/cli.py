@@ -20,7 +20,7 @@ from gan_vkd.front import (
 )
 
 Target = Annotated[
-    float, typer.Option(min=0, max=100, help="AP50 whose first reaching is told, in percent.")
+    float, typer.Option(min=0, max=100, help="AP50 in percent; tables have the updates to it.")
 ]
 
 
@@ -36,7 +36,7 @@ front = Front(
     export="classification.detection.run:export_detector",
     formats="*.safetensors, or *.pth as ViDT's authors save.",
     evaluate="classification.detection.evaluation:evaluate_run",
-    measures="e.g. data.heldout=val2017: COCO's AP, exact over ranks",
+    measures="e.g. data.heldout=val2017: COCO's AP, exact on any number of ranks",
     own=("sweep", "compare"),
 )
 app = commands(front)
@@ -63,7 +63,7 @@ def sweep(
 def compare(
     runs: Runs, out: Out, baseline: Baseline = front.baseline, target: Target = 50.0
 ) -> None:
-    """Put runs side by side: AP, and the updates until an AP50 was reached."""
+    """Compare runs: AP, and the updates until an AP50 was reached."""
     front.compare(runs, out, baseline, target=target)
 
 
@@ -72,10 +72,10 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run folder, or an exported detector.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures and detections.json.")],
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Score of what is drawn.")] = 0.5,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score drawn.")] = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
-    """Draw what a detector finds, and write it as COCO's results."""
+    """Detect objects in images: draw the boxes, and write them in COCO's results format."""
     from classification.detection.predict import predict as run_predict
 
     for file in run_predict(run, images, out, threshold, device):

@@ -1,4 +1,4 @@
-"""Detection runs side by side: AP, and how soon it was reached."""
+"""Comparison of detection runs: AP, and the updates until an AP50 was reached."""
 
 import statistics
 from pathlib import Path
@@ -11,7 +11,7 @@ from classification.epochs.comparison import compare as compare_arms
 
 
 class DetectionFacts(EvaluationFacts):
-    """COCO's measures in percent; those that are not defined are left out."""
+    """COCO's measures in percent; undefined ones are left out."""
 
     AP: float
     AP50: float
@@ -25,8 +25,8 @@ class Detected(Measured):
     """A detection run's evaluations.
 
     Args:
-        run: its folder.
-        target: the AP50 in percent whose first reaching is told.
+        run: the run folder.
+        target: AP50 in percent, for the columns of updates until it is reached.
     """
 
     key, name, facts = "AP", "AP", DetectionFacts
@@ -53,7 +53,7 @@ class Detected(Measured):
 
     @property
     def _updates(self) -> dict[str, int]:
-        """The columns of how soon, by the number of evaluations whose mean is taken."""
+        """The number of evaluations averaged, by column of the updates to the target."""
         name = f"updates to AP50 {self.target:g}"
         return {name: 1, f"{name}, mean of 3": 3}
 
@@ -63,9 +63,9 @@ class Detected(Measured):
 
     def numbers(self) -> dict[str, float]:
         numbers = {name: self.last[name] for name in MEASURES if self.last[name] is not None}
-        for name, several in self._updates.items():
-            for end in range(several, len(self.evaluations) + 1):
-                part = [record["AP50"] for record in self.evaluations[end - several : end]]
+        for name, averaged in self._updates.items():
+            for end in range(averaged, len(self.evaluations) + 1):
+                part = [record["AP50"] for record in self.evaluations[end - averaged : end]]
                 if statistics.fmean(part) >= self.target:
                     numbers[name] = self.evaluations[end - 1]["iteration"]
                     break
@@ -73,12 +73,12 @@ class Detected(Measured):
 
 
 def compare(folders: list[Path], out: Path, baseline: str = "plain", target: float = 50.0) -> str:
-    """Tables and curves of run folders (`classification.epochs.comparison.compare`).
+    """Writes tables and curves of run folders (`classification.epochs.comparison.compare`).
 
-    With the first evaluated update that had an AP50 of `target` percent, and the first with such a
-    mean of three evaluations in a row.
+    Two columns are added: the first evaluated update with an AP50 of at least `target` percent, and
+    the first at which the mean of three consecutive evaluations is.
 
     Raises:
-        VkdError: a folder that is no run, or was never evaluated; two runs of one arm and seed.
+        VkdError: a folder that is not a run, or was never evaluated; two runs of one arm and seed.
     """
     return compare_arms([Detected(Run(folder), target) for folder in folders], out, baseline)

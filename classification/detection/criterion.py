@@ -1,4 +1,4 @@
-"""What a detector is taught by the objects: class, box and overlap of every predictor."""
+"""The detection loss: class, box and overlap losses of every predictor."""
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +11,22 @@ from classification.detection.settings import CriterionSettings
 from gan_vkd.runtime import ranks
 
 
-def set_losses(said: Outputs, targets: Targets, settings: CriterionSettings) -> dict[str, Tensor]:
-    """The weighted losses by name, each the sum over the K predictors.
+def set_losses(
+    outputs: Outputs, targets: Targets, settings: CriterionSettings
+) -> dict[str, Tensor]:
+    """The weighted losses by name, each summed over the K predictors.
 
-    Focal loss of all classes of all queries; L1 and generalised IoU of the matched boxes; over the
-    number of objects, of all ranks (Carion et al. 2020; Zhu et al. 2021).
+    Focal loss over all classes and queries; L1 and generalised IoU losses of the matched boxes. All
+    are divided by the mean number of objects per rank (Carion et al. 2020; Zhu et al. 2021).
     """
-    logits, boxes = said.logits.float(), said.boxes.float()
+    logits, boxes = outputs.logits.float(), outputs.boxes.float()
     matches = match(logits, boxes, targets, settings)
-    objects = max(1.0, float(ranks.mean(torch.tensor(targets.objects))))  # on the host
+    objects = max(1.0, float(ranks.mean(torch.tensor(targets.objects))))  # read on the host
 
-    wanted = torch.zeros_like(logits)
-    wanted[(*matches.place, targets.labels[matches.target])] = 1
+    one_hot = torch.zeros_like(logits)
+    one_hot[(*matches.place, targets.labels[matches.target])] = 1
     classes = sigmoid_focal_loss(
-        logits, wanted, settings.focal_alpha, settings.focal_gamma, reduction="sum"
+        logits, one_hot, settings.focal_alpha, settings.focal_gamma, reduction="sum"
     )
     ours, theirs = boxes[matches.place], targets.boxes[matches.target]
     overlap = generalized_box_iou_loss(

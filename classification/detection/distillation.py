@@ -1,6 +1,6 @@
-"""What a detector is taught by a teacher: its [PATCH] and [DET] tokens, place by place.
+"""Distillation losses of a detector: [PATCH] and [DET] tokens are matched one by one.
 
-The teacher is a ViDT with as many [DET] tokens, which sees the same padded images.
+The teacher is a ViDT with the same number of [DET] tokens; it gets the same padded images.
 """
 
 import torch
@@ -17,15 +17,16 @@ SCALES = 4
 
 
 def rows(tokens: Tokens) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Patches of each scale (B h w, d), body (B Q, d) and neck (K B Q, d), a row a token."""
+    """Patches of each scale (B h w, d), body (B Q, d) and neck (K B Q, d), one row per token."""
     patches = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in tokens.patches]
     return patches, tokens.body.flatten(0, 1), tokens.neck.flatten(0, 2)
 
 
 def standardize(x: Tensor, inside: Tensor, count: Tensor) -> Tensor:
-    """Rows (N, d) to zero mean and unit variance a channel, over the rows inside of all ranks.
+    """Normalises rows (N, d) to zero mean and unit variance per channel.
 
-    Differentiable. inside is (N, 1), 1 or 0; count is how many are 1, of all ranks.
+    Differentiable. Statistics are over the rows of all ranks whose `inside` (N, 1) is 1, not 0;
+    `count` is the number of these rows. The other rows become zero.
     """
     mean = ranks.total((x * inside).sum(0)) / count
     centred = (x - mean) * inside
@@ -34,7 +35,7 @@ def standardize(x: Tensor, inside: Tensor, count: Tensor) -> Tensor:
 
 
 class ScaledProjection(nn.Module):
-    """A projection of the core, then a learnt scale and bias of each channel."""
+    """A projection of gan_vkd.distill, then a learnt scale and bias for each channel."""
 
     def __init__(self, name: str, student_width: int, teacher_width: int) -> None:
         super().__init__()
@@ -49,10 +50,10 @@ class ScaledProjection(nn.Module):
 class DetectionVkD(nn.Module):
     """Smooth L1 between projected tokens and the teacher's, standardised over the batch.
 
-    Miles, Elezi and Deng, CVPR 2024, section 4.2. A projection for each scale of the patches, one
-    for the body's and one for the neck's [DET] tokens; the terms are summed. Padding is left out.
-    Where the student is standardised as well, as published, scale and bias of the projection
-    cancel; `standardize = teacher` lets them learn the teacher's.
+    Miles, Elezi and Deng, CVPR 2024, section 4.2. There is one projection for each scale of the
+    patches, one for the body's and one for the neck's [DET] tokens; the terms are summed. Padding
+    is excluded. Where the student is standardised too, as published, a projection's scale and bias
+    have no effect; with `standardize = teacher` they are fitted to the teacher's.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class DetectionVkD(nn.Module):
         )
 
     def forward(self, student: Tokens, teacher: Tokens) -> dict[str, Tensor]:
-        """The weighted terms: patches, body, neck."""
+        """The weighted terms by name: patches, body, neck."""
         ours, theirs = rows(student), rows(teacher)
         inside = [(~p).flatten()[:, None].float() for p in student.paddings]
         *of_patches, of_body, of_neck = self.projections
@@ -89,7 +90,7 @@ class DetectionVkD(nn.Module):
         x = at_least_float32(project(at_least_float32(student)))
         y = teacher.detach().to(x.dtype)
         width = y.shape[1]
-        if self.settings.standardize == "both":  # together: as many messages between ranks as one
+        if self.settings.standardize == "both":  # together, to save communication
             x, y = standardize(torch.cat([x, y], 1), inside, count).split(width, 1)
         elif self.settings.standardize == "teacher":
             y = standardize(y, inside, count)
@@ -100,7 +101,7 @@ class DetectionVkD(nn.Module):
 class TokenMatching(nn.Module):
     """ViDT's own distillation: the root of the summed mean distances (equation 4 of its paper).
 
-    The neck's tokens count for each predictor.
+    The neck's term is summed over the predictors.
 
     Raises:
         ValueError: unequal widths.
@@ -113,12 +114,12 @@ class TokenMatching(nn.Module):
         if student_width != teacher_width:
             raise ValueError(
                 f"token matching needs equal widths, got student {student_width}, teacher "
-                f"{teacher_width}: choose method = vkd"
+                f"{teacher_width}: set method = vkd"
             )
         self.settings = settings
 
     def forward(self, student: Tokens, teacher: Tokens) -> dict[str, Tensor]:
-        """The weighted loss."""
+        """The weighted loss, by name."""
         ours, theirs = rows(student), rows(teacher)
         patches = [_distance(x, y) for x, y in zip(ours[0], theirs[0], strict=True)]
         terms = [
@@ -130,7 +131,7 @@ class TokenMatching(nn.Module):
 
 
 def _distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean Euclidean distance of rows (N, d)."""
+    """The mean Euclidean distance between rows (N, d)."""
     return (at_least_float32(student) - teacher.detach()).norm(dim=1).mean()
 
 

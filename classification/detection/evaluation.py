@@ -1,4 +1,4 @@
-"""Average precision as COCO measures it, exact over ranks: every held-out image is seen once."""
+"""Average precision as COCO measures it, exact on any number of ranks: each image counts once."""
 
 from contextlib import redirect_stdout
 from io import StringIO
@@ -20,7 +20,7 @@ from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.folder import RunFolder
 
-PER_IMAGE = 100  # detections, as COCO counts
+PER_IMAGE = 100  # most detections in an image, as in COCO
 MEASURES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
 
@@ -28,7 +28,7 @@ def evaluate_run(folder: Path, settings: DetectionSettings) -> dict[str, Any]:
     """Measures a run's best detector on the settings' held-out images and records it.
 
     Raises:
-        SettingsError: no held-out images, or such of other categories.
+        SettingsError: no held-out images, or images with other categories.
         VkdError: no detector, or images that cannot be used.
     """
     with ranks.joined():
@@ -37,7 +37,7 @@ def evaluate_run(folder: Path, settings: DetectionSettings) -> dict[str, Any]:
         categories = {int(number): name for number, name in facts["categories"].items()}
         images = load_heldout_images(settings.data, categories)
         if images is None:
-            raise SettingsError("data.heldout = null: nothing to measure on")
+            raise SettingsError("data.heldout = null: no images to measure on")
         result = measure(detector, settings, images, device)
         record = {"heldout": settings.data.heldout, "epoch": facts.get("epoch")} | result
         if ranks.is_first():
@@ -50,64 +50,64 @@ def measure(
 ) -> dict[str, Any]:
     """AP, AP50, AP75, and AP of small, medium and large objects, in percent.
 
-    Always in float32, whatever the training's precision. A measure without any object to find is
+    Always in float32, whatever the training's precision. A measure without objects to detect is
     left out.
 
     Args:
         detector: measured in eval mode, and left in the mode it was in.
         settings: of the run: size, batches, what to do with damaged files.
-        images: all of them; of several ranks each measures a part.
-        device: where the detector lies.
+        images: all of them; each rank measures a part.
+        device: the detector's device.
 
     Raises:
         VkdError: a file that cannot be used, with data.damaged=refuse, or none that can.
     """
-    detections, seen, faults = find_all(detector, settings, images, device)
-    if faults and (settings.data.damaged == "refuse" or not seen):
+    detections, used, faults = detect_all(detector, settings, images, device)
+    if faults and (settings.data.damaged == "refuse" or not used):
         raise VkdError(
-            f"{len(faults)} held-out images cannot be used: {'; '.join(faults[:5])}. Mend or "
+            f"{len(faults)} held-out images cannot be used: {'; '.join(faults[:5])}. Repair or "
             "remove them, or set data.damaged=skip"
         )
 
-    def judge() -> dict[str, Any]:
-        return average_precision(images.truth(), detections, set(seen))
+    def score() -> dict[str, Any]:
+        return average_precision(images.truth(), detections, set(used))
 
-    result = ranks.from_first(judge) | {"images": len(seen)}
+    result = ranks.from_first(score) | {"images": len(used)}
     return result | ({"damaged": len(faults)} if faults else {})
 
 
 @torch.no_grad()
-def find_all(
+def detect_all(
     detector: ViDT, settings: DetectionSettings, images: Coco, device: str
 ) -> tuple[np.ndarray, list[int], list[str]]:
-    """What all ranks together find.
+    """Detects objects in the images of all ranks.
 
     Returns:
-        detections (N, 7) as of `average_precision`, ids of the images that were seen, and faults.
+        detections (N, 7) as for `average_precision`, the ids of the images used, and faults.
     """
     training = detector.training
     detector.eval()
     found = [np.empty((0, 7))]
     faults: list[str] = []
-    seen: list[int] = []
+    used: list[int] = []
     for batch in heldout_batches(settings, images, device):
         faults += batch.faults
         if not batch.indices:
             continue
         entries = [images.images[i] for i in batch.indices]
-        seen += [entry["id"] for entry in entries]
+        used += [entry["id"] for entry in entries]
         sizes = torch.tensor([[e["width"], e["height"]] for e in entries], device=device)
-        boxes, scores, labels = best(detector(batch.images, batch.padding), sizes)
-        numbers = torch.tensor([e["id"] for e in entries], device=device)
+        boxes, scores, labels = top_detections(detector(batch.images, batch.padding), sizes)
+        ids = torch.tensor([e["id"] for e in entries], device=device)
         columns = [
-            numbers[:, None, None].expand(-1, scores.shape[1], -1),
+            ids[:, None, None].expand(-1, scores.shape[1], -1),
             box_convert(boxes, "xyxy", "xywh"),
             scores[..., None],
             labels[..., None],
         ]
         found.append(torch.cat([x.double() for x in columns], -1).flatten(0, 1).cpu().numpy())
     detector.train(training)
-    parts = ranks.all_parts((np.concatenate(found), seen, faults))
+    parts = ranks.all_parts((np.concatenate(found), used, faults))
     return (
         np.concatenate([part[0] for part in parts]),
         [number for part in parts for number in part[1]],
@@ -115,18 +115,18 @@ def find_all(
     )
 
 
-def best(said: Outputs, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The last predictor's boxes of the highest scores.
+def top_detections(outputs: Outputs, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The last predictor's boxes with the highest scores.
 
     Args:
-        said: of B images.
-        sizes: (B, 2), width and height that the boxes are wanted in.
+        outputs: the detector's outputs for B images.
+        sizes: (B, 2), width and height of the images in pixels.
 
     Returns:
-        corners (B, n, 4) in pixels, scores and categories (B, n), best first; n is PER_IMAGE, or
-        less where there are fewer queries times classes.
+        corners (B, n, 4) in pixels, scores and categories (B, n), highest score first; n is
+        PER_IMAGE, or queries times classes if that is less.
     """
-    logits, boxes = said.logits[-1].float(), said.boxes[-1].float()
+    logits, boxes = outputs.logits[-1].float(), outputs.boxes[-1].float()
     classes = logits.shape[-1]
     scores, places = logits.sigmoid().flatten(1).topk(min(PER_IMAGE, logits[0].numel()))
     chosen = (places // classes)[..., None].expand(-1, -1, 4)
@@ -135,7 +135,11 @@ def best(said: Outputs, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def require_pycocotools() -> None:
-    """Called before a training, whose first evaluation would be too late."""
+    """Checks that pycocotools is installed, before a training that evaluates with it.
+
+    Raises:
+        VkdError: it is missing.
+    """
     try:
         import pycocotools.cocoeval  # noqa: F401
     except ImportError as error:
@@ -150,7 +154,7 @@ def average_precision(
     Args:
         truth: images, annotations and categories in COCO's format.
         detections: (N, 7): image, left, top, width, height, score, category.
-        images: numbers of those that count; None: all.
+        images: ids of the images to evaluate; None: all.
 
     Raises:
         VkdError: pycocotools is missing.

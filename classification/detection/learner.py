@@ -1,4 +1,4 @@
-"""A detector in training: what its update is made of, as the papers have it."""
+"""A detector in training: its losses and its update, as in the papers."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ from gan_vkd.runtime.devices import autocast
 
 
 class Learner(Updates[Batch, Batch]):
-    """The detector, its teacher, what projects between them, the optimiser and the schedule.
+    """The detector, its teacher, the distillation loss, the optimiser and the schedule.
 
     Args:
         settings: of the run.
-        detector: what is trained.
-        teacher: frozen, of the settings; None without distillation.
-        per_epoch: updates.
-        device: where everything lies.
+        detector: the network that is trained.
+        teacher: the frozen teacher; None without distillation.
+        per_epoch: updates per epoch.
+        device: where all modules are.
 
     Raises:
         ValueError: widths that do not fit the method.
@@ -50,19 +50,19 @@ class Learner(Updates[Batch, Batch]):
         super().__init__(settings, self._groups(), per_epoch, modules, training_only="distill")
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Weight decay for all of the neck and the matrices of the body, as in ViDT."""
+        """Parameter groups: weight decay for the whole neck and the body's matrices, as in ViDT."""
         decay = self.settings.train.weight_decay
-        spared = ("det_token", "det_position")
-        groups = param_groups_weight_decay(self.detector.body, decay, no_weight_decay_list=spared)
+        exempt = ("det_token", "det_position")
+        groups = param_groups_weight_decay(self.detector.body, decay, no_weight_decay_list=exempt)
         neck = [
             parameter
             for name, parameter in self.detector.named_parameters()
             if parameter.requires_grad and not name.startswith("body.")
         ]
         groups.append({"params": neck, "weight_decay": decay})
-        thrown_away = [] if self.distill is None else list(self.distill.parameters())
-        if thrown_away:
-            groups.append({"params": thrown_away, "weight_decay": 0.0})
+        auxiliary = [] if self.distill is None else list(self.distill.parameters())
+        if auxiliary:
+            groups.append({"params": auxiliary, "weight_decay": 0.0})
         return groups
 
     def parts(self, batch: Batch, count: int) -> list[Batch]:
@@ -71,11 +71,11 @@ class Learner(Updates[Batch, Batch]):
     def losses(self, batch: Batch, number: int) -> dict[str, Tensor]:
         settings = self.settings
         with autocast(self.device, settings.train.precision):
-            said = self.detector(batch.images, batch.padding)
-        losses = set_losses(said, batch.targets, settings.criterion)
+            student = self.detector(batch.images, batch.padding)
+        losses = set_losses(student, batch.targets, settings.criterion)
         if self.distill is None or self.teacher is None or settings.distill is None:
             return losses
         with torch.no_grad(), autocast(self.device, settings.train.teacher_precision):
-            taught = self.teacher(batch.images, batch.padding)
-        terms = self.distill(said.tokens, taught.tokens)
+            teacher = self.teacher(batch.images, batch.padding)
+        terms = self.distill(student.tokens, teacher.tokens)
         return losses | {name: settings.distill.weight * x for name, x in terms.items()}

@@ -1,4 +1,4 @@
-"""Which prediction answers for which object: the assignment of least cost (DETR, ECCV 2020)."""
+"""Matching of predictions to objects: the assignment of least cost (DETR, ECCV 2020)."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ from classification.detection.settings import CriterionSettings
 class Targets(NamedTuple):
     """The objects of B images, one image after the other.
 
-    labels: (T,). boxes: (T, 4), centre and size relative to the unpadded image. counts: of each
-    image. typical: how many objects losses are divided by, where it is not T.
+    labels: (T,). boxes: (T, 4), centre and size relative to the unpadded image. counts: objects in
+    each image. typical: the number of objects that losses are divided by; None: T.
     """
 
     labels: Tensor
@@ -27,7 +27,7 @@ class Targets(NamedTuple):
         return float(sum(self.counts)) if self.typical is None else self.typical
 
     def chunk(self, parts: int) -> list["Targets"]:
-        """Those of equal parts of the images, each with as many objects to divide by."""
+        """Splits by equal parts of the images; all parts' losses are divided by the same number."""
         images, typical = len(self.counts) // parts, self.objects / parts
         counts = [self.counts[i * images : (i + 1) * images] for i in range(parts)]
         sizes = [sum(part) for part in counts]
@@ -40,7 +40,7 @@ class Targets(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Predictor, image and query of each match (M,), and its place among the targets."""
+    """Predictor, image and query of each match (M,), and the index of its target."""
 
     predictor: Tensor
     image: Tensor
@@ -54,15 +54,15 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def match(logits: Tensor, boxes: Tensor, targets: Targets, settings: CriterionSettings) -> Matches:
-    """Matches every predictor's queries to the objects on their own.
+    """Matches the queries of each predictor separately to the objects.
 
-    All costs come to the host at once, where SciPy solves the assignments; a cost that is not
-    finite is as good as any, since the losses will tell.
+    All costs are copied to the host at once, where SciPy solves the assignments. Costs that are not
+    finite are replaced, since the losses will show the fault.
 
     Args:
         logits: (K, B, Q, C).
         boxes: (K, B, Q, 4).
-        targets: T objects; an image may have none, or more than queries.
+        targets: T objects; an image may have none, or more objects than queries.
         settings: weights of the costs, and of the focal loss.
     """
     costs = [
@@ -78,8 +78,8 @@ def match(logits: Tensor, boxes: Tensor, targets: Targets, settings: CriterionSe
     first = 0
     for b, flat in enumerate(together.split(sizes)):
         table = flat.view(costs[b].shape).numpy()
-        for k, of_one in enumerate(table):
-            pairs = zip(*linear_sum_assignment(of_one), strict=True)
+        for k, costs_of_one in enumerate(table):
+            pairs = zip(*linear_sum_assignment(costs_of_one), strict=True)
             found += [(k, b, int(query), first + int(target)) for query, target in pairs]
         first += targets.counts[b]
     places = torch.tensor(found, dtype=torch.int64).view(-1, 4).to(logits.device)
@@ -89,10 +89,10 @@ def match(logits: Tensor, boxes: Tensor, targets: Targets, settings: CriterionSe
 def cost(
     logits: Tensor, boxes: Tensor, labels: Tensor, corners: Tensor, settings: CriterionSettings
 ) -> Tensor:
-    """(K, Q, T): what it costs that a query of an image answers for one of its T objects.
+    """The cost (K, Q, T) of matching each query of an image to each of its T objects.
 
-    Of the class, what the focal loss would gain; of the box, the L1 distance and the generalised
-    IoU.
+    The weighted sum of the change of the focal loss by the class, the L1 distance of the boxes and
+    their negative generalised IoU.
     """
     p, alpha, gamma = logits.float().sigmoid(), settings.focal_alpha, settings.focal_gamma
     absent = (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()

@@ -1,4 +1,4 @@
-"""Boxes drawn on pictures, and written in COCO's format of results."""
+"""Detection in images: boxes drawn on them, and written in COCO's results format."""
 
 import json
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from classification.detection.data.views import require_thickness, whole_view
-from classification.detection.evaluation import best
+from classification.detection.data.views import require_aspect_ratio, whole_view
+from classification.detection.evaluation import top_detections
 from classification.detection.network.vidt import ViDT
 from classification.detection.run import read_detector
 from gan_vkd.data.images import BadImage, is_image, open_rgb
@@ -29,19 +29,20 @@ def predict(
 
     Args:
         run: a run folder or an exported detector.
-        sources: images, and folders of such.
-        out: for the pictures, under their names as PNG, and detections.json: a list of image_id,
-            file_name, category_id, bbox (left, top, width, height in pixels) and score. image_id is
-            the file's name where all names are numbers of their own, as in COCO, otherwise the
-            place from 1 on.
-        threshold: of the score, for the pictures; detections.json has all.
+        sources: images, and folders of images.
+        out: folder for the pictures, as PNG under the images' names, and detections.json: a list of
+            image_id, file_name, category_id, bbox (left, top, width, height in pixels) and score.
+            image_id is the file's name where all names are different numbers, as in COCO, otherwise
+            the image's position, counted from 1.
+        threshold: least score of the boxes drawn; detections.json has all boxes.
         device: where the detector runs.
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
-        VkdError: no detector, or images that are missing or cannot be used, after all others.
+        VkdError: no detector; or images that are missing or cannot be used, after all others are
+            done.
     """
     device = pick_device(device)
     detector, facts = read_detector(run, device)
@@ -53,7 +54,7 @@ def predict(
     faults: list[str] = []
     for place, file in enumerate(files, start=1):
         try:
-            image = require_thickness(open_rgb(file.read_bytes()))
+            image = require_aspect_ratio(open_rgb(file.read_bytes()))
         except (BadImage, OSError) as error:
             faults.append(f"{file}: {getattr(error, 'strerror', None) or error}")
             continue
@@ -81,7 +82,7 @@ def predict(
     table = out / "detections.json"
     write_text(table, json.dumps(results))
     if faults:
-        raise VkdError("\n".join([*faults, f"{table}: has all other images"]))
+        raise VkdError("\n".join([*faults, f"{table}: has the detections of all other images"]))
     return [*written, table]
 
 
@@ -89,11 +90,11 @@ def predict(
 def detect(
     detector: ViDT, view: Any, image: Image.Image, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Corners (n, 4) in the image's pixels, scores and categories (n,), best first."""
+    """Corners (n, 4) in pixels of the image, scores and categories (n,), highest score first."""
     pixels = view(image)[None].to(device)
     padding = torch.zeros(1, *pixels.shape[2:], dtype=torch.bool, device=device)
     size = torch.tensor([[image.width, image.height]], device=device)
-    corners, scores, labels = (x[0].cpu() for x in best(detector(pixels, padding), size))
+    corners, scores, labels = (x[0].cpu() for x in top_detections(detector(pixels, padding), size))
     limits = torch.tensor([image.width, image.height] * 2)
     return corners.clamp_min(0).minimum(limits), scores, labels
 
@@ -101,7 +102,7 @@ def detect(
 def draw(
     image: Image.Image, corners: Tensor, categories: list[str], scores: list[float]
 ) -> Image.Image:
-    """A copy of the image with a named box for each object."""
+    """Returns a copy of the image with a box, name and score for each object."""
     picture = image.copy()
     pen = ImageDraw.Draw(picture)
     line = max(1, round(min(image.size) / 200))

@@ -1,4 +1,4 @@
-"""A detection run's folder: what every run has, and the exported detector."""
+"""The folder of a detection run, and the exported detector."""
 
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from gan_vkd.runtime.folder import RunFolder
 
 
 class Run(RunFolder):
-    """Beside the files of every run: evaluations.jsonl, and detector.safetensors, the weights of
-    the best detector with what is needed to build it."""
+    """Adds to the files of every run evaluations.jsonl, and detector.safetensors: the weights of
+    the best detector with the facts needed to build it."""
 
     @property
     def detector_file(self) -> Path:
@@ -35,7 +35,7 @@ class Run(RunFolder):
 
 
 def read_detector(file: Path, device: str = "cpu") -> tuple[ViDT, dict[str, Any]]:
-    """The detector of a run folder or an exported file, in eval mode, and its facts.
+    """Reads the detector of a run folder or an exported file, in eval mode, and its facts.
 
     Raises:
         VkdError: no such file, or one that is damaged or of another kind.
@@ -53,15 +53,15 @@ def read_detector(file: Path, device: str = "cpu") -> tuple[ViDT, dict[str, Any]
         detector.load_state_dict(state)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
-        raise VkdError(f"{file}: not a detector of ours ({reason})") from None
+        raise VkdError(f"{file}: not a detector of vkd-detect ({reason})") from None
     return detector.to(device).eval().requires_grad_(False), facts
 
 
 def export_detector(run: Path, out: Path) -> str:
-    """Writes the best detector of a run.
+    """Exports the best detector of a run; returns a line that describes the file.
 
     .safetensors is for `vkd-detect predict` and for student.weights or teacher.weights; .pth has
-    the names of the published checkpoints, under "model".
+    the names of the published checkpoints, under the key "model".
 
     Raises:
         SettingsError: another suffix.
@@ -75,4 +75,4 @@ def export_detector(run: Path, out: Path) -> str:
         save_pth(out, {"model": to_published(state)})
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors or .pth")
-    return f"{out}: a ViDT {facts['detector']['size']} of {facts['classes']} classes"
+    return f"{out}: a ViDT {facts['detector']['size']} with {facts['classes']} classes"

@@ -15,24 +15,24 @@ SizeName = Literal["nano", "tiny", "small", "base"]
 
 
 class CocoSettings(Section):
-    """A folder as COCO's: ROOT/train2017/*.jpg, ROOT/annotations/instances_train2017.json."""
+    """A folder as COCO: ROOT/train2017/*.jpg, ROOT/annotations/instances_train2017.json."""
 
     root: str
     train: str = "train2017"
-    heldout: str | None = "val2017"  # the same as train, to see what is memorised
+    heldout: str | None = "val2017"  # may be train's, to measure memorisation
     num_images: Positive | None = None  # a subset of train, drawn by seed
     heldout_num_images: Positive | None = None
     seed: Seed = 0  # of the subsets
-    classes: Positive | None = None  # null: the largest category's number and one
+    classes: Positive | None = None  # null: the largest category number plus one
     mean: Triple = (0.485, 0.456, 0.406)
     std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
-    workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
+    workers: Annotated[int, Field(ge=0)] = 8  # decoding processes of each rank
     damaged: Literal["refuse", "skip"] = "refuse"
 
 
 class DetectorSettings(Section):
-    """A ViDT. weights: "published" or "published_150", all of it, trained on COCO for 50 or 150
-    epochs; "imagenet", the body alone; or a file: a run's detector, a published ViDT, or a Swin
+    """A ViDT. weights: "published" or "published_150", a whole ViDT, trained on COCO for 50 or 150
+    epochs; "imagenet", the body only; or a file: a run's detector, a published ViDT, or a Swin
     classifier."""
 
     size: SizeName = "nano"
@@ -46,7 +46,7 @@ class DetectorSettings(Section):
 
 
 class DistillationSettings(Section):
-    """What the teacher's tokens teach."""
+    """The distillation loss between the tokens of student and teacher."""
 
     method: Literal["vkd", "token_matching"] = "vkd"
     projection: Literal["orthogonal", "orthogonal_static", "linear", "mlp", "identity"] = (
@@ -65,12 +65,12 @@ class DistillationSettings(Section):
     @model_validator(mode="after")
     def _teaches(self) -> "DistillationSettings":
         if not self.patches and not self.body and not self.neck:
-            raise ValueError("patches, body and neck are all 0: nothing is taught")
+            raise ValueError("patches, body and neck are all 0: set at least one weight above 0")
         return self
 
 
 class CriterionSettings(Section):
-    """Weights of the losses, and of the costs that predictions are matched by."""
+    """Weights of the losses, and of the costs that predictions are matched with."""
 
     class_weight: Weight = 2.0
     box_weight: Weight = 5.0
@@ -85,8 +85,9 @@ class CriterionSettings(Section):
 class BoxAugmentSettings(Section):
     """DETR's augmentation.
 
-    scales: the shorter side, one of them drawn. Before that, half of the images are resized to one
-    of crop_scales and cropped to sides within crop_sizes; none where crop_scales is empty.
+    scales: the shorter side is resized to one of these at random. Half of the images are first
+    resized to one of crop_scales and cropped to sides within crop_sizes; no image is where
+    crop_scales is empty.
     """
 
     scales: Annotated[list[Positive], Field(min_length=1)] = Field(default=[*range(480, 801, 16)])
@@ -156,7 +157,7 @@ def load_settings(path: Path, overrides: list[str] | None = None) -> DetectionSe
 
 
 class DetectorFacts(Facts):
-    """What is said beside a detector's weights."""
+    """The facts stored beside a detector's weights."""
 
     detector: DetectorSettings
     classes: Annotated[int, Field(ge=1, le=100_000)]
@@ -168,7 +169,7 @@ class DetectorFacts(Facts):
 
 
 def facts_of(settings: DetectionSettings, categories: dict[int, str]) -> dict[str, Any]:
-    """What somebody who has only the detector's weights needs to use them."""
+    """The facts needed to use a detector's weights without its run folder."""
     return {
         "detector": settings.student.model_dump(exclude={"weights"}),
         "classes": settings.data.classes or max(categories) + 1,

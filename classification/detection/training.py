@@ -1,4 +1,4 @@
-"""A detection run: what it needs is built and measured."""
+"""A detection run: builds, measures and exports the detector."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +22,12 @@ from gan_vkd.runtime.training import run_to_end
 def train(
     settings: DetectionSettings, folder: Path, resume: bool = False, max_time: float | None = None
 ) -> None:
-    """Trains to `train.epochs`: `gan_vkd.runtime.training.run_to_end`."""
+    """Trains a detector to `train.epochs`, by `gan_vkd.runtime.training.run_to_end`."""
     run_to_end(Detection, settings, Run(folder), resume, max_time)
 
 
 class Detection(EpochTask):
-    """A detector in training."""
+    """The task of training a detector."""
 
     shown: ClassVar[dict[str, str]] = {"AP": "AP", "AP50": "AP50"}
     remedies: ClassVar[Sequence[tuple[str, str]]] = (
@@ -43,8 +43,8 @@ class Detection(EpochTask):
             require_pycocotools()
             if all(annotation["iscrowd"] for annotation in self.heldout.annotations):
                 raise SettingsError(
-                    f"data.heldout = {settings.data.heldout}: nothing is to be found in it, and "
-                    "AP needs something; set data.heldout=null to train without"
+                    f"data.heldout = {settings.data.heldout}: AP needs annotated objects, and it "
+                    "has none; set data.heldout=null to train without evaluations"
                 )
         self.fingerprint = images.fingerprint()
         ranks.require_alike(lambda: (settings.dump(), self.fingerprint), run.path)

@@ -1,4 +1,4 @@
-"""Runs of several arms side by side: tables over runs and over seeds, and their curves."""
+"""Comparison of runs of several arms: tables over runs and over seeds, and curves."""
 
 import math
 import statistics
@@ -19,7 +19,7 @@ from gan_vkd.runtime.folder import RunFolder
 
 
 class EvaluationFacts(Facts):
-    """What every record of an evaluation says."""
+    """The keys that every record of an evaluation has."""
 
     iteration: Annotated[int, Field(ge=0, lt=2**53)]
     epoch: float
@@ -27,13 +27,13 @@ class EvaluationFacts(Facts):
 
 
 class Measured(ABC):
-    """A run's evaluations, oldest first, and its pace in images a second.
+    """A run's evaluations, oldest first, and its speed in images per second.
 
-    key: of the records, the measure that counts; the more, the better. name: of its column. facts:
-    what the records say.
+    key: the main measure in the records; higher is better. name: its column. facts: the type of the
+    records.
 
     Raises:
-        VkdError: a folder that is no run, or was never evaluated.
+        VkdError: a folder that is not a run, or was never evaluated.
     """
 
     key: ClassVar[str]
@@ -49,14 +49,14 @@ class Measured(ABC):
         self.evaluations = [checked(self.facts, r, file) for r in records if self.key in r]
         if not self.evaluations:
             raise VkdError(f"{run.path}: no evaluation yet; train further")
-        told = [record.get("images_per_second") for record in records]
-        paces = [x for x in told if isinstance(x, int | float) and 0 <= x < math.inf]
-        self.pace = float(statistics.median(paces)) if paces else 0.0
+        logged = [record.get("images_per_second") for record in records]
+        speeds = [x for x in logged if isinstance(x, int | float) and 0 <= x < math.inf]
+        self.speed = float(statistics.median(speeds)) if speeds else 0.0
 
     @property
     @abstractmethod
     def caption(self) -> str:
-        """What runs must share for their numbers to stand in one column."""
+        """The caption of the run's table. Only runs with the same caption are put in one table."""
 
     @property
     @abstractmethod
@@ -64,11 +64,11 @@ class Measured(ABC):
 
     @abstractmethod
     def numbers(self) -> dict[str, float]:
-        """The columns of the table, after the last epoch."""
+        """The columns of the table, measured after the last epoch."""
 
     @property
     def compared(self) -> list[str]:
-        """The columns that are told as differences to the baseline too."""
+        """The columns whose differences to the baseline are shown too."""
         return [self.name]
 
     @property
@@ -89,17 +89,17 @@ class Measured(ABC):
             **{name: f"{value:.2f}" for name, value in self.numbers().items()},
             f"best {self.name}": f"{best[self.key]:.2f} (epoch {best['epoch']:g})",
             "epochs": f"{self.last['epoch']:g} of {self.settings.train.epochs}",
-            "images / s": f"{self.pace:.1f}",
+            "images / s": f"{self.speed:.1f}",
         }
 
 
 def compare(runs: Sequence[Measured], out: Path, baseline: str = "plain") -> str:
     """Writes table.md, table.csv and curves.png into `out` and returns the tables as Markdown.
 
-    A row a run: the measures after the last epoch, and the best, which was chosen on the images
-    that it is measured on. Where an arm was run at several seeds, a table of means, standard
+    Each run is a row: the measures after the last epoch, and the best one, which is selected on the
+    images that it is measured on. Where an arm was run at several seeds, a table of means, standard
     deviations (n - 1) and mean differences to the baseline at the same seeds comes first, with 95%
-    intervals (Student's t). Runs on other images get tables of their own.
+    intervals (Student's t). Runs on other images get separate tables.
 
     Raises:
         VkdError: two runs of one arm and seed.
@@ -114,7 +114,7 @@ def compare(runs: Sequence[Measured], out: Path, baseline: str = "plain") -> str
             if identities.count((arm, seed)) > 1:
                 raise VkdError(f"two runs of arm {arm} at seed {seed}: set another arm")
         tables[caption] = complete([run.row() for run in group])
-        spread = complete(_spread(group, baseline))
+        spread = complete(_over_seeds(group, baseline))
         parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
     text = "\n\n".join(parts)
     write_text(out / "table.md", text + "\n")
@@ -123,8 +123,8 @@ def compare(runs: Sequence[Measured], out: Path, baseline: str = "plain") -> str
     return text
 
 
-def _spread(group: list[Measured], baseline: str) -> list[Row]:
-    """A row an arm over its seeds; none where every arm has one."""
+def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:
+    """One row for each arm, over its seeds; no rows where every arm has one seed."""
     arms: dict[str, list[Measured]] = {}
     for run in group:
         arms.setdefault(run.identity[0], []).append(run)
@@ -135,16 +135,16 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
     for arm, runs in arms.items():
         numbers = {run.identity[1]: run.numbers() for run in runs}
         row = {"arm": arm, "teachers": runs[0].teachers, "seeds": str(len(runs))}
-        for name in dict.fromkeys(name for of_one in numbers.values() for name in of_one):
-            values = [of_one[name] for of_one in numbers.values() if name in of_one]
+        for name in dict.fromkeys(name for measured in numbers.values() for name in measured):
+            values = [measured[name] for measured in numbers.values() if name in measured]
             few = f" (of {len(values)} runs)" if len(values) < len(runs) else ""
             row[name] = mean_and_deviation(values) + few
-        row["images / s"] = f"{statistics.fmean(run.pace for run in runs):.1f}"
+        row["images / s"] = f"{statistics.fmean(run.speed for run in runs):.1f}"
         for name in runs[0].compared if arm != baseline else []:
             differences = [
-                of_one[name] - compared[seed][name]
-                for seed, of_one in numbers.items()
-                if name in of_one and name in compared.get(seed, {})
+                measured[name] - compared[seed][name]
+                for seed, measured in numbers.items()
+                if name in measured and name in compared.get(seed, {})
             ]
             if differences:
                 row[f"{name}, less {baseline} at the same seed"] = confidence(differences)
@@ -153,7 +153,7 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
 
 
 def _curves(groups: dict[str, list[Measured]], path: Path) -> None:
-    """The measure over epochs, a line a run, a colour an arm."""
+    """Plots the main measure over epochs: one line per run, one colour per arm."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""One example on its way to the network, the seed that makes it, and files without one."""
+"""Examples, the seeds of their random numbers, and files that cannot be used."""
 
 import hashlib
 import random
@@ -14,47 +14,47 @@ from tqdm import tqdm
 from gan_vkd.runtime.errors import VkdError
 
 
-def number_of(*key: Any) -> int:
+def seed_of(*key: Any) -> int:
     """A seed that is a function of the key."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
 
 
-def sow(*key: Any) -> None:
+def seed_generators(*key: Any) -> None:
     """Seeds Python's, NumPy's and torch's generators as a function of the key."""
-    seed = number_of(*key)
+    seed = seed_of(*key)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # otherwise torch.manual_seed keeps a stack trace of each call
+    if torch.cuda.is_initialized():  # otherwise the call is queued with its stack trace
         torch.cuda.manual_seed_all(seed)
 
 
 class Faults:
-    """What to do with files that cannot be used: refuse them by name, or tell each once.
+    """Handles files that cannot be used: raises an error that names them, or reports each once.
 
     Args:
-        damaged: of the settings, refuse or skip.
+        damaged: the setting data.damaged, refuse or skip.
     """
 
     def __init__(self, damaged: str) -> None:
-        self.damaged, self.told = damaged, set[str]()
+        self.damaged, self.reported = damaged, set[str]()
 
-    def tell(self, faults: Iterable[str]) -> None:
-        """Raises VkdError with data.damaged=refuse, where there are any."""
+    def report(self, faults: Iterable[str]) -> None:
+        """Prints new faults; with data.damaged=refuse raises VkdError if there are any."""
         found = list(dict.fromkeys(faults))
         if found and self.damaged == "refuse":
             raise VkdError(
-                f"cannot be used: {'; '.join(found[:5])}. Mend or remove it, or set "
+                f"cannot be used: {'; '.join(found[:5])}. Repair or remove them, or set "
                 "data.damaged=skip; continue with --resume"
             )
         for fault in found:
-            if fault not in self.told:
-                tqdm.write(f"passed over: {fault}", sys.stderr)  # on any rank
-        self.told.update(found)
+            if fault not in self.reported:
+                tqdm.write(f"skipped: {fault}", sys.stderr)  # printed by every rank
+        self.reported.update(found)
 
 
 class Item(NamedTuple):
-    """One example: a normalised image (3, R, R), its label, and what was wrong with its file."""
+    """One example: a normalised image (3, R, R), its label, and its file's fault ("" for none)."""
 
     image: Tensor
     label: int

@@ -1,4 +1,4 @@
-"""Which images come in which batch, to which rank, and the key of what is random in each."""
+"""The order of images over batches and ranks, and the keys of their random numbers."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from gan_vkd.runtime.errors import SettingsError
 
 
 class Order:
-    """Which images each rank sees in each batch: shuffled epochs, with repeated augmentation.
+    """The images of each rank in each batch: shuffled epochs, with repeated augmentation.
 
-    Each image comes `repeats` times, to different ranks where there are several, and as many fewer
-    images come in an epoch (Hoffer et al. 2020; Berman et al. 2019; timm's RepeatAugSampler). What
-    does not fill a batch at an epoch's end is dropped.
+    Each image is repeated `repeats` times, on different ranks where there are several, and an epoch
+    has fewer images by that factor (Hoffer et al. 2020; Berman et al. 2019; timm's
+    RepeatAugSampler). An incomplete batch at the end of an epoch is dropped.
     """
 
     def __init__(self, count: int, batch: int, seed: int, repeats: int = 1) -> None:
@@ -40,13 +40,13 @@ class Order:
         if not self.per_epoch:
             raise SettingsError(
                 f"train.batch_size: {batch} images on each of {ranks.world()} ranks are more than "
-                f"an epoch of the {count} there are has"
+                f"an epoch of the {count} images has"
             )
 
     def __call__(self, number: int) -> list[tuple[tuple[Any, ...], int]]:
-        """The (key, index) of this rank's rows of batch `number`, counted over all epochs.
+        """The (key, index) of this rank's images in batch `number`, counted over all epochs.
 
-        Without repeats, all ranks together see what one rank would, under the same keys.
+        Without repeats, all ranks together have the images and keys that a single rank would have.
         """
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
@@ -59,7 +59,7 @@ class Order:
 
 
 class BatchesFrom:
-    """Batches of an order from some number on, without an end."""
+    """The batches of an order from number `start` on, without end."""
 
     def __init__(self, order: Order, start: int) -> None:
         self.order, self.start = order, start
@@ -71,8 +71,8 @@ class BatchesFrom:
             number += 1
 
 
-def share_of_a_rank(train: EpochSettings) -> int:
-    """Images of a batch that are this rank's."""
+def images_per_rank(train: EpochSettings) -> int:
+    """The number of images of a batch that each rank has."""
     size, parts = train.batch_size, ranks.world() * train.accumulate
     if size % parts:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""The learning rate over time."""
+"""The learning rate schedule."""
 
 import torch
 from timm.scheduler import CosineLRScheduler
@@ -7,12 +7,12 @@ from classification.epochs.settings import EpochSettings
 
 
 class Rate:
-    """timm's cosine with warm-up, in epochs or in updates, times a factor.
+    """timm's cosine schedule with warm-up, stepped by epochs or by updates, times a factor.
 
     Args:
-        optimizer: whose groups it sets; their present rates are the highest.
-        train: which schedule, and how long.
-        per_epoch: updates.
+        optimizer: its groups' learning rates are set; their present ones are the highest.
+        train: the schedule and its length.
+        per_epoch: updates per epoch.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Rate:
         )
 
     def set(self, number: int) -> None:
-        """That of update `number`."""
+        """Sets the learning rate of update `number`."""
         if self.by_epoch:
             self.cosine.step(number // self.per_epoch)
         else:

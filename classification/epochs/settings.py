@@ -1,4 +1,4 @@
-"""The settings of training by epochs with AdamW, for recognition and detection alike."""
+"""The settings of training by epochs with AdamW, for recognition and detection."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -10,21 +10,21 @@ Triple = tuple[float, float, float]
 
 
 class EpochSettings(LoopSettings):
-    """What training by epochs with AdamW is told."""
+    """Settings of training by epochs with AdamW."""
 
     epochs: Positive = 300
-    batch_size: Positive = 1024  # of all ranks together, for one update
-    accumulate: Positive = 1  # parts that a rank's share of it is computed in, for memory's sake
+    batch_size: Positive = 1024  # of one update, over all ranks
+    accumulate: Positive = 1  # parts that a rank splits its share into, to save memory
     lr: Above0 = 5e-4  # for 512 images; scaled by batch_size
     warmup_lr: Weight = 1e-6
     min_lr: Weight = 1e-5
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
     cooldown_epochs: Annotated[int, Field(ge=0)] = 0
-    schedule: Literal["epochs", "updates"] = "epochs"  # the rate's steps
+    schedule: Literal["epochs", "updates"] = "epochs"  # when the learning rate changes
     weight_decay: Weight = 0.05
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: Above0 | None = None
-    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the student's forward
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the student's forward pass
     teacher_precision: Literal["float32", "bfloat16"] = "bfloat16"
 
     @model_validator(mode="after")
@@ -35,7 +35,7 @@ class EpochSettings(LoopSettings):
 
 
 class EpochRunSettings(RunSettings):
-    """What every run by epochs is told."""
+    """Settings that every run by epochs has."""
 
     train: EpochSettings = Field(default_factory=EpochSettings)
 
@@ -43,7 +43,7 @@ class EpochRunSettings(RunSettings):
         *RunSettings.may_change, "evaluate.batch_size", "data.workers", "data.damaged",
     )  # fmt: skip
 
-    lr_batch: ClassVar[int] = 512  # images that train.lr is for, as in DeiT
+    lr_batch: ClassVar[int] = 512  # batch size that train.lr is given for, as in DeiT
 
     @property
     def lr(self) -> float:
@@ -57,6 +57,6 @@ class EpochRunSettings(RunSettings):
     @property
     def relief(self) -> str:
         return (
-            f"batch {self.train.batch_size}: share it by more ranks, set a larger train.accumulate "
-            "(detection: in a new run), or train anew with a smaller one"
+            f"batch {self.train.batch_size}: use more ranks, set a larger train.accumulate "
+            "(detection: in a new run), or start a new run with a smaller train.batch_size"
         )

@@ -1,4 +1,4 @@
-"""A run by epochs, whatever is learnt: its iterations, records and evaluations."""
+"""A run by epochs, for any task: its iterations, records and evaluations."""
 
 import math
 from abc import abstractmethod
@@ -17,15 +17,15 @@ class EpochTask(Task):
     """A network that is trained by epochs, and measured on held-out images where there are any.
 
     Args:
-        learner: the network, its optimiser and what a checkpoint holds.
-        feed: batches by number.
-        data: what is trained on, in words.
-        evaluate_every: epochs; None: nothing is measured, and the last network is exported.
+        learner: the network, its optimiser and the state of a checkpoint.
+        feed: maps the number of an update to its batch.
+        data: description of the training data.
+        evaluate_every: epochs between evaluations; None: no evaluation, the last network is
+            exported.
     """
 
-    shown: ClassVar[
-        dict[str, str]
-    ]  # measures in percent, in words; the best is the most of the first
+    # measures in percent by key, with the names shown; the first one selects the best network
+    shown: ClassVar[dict[str, str]]
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class EpochTask(Task):
         if not self.is_measured:
             return Evaluation(math.inf, partial(self.export, epoch))
         found = self.measure()
-        told = [f"{name} {found[key]:.2f}%" for key, name in self.shown.items() if key in found]
+        measures = [f"{name} {found[key]:.2f}%" for key, name in self.shown.items() if key in found]
         loss = 100 - found.get(next(iter(self.shown)), -math.inf)
-        record, text = epoch | found, f"epoch {epoch['epoch']:g}: {', '.join(told)}"
+        record, text = epoch | found, f"epoch {epoch['epoch']:g}: {', '.join(measures)}"
         return Evaluation(loss, partial(self.export, record), record, text)
 
     def best(self, progress: Progress) -> str:
@@ -66,8 +66,8 @@ class EpochTask(Task):
 
     @abstractmethod
     def measure(self) -> dict[str, Any]:
-        """Of the held-out images; called on all ranks."""
+        """Measures the network on the held-out images; called on all ranks."""
 
     @abstractmethod
     def export(self, facts: dict[str, Any]) -> None:
-        """Writes the network, with what was measured of it."""
+        """Writes the network and its measures."""

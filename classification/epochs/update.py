@@ -1,4 +1,4 @@
-"""One update of a student that is trained by epochs, whatever it is taught."""
+"""One update of a student that is trained by epochs, for any task."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -6,15 +6,15 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from classification.epochs.items import sow
+from classification.epochs.items import seed_generators
 from classification.epochs.schedule import Rate
 from classification.epochs.settings import EpochRunSettings
 from gan_vkd.distill import retract
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.optimizers import load_optimizer
 
-Given = TypeVar("Given")  # a batch as it is read
-Part = TypeVar("Part")  # what is computed of it at a time
+Given = TypeVar("Given")  # a batch as the feed returns it
+Part = TypeVar("Part")  # the part of a batch that is computed at a time
 
 
 class Updates(Generic[Given, Part]):
@@ -22,11 +22,11 @@ class Updates(Generic[Given, Part]):
 
     Args:
         settings: of the run.
-        groups: of parameters, for the optimiser.
-        per_epoch: updates.
-        modules: what a checkpoint holds by name, the network first.
-        training_only: which of the modules the finished network does without: what teaches it,
-            whose buffers are watched.
+        groups: parameter groups of the optimiser.
+        per_epoch: updates per epoch.
+        modules: the modules in a checkpoint, by name; the network comes first.
+        training_only: name of the module that only training needs (the distillation loss), whose
+            buffers are monitored.
     """
 
     settings: EpochRunSettings
@@ -55,37 +55,37 @@ class Updates(Generic[Given, Part]):
         raise NotImplementedError
 
     def step(self, batch: Given, number: int) -> dict[str, Tensor]:
-        """Update `number`: the means of its losses, and the norm of the gradient before it is cut.
+        """Performs update `number`; returns its mean losses and the gradient norm before clipping.
 
-        Dropped units and mixed images are a function of the seed, the update and the rank.
+        Dropout and the mixing of images are a function of the seed, the update and the rank.
         """
         train, seed = self.settings.train, self.settings.seed
         self.rate.set(number)
-        sow(seed, number, ranks.rank(), "mixing")
-        told: dict[str, Tensor] = {}
+        seed_generators(seed, number, ranks.rank(), "mixing")
+        logged: dict[str, Tensor] = {}
         for i, part in enumerate(self.parts(batch, train.accumulate)):
-            sow(seed, number, ranks.rank(), "dropping", i)
+            seed_generators(seed, number, ranks.rank(), "dropping", i)
             losses = {k: x / train.accumulate for k, x in self.losses(part, number).items()}
             torch.stack(list(losses.values())).sum().backward()
             for name, loss in losses.items():
-                told[name] = told.get(name, 0) + loss.detach()
-        learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
-        ranks.average_gradients(learnt)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in learnt if p.grad is not None])
+                logged[name] = logged.get(name, 0) + loss.detach()
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        ranks.average_gradients(trained)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         if train.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(learnt, train.clip_norm, norm)
+            torch.nn.utils.clip_grads_with_norm_(trained, train.clip_norm, norm)
         self.optimizer.step()
         retract(self.modules.get(self.training_only))
         self.optimizer.zero_grad()
-        return told | {"gradient_norm": norm}
+        return logged | {"gradient_norm": norm}
 
     def decompositions(self) -> dict[str, Tensor]:
-        """Projections' bases and normalisers' statistics, by name."""
+        """The bases of projections and the statistics of normalisations, by name."""
         module = self.modules.get(self.training_only)
         buffers = [] if module is None else module.named_buffers()
         return {f"{self.training_only}.{name}": x for name, x in buffers if x.is_floating_point()}
 
-    # what a run's checkpoints need (gan_vkd.runtime.progress.Trained)
+    # the interface that checkpoints need (gan_vkd.runtime.progress.Trained)
 
     def shared(self) -> dict[str, Tensor]:
         return dict(next(iter(self.modules.values())).state_dict())
@@ -100,5 +100,5 @@ class Updates(Generic[Given, Part]):
         load_optimizer(self.optimizer, state["optimizer"])
 
     def set_learning_rates(self, factor: float) -> None:
-        """The schedule's times a factor, from now on."""
+        """Multiplies the learning rates of the schedule by a factor from now on."""
         self.rate.factor = factor

@@ -1,4 +1,4 @@
-"""Classification runs side by side: top-1 and top-5."""
+"""Comparison of classification runs: top-1 and top-5."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from classification.recognition.settings import ClassifierSettings
 
 
 class RecognitionFacts(EvaluationFacts):
-    """Both in percent."""
+    """The keys of a record; both accuracies are in percent."""
 
     top1: float
     top5: float
@@ -44,9 +44,9 @@ class Recognised(Measured):
 
 
 def compare(folders: list[Path], out: Path, baseline: str = "plain") -> str:
-    """Tables and curves of run folders (`classification.epochs.comparison.compare`).
+    """Writes tables and curves of run folders (`classification.epochs.comparison.compare`).
 
     Raises:
-        VkdError: a folder that is no run, or was never evaluated; two runs of one arm and seed.
+        VkdError: a folder that is not a run, or was never evaluated; two runs of one arm and seed.
     """
     return compare_arms([Recognised(Run(folder)) for folder in folders], out, baseline)

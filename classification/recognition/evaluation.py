@@ -1,4 +1,4 @@
-"""Top-1 and top-5, exact over ranks: every held-out image is counted once."""
+"""Top-1 and top-5 accuracy, exact on any number of ranks: every held-out image counts once."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def evaluate_run(folder: Path, settings: ClassifierSettings) -> dict[str, Any]:
     """Measures a run's best student on the settings' held-out images and records it.
 
     Raises:
-        SettingsError: no held-out images, or such of other classes.
+        SettingsError: no held-out images, or images of other classes.
         VkdError: no student, or images that cannot be used.
     """
     with ranks.joined():
@@ -28,7 +28,7 @@ def evaluate_run(folder: Path, settings: ClassifierSettings) -> dict[str, Any]:
         student, facts = read_student(folder, device)
         images = load_heldout_images(settings.data, facts["classes"])
         if images is None:
-            raise SettingsError("data.heldout = null: nothing to measure on")
+            raise SettingsError("data.heldout = null: no images to measure on")
         result = measure(student, settings, images, device)
         record = {"heldout": settings.data.heldout, "epoch": facts.get("epoch")} | result
         if ranks.is_first():
@@ -40,16 +40,16 @@ def evaluate_run(folder: Path, settings: ClassifierSettings) -> dict[str, Any]:
 def measure(
     student: Student, settings: ClassifierSettings, images: Images, device: str
 ) -> dict[str, Any]:
-    """The share of images, in percent, whose class is the first, or among the first five.
+    """The share of images, in percent, whose class is predicted first, or among the first five.
 
-    Always in float32, whatever the training's precision. Files that cannot be used are counted
-    apart with data.damaged=skip.
+    Always in float32, whatever the training's precision. With data.damaged=skip, files that cannot
+    be used are counted separately.
 
     Args:
         student: measured in eval mode, and left in the mode it was in.
         settings: of the run: transform, batches, what to do with damaged files.
-        images: all of them; of several ranks each measures a part.
-        device: where the student lies.
+        images: all of them; each rank measures a part.
+        device: the student's device.
 
     Raises:
         VkdError: a file that cannot be used, or none that can.
@@ -72,14 +72,14 @@ def measure(
              (~finite).sum()]
         )  # fmt: skip
     student.train(training)
-    right, among, seen, broken = ranks.total(counts).tolist()
+    top1, top5, count, not_finite = ranks.total(counts).tolist()
     faults = [fault for part in ranks.all_parts(faults) for fault in part]
-    if faults and (settings.data.damaged == "refuse" or not seen):
+    if faults and (settings.data.damaged == "refuse" or not count):
         raise VkdError(
-            f"{len(faults)} held-out images cannot be used: {'; '.join(faults[:5])}. Mend or "
+            f"{len(faults)} held-out images cannot be used: {'; '.join(faults[:5])}. Repair or "
             "remove them, or set data.damaged=skip"
         )
-    result = {"top1": 100 * right / seen, "top5": 100 * among / seen, "images": seen}
-    if broken:
-        result["not_finite"] = broken
+    result = {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "images": count}
+    if not_finite:
+        result["not_finite"] = not_finite
     return result | ({"damaged": len(faults)} if faults else {})

@@ -1,4 +1,4 @@
-"""Students for the world outside: plain timm checkpoints and ONNX, checked before they are kept."""
+"""Export of students: plain timm checkpoints, and ONNX that is verified before it is written."""
 
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,17 @@ from gan_vkd.runtime.files import write_atomically
 
 
 def export_student(run: Path, out: Path) -> str:
-    """Writes the best student of a run.
+    """Exports the best student of a run.
 
     .safetensors and .pth hold the state dict under timm's names, .safetensors with the facts that
-    `hubconf.py` needs; .onnx takes normalised images (B, 3, R, R) and gives logits (B, C).
+    `hubconf.py` needs; .onnx maps normalised images (B, 3, R, R) to logits (B, C).
 
     Returns:
-        What was written, and how it is loaded.
+        A line that says what was written and how to load it.
 
     Raises:
         SettingsError: another suffix.
-        VkdError: no student, no onnx, or an ONNX file that does not compute the same.
+        VkdError: no student, onnx is not installed, or the ONNX model computes other logits.
     """
     student, facts = read_student(run)
     state = student.network.state_dict()
@@ -38,9 +38,9 @@ def export_student(run: Path, out: Path) -> str:
     else:
         raise SettingsError(f"{out}: expected a name that ends in .safetensors, .pth or .onnx")
     if facts["stem"] == "conv":
-        return f"{out}: has CiT's stem (student.stem=conv), which timm has no model for"
+        return f"{out}: timm has no model with CiT's stem (student.stem=conv)"
     if len(student.distilled_heads) > 1:
-        return f"{out}: has several distillation tokens, which timm has no model for"
+        return f"{out}: timm has no model with several distillation tokens"
     options = "".join(f", {key}={value!r}" for key, value in facts["options"].items())
     classes = len(facts["classes"])
     return (
@@ -50,13 +50,13 @@ def export_student(run: Path, out: Path) -> str:
 
 
 def export_onnx(student: Student, facts: dict[str, Any], out: Path) -> float:
-    """Writes the ONNX file and compares its logits with torch's on five images.
+    """Compares an ONNX model's logits with torch's on five images and writes the model.
 
     Returns:
-        The largest difference of a logit, over the largest logit.
+        The largest difference of logits, divided by the largest logit.
 
     Raises:
-        VkdError: onnx, onnxscript or onnxruntime is missing, or they differ by more than 1e-3.
+        VkdError: onnx, onnxscript or onnxruntime is missing, or logits differ by more than 1e-3.
     """
     try:
         import onnxruntime

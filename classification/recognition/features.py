@@ -1,7 +1,7 @@
-"""A look inside students: where they agree with the teacher, what they attend to, how they move.
+"""Figures of students' features: similarity to the teacher, attention, equivariance to shifts.
 
-All runs are treated alike, those without a teacher too: the projection to the teacher's feature is
-not the one of the training, but the orthogonal map that fits best (Procrustes).
+All runs are treated alike, including those without a teacher: the projection to the teacher's
+feature is not the trained one, but the orthogonal map that fits best (Procrustes).
 """
 
 import json
@@ -25,34 +25,36 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.files import write_atomically, write_text
 from gan_vkd.teachers.frozen import load_recogniser
 
-FITTED_ON = 1000  # images
-SHARED = {"source", "kind", "heldout", "resolution", "mean", "std"}  # by runs shown side by side
+FITTED_ON = 1000  # images that the projection is fitted on
+SHARED = {"source", "kind", "heldout", "resolution", "mean", "std"}  # equal in all runs shown
 
 
 def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
     """Writes similarity.png, attention.png, equivariance.png and equivariance.json into `out`.
 
     Args:
-        folders: of runs on the same held-out images, shown side by side.
-        count: images shown, spread over the classes.
+        folders: run folders with the same held-out images, shown side by side.
+        count: number of images shown, spread over the classes.
         device: where the networks run.
 
     Returns:
-        The files.
+        The files written.
 
     Raises:
         SettingsError: runs on other images or sizes, or no held-out images.
-        VkdError: no student, or weights or images that cannot be had.
+        VkdError: no student, or weights or images that cannot be loaded.
     """
     device = pick_device(device)
     runs = [(Run(folder).settings(), *read_student(folder, device)) for folder in folders]
     settings = runs[0][0]
     names = _titles([run[0] for run in runs])
     if len({run[0].data.model_dump_json(include=SHARED) for run in runs}) > 1:
-        raise SettingsError("features: the runs have other data settings; show them apart")
+        raise SettingsError(
+            "features: the runs differ in their data settings; show them separately"
+        )
     images = load_heldout_images(settings.data, runs[0][2]["classes"])
     if images is None:
-        raise SettingsError("data.heldout = null: no images to look at")
+        raise SettingsError("data.heldout = null: no images to show")
     labels = images.labels.tolist()
     keys = [images.name(i) for i in range(len(labels))]
     shown = draw_subset(keys, labels, min(count, len(keys)), seed=0)
@@ -74,14 +76,14 @@ def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
         files.append(_picture(pixels, maps, settings, out / "similarity.png", title))
 
     attended = {name: attention_maps(s, pixels) for name, s in students.items()}
-    seen = {name: a for name, a in attended.items() if a is not None}
-    if seen:
+    with_attention = {name: a for name, a in attended.items() if a is not None}
+    if with_attention:
         title = "attention of the class token, last block, mean of the heads"
-        files.append(_picture(pixels, seen, settings, out / "attention.png", title))
+        files.append(_picture(pixels, with_attention, settings, out / "attention.png", title))
 
-    moved = {name: equivariance(student, pixels) for name, student in students.items()}
-    write_text(out / "equivariance.json", json.dumps(moved, indent=1) + "\n")
-    return [*files, _plot(moved, out / "equivariance.png"), out / "equivariance.json"]
+    curves = {name: equivariance(student, pixels) for name, student in students.items()}
+    write_text(out / "equivariance.json", json.dumps(curves, indent=1) + "\n")
+    return [*files, _plot(curves, out / "equivariance.png"), out / "equivariance.json"]
 
 
 def _titles(settings: list[ClassifierSettings]) -> list[str]:
@@ -92,7 +94,7 @@ def _titles(settings: list[ClassifierSettings]) -> list[str]:
 
 
 def _read(images: Images, indices: list[int], settings: ClassifierSettings) -> Tensor:
-    """Those that can be used, where the settings have the others left out."""
+    """Reads and transforms images; with data.damaged=skip leaves out those that cannot be used."""
     transform, found = test_transform(settings.data, settings.evaluate.crop), []
     for i in indices:
         try:
@@ -101,12 +103,12 @@ def _read(images: Images, indices: list[int], settings: ClassifierSettings) -> T
             if settings.data.damaged == "refuse":
                 raise VkdError(f"{images.name(i)}: cannot be used ({error})") from None
     if not found:
-        raise VkdError(f"{settings.data.heldout}: none of the images to be shown can be used")
+        raise VkdError(f"{settings.data.heldout}: none of the images to show can be used")
     return torch.stack(found)
 
 
 def patches(student: Student, images: Tensor) -> Tensor:
-    """Normalised images (B, 3, R, R) -> features (B, h, w, d) of the patches, or of a CNN's map."""
+    """Normalised images (B, 3, R, R) -> features (B, h, w, d) of patches, or of a CNN's map."""
     x = student.channels_first(student.network.forward_features(images))
     if x.ndim == 4:
         return x.permute(0, 2, 3, 1)
@@ -138,7 +140,7 @@ def similarity_maps(
     """Cosine of each projected patch to the image's layer-normed teacher feature, (B, h, w).
 
     Args:
-        shown, fitted: normalised images (B, 3, R, R); the projection is fitted on the second.
+        shown, fitted: normalised images (B, 3, R, R); the projection is fitted on `fitted`.
     """
     mean, std = (
         torch.tensor(x, device=shown.device).view(1, 3, 1, 1)
@@ -158,19 +160,19 @@ def similarity_maps(
 
 @torch.no_grad()
 def attention_maps(student: Student, images: Tensor) -> Tensor | None:
-    """What the class token of the last block attends to, (B, h, w): patches only, the mean of the
-    heads. None for networks without such blocks."""
+    """Attention of the last block's class token to the patches, (B, h, w), the mean over the heads.
+    None for networks without such blocks."""
     network = student.network
     if not hasattr(network, "blocks") or not hasattr(network.blocks[-1], "attn"):
         return None
     attention = network.blocks[-1].attn
-    kept: list[Tensor] = []
-    hook = attention.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
+    inputs: list[Tensor] = []
+    hook = attention.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     try:
         student(images)
     finally:
         hook.remove()
-    x = kept[0]
+    x = inputs[0]
     b, n = x.shape[:2]
     qkv = attention.qkv(x).view(b, n, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     q, k = attention.q_norm(qkv[0]), attention.k_norm(qkv[1])
@@ -181,7 +183,7 @@ def attention_maps(student: Student, images: Tensor) -> Tensor | None:
 
 @torch.no_grad()
 def equivariance(student: Student, images: Tensor) -> dict[str, dict[str, float]]:
-    """How features move when images are shifted cyclically to the right.
+    """How features change when images are shifted cyclically to the right.
 
     patches: the mean cosine of F(shift(x)) to shift(F(x)), for shifts of whole patches in pixels; 1
     is equivariance. pooled: the mean cosine of the pooled features of shift(x) and of x; 1 is
@@ -194,12 +196,12 @@ def equivariance(student: Student, images: Tensor) -> dict[str, dict[str, float]
     stride = images.shape[3] // before.shape[2]
     result: dict[str, dict[str, float]] = {"patches": {}, "pooled": {}}
     for shift in range(1, images.shape[3] // 2 + 1):
-        moved = images.roll(shift, 3)
-        features = student.read(moved).features
+        shifted = images.roll(shift, 3)
+        features = student.read(shifted).features
         result["pooled"][str(shift)] = float(F.cosine_similarity(features, pooled).mean())
         if shift % stride == 0:
             expected = before.roll(shift // stride, 2)
-            cosine = F.cosine_similarity(patches(student, moved), expected, dim=3)
+            cosine = F.cosine_similarity(patches(student, shifted), expected, dim=3)
             result["patches"][str(shift)] = float(cosine.mean())
     return result
 
@@ -220,7 +222,7 @@ def _picture(
     path: Path,
     title: str,
 ) -> Path:
-    """Images above, a row of maps a run below, one scale for all."""
+    """Draws the images in the first row and the maps of each run in a row below, on one scale."""
     plt = _pyplot()
     count = len(images)
     figure, axes = plt.subplots(
@@ -245,12 +247,12 @@ def _picture(
     return path
 
 
-def _plot(moved: dict[str, dict[str, dict[str, float]]], path: Path) -> Path:
+def _plot(results: dict[str, dict[str, dict[str, float]]], path: Path) -> Path:
     plt = _pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
     titles = {"patches": "patches: cosine to the shifted map", "pooled": "pooled: cosine to before"}
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):
-        for name, curves in moved.items():
+        for name, curves in results.items():
             shifts = [int(shift) for shift in curves[kind]]
             axis.plot(shifts, list(curves[kind].values()), marker=".", label=name)
         axis.set(title=title, xlabel="cyclic shift in pixels")

@@ -1,4 +1,4 @@
-"""A student in training: what its update is made of, as the papers have it."""
+"""A student in training: its losses and its update, as in the papers."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from classification.epochs.update import Updates
 from classification.recognition.data.feed import Batch
 from classification.recognition.network.students import Student
-from classification.recognition.objectives import Objective, Verdict
+from classification.recognition.objectives import Objective, TeacherOutputs
 from classification.recognition.settings import ClassifierSettings
 from gan_vkd.distill import Teacher
 from gan_vkd.runtime import ranks
@@ -19,14 +19,15 @@ from gan_vkd.runtime.devices import autocast
 
 
 class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
-    """The student, its average, the objective, the optimiser and the rate's schedule.
+    """The student, its EMA, the objective, the optimiser and the learning rate schedule.
 
     Args:
         settings: of the run.
-        student: what is trained.
-        teachers: each reads its logits, its features and, where the objective asks, an early map.
-        per_epoch: updates.
-        device: where everything lies.
+        student: the network that is trained.
+        teachers: each read at its logits, its features and, if the objective needs it, an early
+            map.
+        per_epoch: updates per epoch.
+        device: where all modules are.
 
     Raises:
         ValueError: widths that do not fit the objective.
@@ -51,73 +52,71 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         self.objective = Objective(settings.objective, width, early[0] if early else 0, widths).to(
             device
         )
-        self._require_rows()
+        self._require_whole_batches()
         self._batch_norm = [
             buffer
             for name, buffer in student.network.named_buffers()
             if name.endswith(("running_mean", "running_var"))
         ]
-        self.average = (
-            ModelEmaV3(self.student.network, train.ema_decay) if train.ema_decay else None
-        )
+        self.ema = ModelEmaV3(self.student.network, train.ema_decay) if train.ema_decay else None
         network = self.student.network
-        spared = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
-        groups = param_groups_weight_decay(network, train.weight_decay, no_weight_decay_list=spared)
-        thrown_away = [p for p in self.objective.parameters() if p.requires_grad]
-        if thrown_away:
-            groups.append({"params": thrown_away, "weight_decay": 0.0})
-        average = None if self.average is None else self.average.module
-        modules = {"student": network, "average": average, "objective": self.objective}
+        exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
+        groups = param_groups_weight_decay(network, train.weight_decay, no_weight_decay_list=exempt)
+        auxiliary = [p for p in self.objective.parameters() if p.requires_grad]
+        if auxiliary:
+            groups.append({"params": auxiliary, "weight_decay": 0.0})
+        ema = None if self.ema is None else self.ema.module
+        modules = {"student": network, "average": ema, "objective": self.objective}
         super().__init__(settings, groups, per_epoch, modules, training_only="objective")
-        self.teaching = round(settings.objective.stage_one * self.total) if teachers else 0
+        self.taught_updates = round(settings.objective.stage_one * self.total) if teachers else 0
         self.mix = make_mix(settings, self.classes)
         data = settings.data
         self._mean, self._std = (
             torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (data.mean, data.std)
         )
 
-    def _require_rows(self) -> None:
-        """Samples that are related to one another must be computed together."""
+    def _require_whole_batches(self) -> None:
+        """A loss that relates samples needs the whole batch, with enough samples, at once."""
         train, least = self.settings.train, self.objective.least_batch
         if least > 1 and (train.accumulate > 1 or train.batch_size < least):
             raise ValueError(
                 f"its feature loss relates the samples of a batch: set train.accumulate=1 and a "
-                f"train.batch_size of {least} at least"
+                f"train.batch_size of at least {least}"
             )
 
     def parts(self, batch: Batch, count: int) -> list[tuple[Tensor, Tensor]]:
-        """Images and targets, mixed."""
+        """Mixes images and targets, and splits them into equal parts."""
         images, targets = self.mix(batch)
         return list(zip(images.chunk(count), targets.chunk(count), strict=True))
 
     def losses(self, part: tuple[Tensor, Tensor], number: int) -> dict[str, Tensor]:
         images, targets = part
-        verdicts = self.ask(images) if number < self.teaching else []
+        taught = self.teacher_outputs(images) if number < self.taught_updates else []
         with autocast(self.device, self.settings.train.precision):
-            return self.objective(self.student.read(images), targets, verdicts)
+            return self.objective(self.student.read(images), targets, taught)
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        told = super().step(batch, number)
+        logged = super().step(batch, number)
         ranks.average(self._batch_norm)
-        if self.average is not None:
-            self.average.update(self.student.network)
-        return told
+        if self.ema is not None:
+            self.ema.update(self.student.network)
+        return logged
 
     @torch.no_grad()
-    def ask(self, images: Tensor) -> list[Verdict]:
-        """What the teachers say of what the student sees."""
-        seen = (images * self._std + self._mean) * 2 - 1
-        verdicts = []
+    def teacher_outputs(self, images: Tensor) -> list[TeacherOutputs]:
+        """The teachers' outputs for the student's images (B, 3, R, R)."""
+        images = (images * self._std + self._mean) * 2 - 1
+        taught = []
         for teacher in self.teachers:
             with autocast(self.device, self.settings.train.teacher_precision):
-                logits, features, *early = teacher.read(seen)
-            verdicts.append(Verdict(logits, features, early[0] if early else None))
-        return verdicts
+                logits, features, *early = teacher.read(images)
+            taught.append(TeacherOutputs(logits, features, early[0] if early else None))
+        return taught
 
     @property
     def measured(self) -> Student:
-        """What is measured and exported: the average of the weights, where one is kept."""
-        return self.student if self.average is None else Student(self.average.module)
+        """The student that is measured and exported: the EMA where there is one."""
+        return self.student if self.ema is None else Student(self.ema.module)
 
 
 def make_mix(

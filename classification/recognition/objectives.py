@@ -1,9 +1,9 @@
-"""What a student is taught: the label, a teacher's prediction, its features, its early maps.
+"""Losses of a student: of the label, and of a teacher's prediction, features and early map.
 
-Every method of the table is a choice of these terms (configs/objectives): plain DeiT is the label
-alone; DeiT distilled adds hard or soft predictions to the distillation token; CiT has a token for
-each of several teachers; DearKD adds early maps and leaves the teachers before the end; VkD adds
-the orthogonal projection of all tokens' mean.
+Every method is a choice of these terms (configs/objectives): plain DeiT has the label only;
+distilled DeiT adds hard or soft predictions for the distillation token; CiT has one token for each
+of several teachers; DearKD adds early maps and drops the teachers before the end; VkD adds the
+orthogonal projection of the mean of all tokens.
 """
 
 from typing import NamedTuple
@@ -18,10 +18,10 @@ from gan_vkd.distill import METHODS
 from gan_vkd.runtime import ranks
 
 
-class Verdict(NamedTuple):
-    """What a teacher says of B images.
+class TeacherOutputs(NamedTuple):
+    """A teacher's outputs for B images.
 
-    logits: (B, C). features: (B, dt), before its classifier. early: (B, d, H, W), or None.
+    logits: (B, C). features: (B, dt), the classifier's input. early: (B, d, H, W), or None.
     """
 
     logits: Tensor
@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
 
 
 def label_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of (B, C) to probabilities (B, C): mixed and smoothed labels."""
+    """Cross-entropy of logits (B, C) to probabilities (B, C): mixed and smoothed labels."""
     return -(targets * F.log_softmax(logits.float(), dim=1)).sum(1).mean()
 
 
@@ -40,7 +40,7 @@ def hard_loss(logits: Tensor, teacher: Tensor) -> Tensor:
 
 
 def soft_loss(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 KL(softmax(teacher / T) || softmax(logits / T)), the mean over samples.
+    """T^2 KL(softmax(teacher / T) || softmax(logits / T)), averaged over samples.
 
     Equation 2 of DeiT, whose published code divides by the number of classes as well.
     """
@@ -49,9 +49,9 @@ def soft_loss(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tens
 
 
 class Aligner(nn.Module):
-    """Patch tokens or a map of the student to a teacher's map, with a learnt regression.
+    """Learnt regression of the student's patch tokens or map to a teacher's map, with its loss.
 
-    A depthwise 3x3 convolution, layer norm, ReLU and a linear map, as DearKD's aligner is made
+    A depthwise 3x3 convolution, layer norm, ReLU and a linear map, as in DearKD's aligner
     (Chen et al., CVPR 2022); the teacher's map is pooled to the student's grid.
     """
 
@@ -62,7 +62,8 @@ class Aligner(nn.Module):
         self.map = nn.Linear(width, teacher_width)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(B, N, d) with N a square, or (B, d, h, w); and (B, dt, H, W) -> mean squared error."""
+        """Mean squared error. Student: (B, N, d), N a square, or (B, d, h, w); teacher:
+        (B, dt, H, W)."""
         if student.ndim == 3:
             side = round(student.shape[1] ** 0.5)
             student = student.mT.unflatten(2, (side, side))
@@ -73,13 +74,14 @@ class Aligner(nn.Module):
 
 
 class Objective(nn.Module):
-    """The weighted terms of the settings; what they learn (projections, aligners) is thrown away.
+    """The weighted losses of the settings; only training needs their projections and aligners.
 
     Args:
-        settings: which terms.
-        width: ds, of the student's features.
-        early_width: of its early layer, 0 for none.
-        teachers: (features' width, early map's channels or 0) of each, in the tokens' order.
+        settings: the terms and their weights.
+        width: ds, width of the student's features.
+        early_width: width of the student's early layer, 0 for none.
+        teachers: (width of the features, channels of the early map or 0) of each teacher, in the
+            order of the tokens.
 
     Raises:
         ValueError: a width that does not fit the method.
@@ -104,43 +106,47 @@ class Objective(nn.Module):
 
     @property
     def least_batch(self) -> int:
-        """Samples that its feature loss needs; more than one where it relates them."""
+        """The samples that its feature loss needs; more than one where it relates samples."""
         return max((int(getattr(x, "least_batch", 1)) for x in self.features), default=1)
 
-    def forward(self, said: Outputs, targets: Tensor, verdicts: list[Verdict]) -> dict[str, Tensor]:
+    def forward(
+        self, student: Outputs, targets: Tensor, teachers: list[TeacherOutputs]
+    ) -> dict[str, Tensor]:
         """The weighted terms by name.
 
         Args:
-            said: by the student of B images.
+            student: the student's outputs for B images.
             targets: (B, C) probabilities, mixed and smoothed labels.
-            verdicts: of the teachers on the same images; none in the stage without them. Then, and
-                where no prediction is taught, all outputs together learn the label.
+            teachers: the teachers' outputs for the same images; empty in the stage without them.
+                Then, and without a token term, the mean of all heads is trained on the label.
         """
         settings = self.settings
-        taught = bool(verdicts) and settings.token is not None
-        logits = said.logits if taught else torch.stack([said.logits, *said.distilled]).mean(0)
+        taught = bool(teachers) and settings.token is not None
+        logits = (
+            student.logits if taught else torch.stack([student.logits, *student.distilled]).mean(0)
+        )
         losses = {"label_loss": settings.label * label_loss(logits, targets)}
-        if not verdicts:
+        if not teachers:
             return losses
         if settings.token is not None:
-            # without a token of its own a teacher speaks to the only output (Hinton et al. 2015)
-            outputs = said.distilled or [said.logits] * len(verdicts)
+            # without a distillation token the only output is trained (Hinton et al. 2015)
+            outputs = student.distilled or [student.logits] * len(teachers)
             terms = [
-                token_loss(settings.token, ours, verdict.logits)
-                for ours, verdict in zip(outputs, verdicts, strict=True)
+                token_loss(settings.token, ours, teacher.logits)
+                for ours, teacher in zip(outputs, teachers, strict=True)
             ]
             losses["token_loss"] = settings.token.weight * torch.stack(terms).sum()
         if settings.features is not None:
-            means = said.features if settings.features.tokens == "all" else said.patches
-            theirs = [verdict.features for verdict in verdicts]
-            if self.least_batch > 1:  # every sample is related to every other, on whatever rank
+            means = student.features if settings.features.tokens == "all" else student.patches
+            theirs = [teacher.features for teacher in teachers]
+            if self.least_batch > 1:  # the loss relates the samples of all ranks
                 means, theirs = ranks.gather(means), [ranks.gather(x) for x in theirs]
             terms = [method(means, x) for method, x in zip(self.features, theirs, strict=True)]
             losses["feature_loss"] = settings.features.weight * torch.stack(terms).sum()
         if settings.early is not None:
             terms = [
-                align(said.early[0], verdict.early)
-                for align, verdict in zip(self.aligners, verdicts, strict=True)
+                align(student.early[0], teacher.early)
+                for align, teacher in zip(self.aligners, teachers, strict=True)
             ]
             losses["early_loss"] = settings.early.weight * torch.stack(terms).sum()
         return losses

@@ -1,4 +1,4 @@
-"""A classification run's folder: what every run has, and the exported student."""
+"""The folder of a classification run, and the exported student."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from gan_vkd.runtime.folder import RunFolder
 
 
 class Run(RunFolder):
-    """Beside the files of every run: evaluations.jsonl, and student.safetensors, the weights of
-    the best student under timm's names, with what is needed to build it."""
+    """Adds to the files of every run evaluations.jsonl, and student.safetensors: the weights of the
+    best student under timm's names, with the facts needed to build it."""
 
     @property
     def student_file(self) -> Path:
@@ -32,7 +32,7 @@ class Run(RunFolder):
 
 
 def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, Any]]:
-    """The student of a run folder or an exported file, in eval mode, and its facts.
+    """Reads the student of a run folder or an exported file, in eval mode, and its facts.
 
     Raises:
         VkdError: no such file, or one that is damaged or of another kind.
@@ -50,5 +50,5 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
         student.network.load_state_dict(state)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
-        raise VkdError(f"{file}: not a student of ours ({reason})") from None
+        raise VkdError(f"{file}: not a student of vkd-classify ({reason})") from None
     return student.to(device).eval().requires_grad_(False), facts

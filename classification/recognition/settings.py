@@ -19,26 +19,26 @@ from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
 
 
 class InputSettings(Section):
-    """What is trained on, and how it comes to the network.
+    """The training and held-out images, and how they are loaded.
 
-    source: by `kind`. memory: cifar10, cifar100, digits, a folder or a zip, held as uint8. files: a
-    folder with a folder a class, decoded as they are needed. shards: tar files of webdataset,
-    "train-{000000..000146}.tar".
+    source depends on `kind`. memory: cifar10, cifar100, digits, a folder or a zip, held as uint8.
+    files: a folder with one folder for each class, decoded on demand. shards: tar files of
+    webdataset, "train-{000000..000146}.tar".
     """
 
     source: str
     kind: Literal["memory", "files", "shards"] = "memory"
-    heldout: str | None = "test"  # memory: the source's own; a folder or zip; files, shards: a path
+    heldout: str | None = "test"  # test: the source's own (memory); or a path
     root: str = "data"
     download: bool = True
     resolution: Positive = 224
-    num_images: Positive | None = None  # memory: a stratified subset; shards: how many there are
+    num_images: Positive | None = None  # memory: of a stratified subset; shards: of all of them
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Seed = 0  # of the subset
-    classes: Annotated[int, Field(ge=2)] | None = None  # shards: how many there are
+    classes: Annotated[int, Field(ge=2)] | None = None  # shards: number of classes
     mean: Triple = (0.485, 0.456, 0.406)
     std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
-    workers: Annotated[int, Field(ge=0)] = 8  # processes that decode and augment, of each rank
+    workers: Annotated[int, Field(ge=0)] = 8  # decoding processes of each rank
     damaged: Literal["refuse", "skip"] = "refuse"
 
     @model_validator(mode="after")
@@ -51,12 +51,12 @@ class InputSettings(Section):
         if self.fraction is not None and self.num_images is not None:
             raise ValueError("give fraction or num_images, not both")
         if self.kind == "shards" and (self.num_images is None or self.classes is None):
-            raise ValueError("shards do not say how much is in them: set num_images and classes")
+            raise ValueError("kind = shards records no counts: set num_images and classes")
         split = self.kind == "memory" and self.source in SOURCES
         if self.heldout == "test" and not split:
             raise ValueError(
-                f"heldout = test belongs to source = {', '.join(SOURCES)} in memory: give "
-                "a path, or null"
+                f"heldout = test belongs to source = {', '.join(SOURCES)} in memory: set it "
+                "to a path, or null"
             )
         if self.kind == "files" and (self.num_images is not None or self.fraction is not None):
             raise ValueError("num_images and fraction belong to kind = memory")
@@ -72,7 +72,7 @@ class InputSettings(Section):
         return DataSettings(**{name: getattr(self, name) for name in names})
 
 
-# Of timm.create_model. Others lead to files, the network or code: checkpoint_path was unpickled.
+# Options of timm.create_model that reach no file, network or code (checkpoint_path unpickles).
 StudentOption = Literal[
     "img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias",
     "qk_norm", "init_values", "global_pool", "class_token", "reg_tokens", "no_embed_class",
@@ -83,31 +83,31 @@ StudentOption = Literal[
 
 
 class StudentSettings(Section):
-    """A timm model; one with a distillation token gets as many as there are teachers.
+    """A timm model; one with a distillation token gets one token for each teacher.
 
-    stem: patch, timm's own; conv, the one of CiT and of VkD's released code, for ViTs.
+    stem: patch, timm's own; conv, for ViTs, the stem of CiT and of VkD's released code.
     """
 
     name: str = "deit_tiny_distilled_patch16_224"
     stem: Literal["patch", "conv"] = "patch"
     options: dict[StudentOption, int | float | bool | str] = Field(default={})
     drop_path: Fraction = 0.1
-    weights: str | None = None  # to start from: a file, or "published" for timm's own
+    weights: str | None = None  # initial weights: a file, or "published" for timm's own
 
 
 class AugmentSettings(Section):
-    """DeiT's augmentation, made of timm's parts."""
+    """DeiT's augmentation, composed of timm's transforms."""
 
     crop: Literal["resized", "padded"] = "resized"  # padded: by 4 pixels, for small images
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # of a resized crop's area
     flip: Fraction = 0.5
-    color_jitter: Weight = 0.3  # beside RandAugment and AutoAugment timm leaves it out
+    color_jitter: Weight = 0.3  # timm ignores it with RandAugment or AutoAugment
     policy: str | None = "rand-m9-mstd0.5-inc1"  # of timm's auto_augment
     erasing: Fraction = 0.25
     mixup: Weight = 0.8
     cutmix: Weight = 1.0
     mix_probability: Fraction = 1.0
-    switch_probability: Fraction = 0.5  # of CutMix where both are on
+    switch_probability: Fraction = 0.5  # of CutMix instead of Mixup where both are on
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     repeats: Positive = 3  # repeated augmentation
 
@@ -117,7 +117,7 @@ class AugmentSettings(Section):
 
 
 class TokenSettings(Section):
-    """What a teacher's prediction teaches the student's distillation token (or its only output)."""
+    """Loss between a teacher's prediction and the student's distillation token (or only output)."""
 
     kind: Literal["hard", "soft"] = "hard"
     weight: Above0 = 0.5
@@ -129,9 +129,9 @@ class TokenSettings(Section):
 
 
 class FeatureSettings(Section):
-    """What the teacher's pooled features teach the student's tokens.
+    """Loss between the teacher's pooled features and the mean of the student's tokens.
 
-    tokens: whose mean it is, all as in the paper, or patches alone as in its released code.
+    tokens: the tokens that are averaged: all as in the paper, or patches as in its released code.
     """
 
     tokens: Literal["all", "patches"] = "all"
@@ -148,17 +148,17 @@ class FeatureSettings(Section):
     @model_validator(mode="after")
     def _fits_recognition(self) -> "FeatureSettings":
         if getattr(METHODS[self.method.name], "takes_text", False):
-            raise ValueError(f"method = {self.method.name} belongs to GANs")
+            raise ValueError(f"method = {self.method.name} is for GANs only")
         normalization = self.method.chosen.get("normalization", {})
         if normalization.get("statistics") == "training_set":
-            raise ValueError("statistics = training_set belongs to GANs: set running or batch")
+            raise ValueError("statistics = training_set is for GANs only: set running or batch")
         if normalization.get("directions") == "agreement":
-            raise ValueError("directions = agreement belongs to GANs")
+            raise ValueError("directions = agreement is for GANs only")
         return self
 
 
 class EarlySettings(Section):
-    """A teacher's early map that a block of the student is to match."""
+    """Loss between a teacher's early map and a block of the student."""
 
     student: str = "blocks.2"
     teacher: LayerSettings
@@ -167,18 +167,18 @@ class EarlySettings(Section):
     @model_validator(mode="after")
     def _whole_maps(self) -> "EarlySettings":
         if self.teacher.pool != "mean" or self.teacher.prefix_tokens:
-            raise ValueError("teacher: a map is matched as it is: leave out pool and prefix_tokens")
+            raise ValueError("teacher: a map is matched unpooled: leave out pool and prefix_tokens")
         return self
 
 
 class ObjectiveSettings(Section):
-    """What the student is taught: a sum of weighted terms, one teacher after the other."""
+    """The student's loss: a weighted sum of terms, each summed over the teachers."""
 
-    label: Above0 = 1.0  # cross-entropy of the class token
+    label: Above0 = 1.0  # weight of the class token's cross-entropy
     token: TokenSettings | None = None
     features: FeatureSettings | None = None
     early: EarlySettings | None = None
-    stage_one: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of training with the teachers
+    stage_one: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training that uses teachers
 
     @property
     def needs_teachers(self) -> bool:
@@ -186,13 +186,13 @@ class ObjectiveSettings(Section):
 
 
 class ClassifierTrainSettings(EpochSettings):
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights that are measured
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights; the EMA is measured
 
 
 class ClassifierEvaluateSettings(Section):
     every: Positive = 1  # epochs
     batch_size: Positive = 256
-    crop: Annotated[float, Field(gt=0, le=1)] = 0.875  # resolution over the shorter side; files
+    crop: Annotated[float, Field(gt=0, le=1)] = 0.875  # resolution over shorter side; files, shards
 
 
 class ClassifierSettings(EpochRunSettings):
@@ -213,15 +213,15 @@ class ClassifierSettings(EpochRunSettings):
     @model_validator(mode="after")
     def _fits_together(self) -> "ClassifierSettings":
         if self.objective.needs_teachers and not self.teachers:
-            raise ValueError("the objective needs teachers, and there is none")
+            raise ValueError("objective: its terms need a teacher: set `teachers`")
         if self.teachers and not self.objective.needs_teachers:
-            raise ValueError("there are teachers, but the objective asks for nothing of them")
+            raise ValueError("teachers: no term of the objective uses them; leave them out")
         if self.data.kind != "memory" and self.augment.crop == "padded":
             raise ValueError("augment.crop = padded is for small images: set data.kind = memory")
         if self.data.kind == "memory" and self.evaluate.crop != ClassifierEvaluateSettings().crop:
             raise ValueError("evaluate.crop belongs to data.kind = files or shards")
         if self.data.kind == "shards" and self.augment.repeats > 1:
-            raise ValueError("shards come in their own order: set augment.repeats = 1")
+            raise ValueError("data.kind = shards cannot repeat images: set augment.repeats = 1")
         return self
 
 
@@ -231,7 +231,7 @@ def load_settings(path: Path, overrides: list[str] | None = None) -> ClassifierS
 
 
 class StudentFacts(Facts):
-    """What is said beside a student's weights."""
+    """The facts stored beside a student's weights."""
 
     name: str
     options: dict[StudentOption, int | float | bool | str]
@@ -244,7 +244,7 @@ class StudentFacts(Facts):
 
 
 def facts_of(settings: ClassifierSettings, classes: list[str]) -> dict[str, Any]:
-    """What somebody who has only the student's weights needs to use them."""
+    """The facts needed to use a student's weights without its run folder."""
     return {
         "name": settings.student.name,
         "options": settings.student.options,

@@ -1,4 +1,4 @@
-"""A recognition run: what it needs is built and measured."""
+"""A recognition run: builds, measures and exports the student."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,16 +24,19 @@ from gan_vkd.teachers.frozen import load_recogniser
 def train(
     settings: ClassifierSettings, folder: Path, resume: bool = False, max_time: float | None = None
 ) -> None:
-    """Trains to `train.epochs`: `gan_vkd.runtime.training.run_to_end`."""
+    """Trains a student to `train.epochs`, by `gan_vkd.runtime.training.run_to_end`."""
     run_to_end(Recognition, settings, Run(folder), resume, max_time)
 
 
 class Recognition(EpochTask):
-    """A student in training."""
+    """The task of training a student."""
 
     shown: ClassVar[dict[str, str]] = {"top1": "top-1", "top5": "top-5"}
     remedies: ClassVar[Sequence[tuple[str, str]]] = (
-        (r"\.normalize\.transform$", "a larger objective.features.whitening.eps or .shrinkage"),
+        (
+            r"\.normalize\.transform$",
+            "a larger objective.features.method.normalization.eps or .shrinkage",
+        ),
         (r"\.normalize\.", "another teacher, whose features are finite"),
         ("^token_loss$", "a smaller objective.token.weight or train.lr"),
         ("^feature_loss$", "a smaller objective.features.weight or train.lr"),
@@ -88,6 +91,6 @@ def _require_classes(settings: ClassifierSettings, teachers: list[Teacher], clas
     for name, teacher in zip(settings.teachers, teachers, strict=True):
         if teacher.widths[0] != classes:
             raise SettingsError(
-                f"teachers.{name}: predicts {teacher.widths[0]} classes, the images have "
+                f"teachers.{name}: predicts {teacher.widths[0]} classes, but the images have "
                 f"{classes}; set objective.token=null, or a teacher of these classes"
             )

@@ -1,4 +1,4 @@
-"""Sets of images; importing the package registers those that have a name."""
+"""Image data sets; importing the package registers the named ones."""
 
 from gan_vkd.data import cifar as cifar
 from gan_vkd.data import digits as digits

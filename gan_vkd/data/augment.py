@@ -1,6 +1,6 @@
-"""What the discriminator sees its images through: DiffAugment (Zhao et al., NeurIPS 2020).
+"""Augmentation of the discriminator's images: DiffAugment (Zhao et al., NeurIPS 2020).
 
-A further augmentation is a class of its own, registered under its name.
+A further augmentation is a subclass of `Augmentation`, registered by name.
 """
 
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class Augmentation(nn.Module):
-    """A differentiable augmentation; this one leaves images as they are.
+    """Base class of differentiable augmentations; itself the identity.
 
-    Every sample draws its own parameters from torch's global generator. What an augmentation adapts
-    in training are buffers, which are in the checkpoints and equal on all ranks.
+    Parameters are drawn for each sample from torch's global generator. State that is adapted in
+    training must be in buffers, which checkpoints save, and be equal on all ranks.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [-1, 1] -> the same."""
+        """Augments images (B, C, H, W) in [-1, 1]."""
         return images
 
     def observe(self, real_scores: Tensor) -> None:
-        """Scores (B,) of real images at an update of the discriminator, without gradient."""
+        """Receives the detached scores (B,) of real images at each discriminator update."""
 
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
 def color(x: Tensor) -> Tensor:
-    """Brightness in +-0.5, saturation in [0, 2], contrast in [0.5, 1.5], each drawn a sample."""
+    """Random brightness in +-0.5, saturation in [0, 2] and contrast in [0.5, 1.5], per sample."""
     drawn = own_rows(lambda n: torch.rand(n, 3, 1, 1, 1, device=x.device), len(x))
     brightness, saturation, contrast = drawn.unbind(1)
     x = x + (brightness - 0.5)
@@ -47,7 +47,7 @@ def color(x: Tensor) -> Tensor:
 
 
 def translation(x: Tensor, ratio: float = 0.125) -> Tensor:
-    """A shift of up to `ratio` of the size in both directions, zeros beyond the border."""
+    """Shifts images by up to `ratio` of their size in both directions, with zero padding."""
     b, _, h, w = x.shape
     ph, pw = round(h * ratio), round(w * ratio)
     rows = _shifted(h, ph, b, x.device)
@@ -58,19 +58,19 @@ def translation(x: Tensor, ratio: float = 0.125) -> Tensor:
 
 
 def _shifted(length: int, pad: int, batch: int, device: torch.device) -> Tensor:
-    """Indices (batch, length) into a line padded by `pad` on both sides, at a random shift."""
+    """Returns randomly shifted indices (batch, length) into a line with `pad` at both ends."""
     shift = own_rows(lambda n: torch.randint(0, 2 * pad + 1, (n, 1), device=device), batch)
     return torch.arange(length, device=device) + shift
 
 
 def cutout(x: Tensor, ratio: float = 0.5) -> Tensor:
-    """Zeros a square of `ratio` of the size, centred anywhere in the image."""
+    """Zeros a square with side `ratio` of the image's, centred anywhere in the image."""
     inside = _covered(x.shape[2], ratio, x)[:, :, None] & _covered(x.shape[3], ratio, x)[:, None, :]
     return x.masked_fill(inside[:, None], 0.0)
 
 
 def _covered(length: int, ratio: float, x: Tensor) -> Tensor:
-    """(batch, length), true within a segment of ratio * length centred on a pixel (or an edge)."""
+    """Returns (batch, length), true in a segment of ratio * length centred on a pixel (or edge)."""
     size = round(length * ratio)
     end = length + (1 - size % 2)
     centre = own_rows(lambda n: torch.randint(0, end, (n, 1), device=x.device), len(x))
@@ -105,7 +105,7 @@ class Cutout(Augmentation):
 
 
 class Augmentations(Augmentation):
-    """Several augmentations, one after the other; none of them is the identity.
+    """Applies several augmentations in order; an empty policy is the identity.
 
     Args:
         policy: names in AUGMENTATIONS, or mappings of a name and options.

@@ -1,18 +1,18 @@
-"""Endless batches of a set that lies on the training device as one uint8 tensor."""
+"""Endless batches of an image set held on the training device as one uint8 tensor."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gan_vkd.data.image_set import ImageSet, rank_of, to_network
+from gan_vkd.data.image_set import ImageSet, hash_of, to_network
 from gan_vkd.runtime import ranks
 
 
 class Batch(NamedTuple):
-    """Images (B, 3, R, R) in [-1, 1] and labels (B,), with where they come from.
+    """Images (B, 3, R, R) in [-1, 1] and labels (B,), with their origin.
 
-    indices: (B,) in the set. flipped: (B,) bool, which ones are mirrored.
+    indices: (B,) of the images in the set. flipped: (B,) bool, true for mirrored images.
     """
 
     images: Tensor
@@ -22,11 +22,11 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Endless shuffled epochs of a set that lies on the device.
+    """Endless shuffled epochs of an image set held on the device.
 
-    The order is a function of (seed, batch number) alone, so a resumed run needs no state of it;
-    flips draw from torch's global generator. A batch may span epochs and may exceed the set. Of
-    several ranks each gets its part.
+    The order depends on seed and batch number only, so checkpoints need no state of it; flips draw
+    from torch's global generator. A batch may span epochs and may be larger than the set. Each
+    rank gets its part of a batch.
     """
 
     def __init__(self, data: ImageSet, batch_size: int, *, flip: bool, seed: int, device: str):
@@ -35,7 +35,7 @@ class Batches:
         self._orders: dict[int, Tensor] = {}
 
     def __call__(self, number: int) -> Batch:
-        """Batch `number`, or this rank's rows of it."""
+        """Returns batch `number`, or this rank's rows of it."""
         chosen = self._indices(number * self.batch_size)[ranks.own_part(self.batch_size)]
         images = to_network(self.images[chosen])
         flipped = torch.zeros_like(chosen, dtype=torch.bool)
@@ -46,7 +46,7 @@ class Batches:
         return Batch(images, self.labels[chosen], chosen, flipped)
 
     def random_labels(self, count: int) -> Tensor:
-        """Labels (count,) drawn with the frequencies of the training set."""
+        """Draws labels (count,) with the frequencies of the training set."""
         size, device = len(self.labels), self.labels.device
         return self.labels[
             ranks.own_rows(lambda n: torch.randint(size, (n,), device=device), count)
@@ -62,7 +62,7 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
-            seed = int.from_bytes(rank_of(self.seed, f"epoch {epoch}")[:7], "big")
+            seed = int.from_bytes(hash_of(self.seed, f"epoch {epoch}")[:7], "big")
             order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(seed))
             kept = {e: o for e, o in self._orders.items() if e == epoch - 1}
             self._orders = kept | {epoch: order.to(self.labels.device)}

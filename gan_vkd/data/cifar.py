@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, as torchvision has them: at hand, or downloaded."""
+"""CIFAR-10 and CIFAR-100 in torchvision's format, from disk or downloaded."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,10 +30,10 @@ def cifar100(settings: DataSettings, train: bool) -> ImageSet:
 def _load(dataset_class: Any, settings: DataSettings, train: bool) -> ImageSet:
     root = Path(settings.root).expanduser()
     try:
-        dataset = _at_hand_or_fetched(partial(dataset_class, str(root), train), root, settings)
-    except Exception as error:  # urllib, http, tar, pickle: all mean no data
+        dataset = _read_or_download(partial(dataset_class, str(root), train), root, settings)
+    except Exception as error:  # of urllib, http, tar, pickle: no data in any case
         raise VkdError(
-            f"{settings.source} is not in {root} and could not be fetched ({one_line(error)}); "
+            f"{settings.source} is not in {root} and could not be downloaded ({one_line(error)}); "
             f"put torchvision's {dataset_class.base_folder} there, or set data.root"
         ) from None
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
@@ -45,8 +45,8 @@ def _load(dataset_class: Any, settings: DataSettings, train: bool) -> ImageSet:
     )
 
 
-def _at_hand_or_fetched(load: Callable[..., Any], root: Path, settings: DataSettings) -> Any:
-    """Of the processes that start together one fetches, and the others wait for it."""
+def _read_or_download(load: Callable[..., Any], root: Path, settings: DataSettings) -> Any:
+    """Reads the data set from disk, or downloads it while other processes wait."""
     try:
         return load(download=False)
     except RuntimeError:

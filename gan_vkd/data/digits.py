@@ -10,7 +10,7 @@ from gan_vkd.data.settings import DataSettings
 
 @SOURCES.register("digits")
 def digits(settings: DataSettings, train: bool) -> ImageSet:
-    """1,500 to train on, the rest held out."""
+    """1,500 training images; the other 297 are the held-out set."""
     from sklearn.datasets import load_digits
 
     found = load_digits()

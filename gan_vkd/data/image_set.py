@@ -1,7 +1,7 @@
 """A set of images in memory, and the registry of named sets.
 
-A named set is a function of the settings and of whether its training or its test split is asked
-for, registered under its name; it returns None where it has no test split.
+A named set is a function of the settings and of `train`, which selects the training or the test
+split, registered by name. It returns None if it has no test split.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from gan_vkd.runtime.registry import Registry
 class ImageSet:
     """Labelled images.
 
-    images: (N, 3, R, R) uint8. labels: (N,) int64. classes: the names behind the labels, [""] for
-    a set without classes. names: of the images, unique and stable, what subsets are drawn by.
+    images: (N, 3, R, R) uint8. labels: (N,) int64. classes: names of the classes by label, [""]
+    for a set without classes. names: of the images, unique and stable; subsets are drawn by them.
     """
 
     images: Tensor
@@ -36,7 +36,7 @@ class ImageSet:
         return ImageSet(self.images[chosen], self.labels[chosen], self.classes, names)
 
     def fingerprint(self) -> str:
-        """SHA-256 over pixels and labels: the key of everything computed from this set."""
+        """Returns the SHA-256 of pixels and labels, which identifies the set in caches."""
         digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
         digest.update(self.images.cpu().numpy().tobytes())
         digest.update(self.labels.cpu().numpy().tobytes())
@@ -57,20 +57,20 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def draw_subset(names: list[str], labels: list[int], count: int, seed: int) -> list[int]:
-    """Indices of a stratified subset: the same for the same seed on every machine.
+    """Returns the indices of a stratified subset, the same for a seed on every machine.
 
-    Images are ranked by a hash of seed and name, so that no random generator's version matters. The
-    j-th of the n images of a class stands at (j - 1/2) / n, and the first `count` over all classes
+    Images are sorted by a hash of seed and name, so no random generator is involved. The j-th of
+    the n images of a class has the position (j - 1/2) / n, and the first `count` over all classes
     are taken (Webster's method): classes keep their shares, and subsets of one seed are nested.
     """
-    sizes, seen = Counter(labels), Counter[int]()
-    place: dict[int, float] = {}
-    for index in sorted(range(len(names)), key=lambda i: rank_of(seed, names[i])):
+    sizes, counts = Counter(labels), Counter[int]()
+    position: dict[int, float] = {}
+    for index in sorted(range(len(names)), key=lambda i: hash_of(seed, names[i])):
         label = labels[index]
-        place[index] = (seen[label] + 0.5) / sizes[label]
-        seen[label] += 1
-    return sorted(sorted(place, key=place.__getitem__)[:count])
+        position[index] = (counts[label] + 0.5) / sizes[label]
+        counts[label] += 1
+    return sorted(sorted(position, key=position.__getitem__)[:count])
 
 
-def rank_of(seed: int, name: str) -> bytes:
+def hash_of(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()

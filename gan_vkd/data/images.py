@@ -1,4 +1,4 @@
-"""Image files to one uint8 array, from folders and zips; what cannot be used is named."""
+"""Reads image files of folders and zips into one uint8 array; unusable files are reported."""
 
 import io
 import os
@@ -16,25 +16,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gan_vkd.runtime.errors import VkdError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # none that runs a program
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # no format that can run programs
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
 
 
 class BadImage(Exception):
-    """One file that cannot be used, and why."""
+    """An image file that cannot be used; the message is the reason."""
 
 
 class Source(Protocol):
-    """Named files: a folder or a zip."""
+    """A folder or zip with named files."""
 
     def names(self) -> list[str]: ...
     def read(self, name: str) -> bytes: ...
 
 
 class FolderSource:
-    """Links to folders are followed, once each; with damaged="skip" those that are shut are not."""
+    """A folder. Linked folders are followed once each; damaged="skip" skips unreadable ones."""
 
     def __init__(self, path: Path, damaged: str = "refuse") -> None:
         self.path, self.damaged = path, damaged
@@ -42,7 +42,7 @@ class FolderSource:
     def names(self) -> list[str]:
         found: list[Path] = []
         visited: set[str] = set()
-        for folder, subfolders, files in os.walk(self.path, True, self._is_shut, True):
+        for folder, subfolders, files in os.walk(self.path, True, self._unreadable, True):
             real = os.path.realpath(folder)
             if real in visited:
                 subfolders.clear()
@@ -51,10 +51,10 @@ class FolderSource:
             found += [Path(folder, file) for file in files]
         return [file.relative_to(self.path).as_posix() for file in found]
 
-    def _is_shut(self, error: OSError) -> None:
+    def _unreadable(self, error: OSError) -> None:
         message = f"{error.filename}: cannot be read ({error.strerror})"
         if self.damaged == "refuse":
-            raise VkdError(f"{message}. Open it, or set data.damaged=skip")
+            raise VkdError(f"{message}. Make it readable, or set data.damaged=skip")
         print(f"skipped: {message}")
 
     def read(self, name: str) -> bytes:
@@ -72,11 +72,11 @@ class FolderSource:
 
 
 class ZipSource:
-    """Members are decoded in memory and never extracted, so they can do no harm to other files.
+    """A zip. Its members are decoded in memory and never extracted, so no other file is at risk.
 
     Raises:
-        VkdError: members that no honest archive has: paths out of it, links, more data than
-            MAX_ARCHIVE_BYTES in all.
+        VkdError: suspicious members: paths that leave the archive, links, or more data than
+            MAX_ARCHIVE_BYTES in total.
     """
 
     def __init__(self, file: zipfile.ZipFile) -> None:
@@ -110,9 +110,9 @@ class ZipSource:
 
 
 def decode(data: bytes, resolution: int) -> np.ndarray:
-    """One image file as RGB.
+    """Decodes an image file to RGB.
 
-    Grey, palette, CMYK and 16-bit images are converted, transparency is laid on white, the EXIF
+    Grey, palette, CMYK and 16-bit images are converted, transparent ones are put on white, the EXIF
     orientation is applied, other sizes are cropped to the central square and resized (Lanczos).
 
     Args:
@@ -123,13 +123,13 @@ def decode(data: bytes, resolution: int) -> np.ndarray:
         (R, R, 3) uint8.
 
     Raises:
-        BadImage: damaged, truncated, animated, not an image, or of more than MAX_PIXELS.
+        BadImage: damaged, truncated, animated, not an image, or more than MAX_PIXELS.
     """
     return _square(open_rgb(data), resolution)
 
 
 def open_rgb(data: bytes) -> Image.Image:
-    """One image file as RGB in its own size, under the same rules.
+    """Decodes an image file to RGB in its own size, otherwise as `decode`.
 
     Raises:
         BadImage: as in `decode`.
@@ -139,7 +139,7 @@ def open_rgb(data: bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
             frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind it
+            if frames > 1 and image.format != "MPO":  # a camera's JPEG with an embedded preview
                 raise BadImage(f"animated or of several pages ({frames} frames)")
             return _rgb(image)
     except UnidentifiedImageError:
@@ -167,7 +167,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _square(image: Image.Image, resolution: int) -> np.ndarray:
     if image.size != (resolution, resolution):
-        # cropped first: Pillow's resize with a box takes in what lies beyond it
+        # cropped first, since Pillow's resize with a box also reads pixels outside of it
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
@@ -184,18 +184,18 @@ def is_image(name: str) -> bool:
 def read_images(
     path: Path, resolution: int, damaged: str = "refuse"
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """All images of a folder or a zip, in the order of their names.
+    """Reads all images of a folder or zip, in the order of their names.
 
     Args:
-        path: a folder or a zip, with one folder a class or flat.
+        path: a folder or zip, flat or with one folder per class.
         resolution: R.
-        damaged: "refuse" stops at files that cannot be used and names them, "skip" leaves them out.
+        damaged: "refuse" raises an error that lists unusable files, "skip" leaves them out.
 
     Returns:
         images (N, R, R, 3) uint8, their names, and the class of each (all "" for a flat set).
 
     Raises:
-        VkdError: no such path, no images, damaged files, or a mixture of flat and class folders.
+        VkdError: no such path, no images, unusable files, or images outside the class folders.
     """
     with ExitStack() as stack:
         source = open_source(path, damaged, stack)
@@ -222,10 +222,10 @@ def read_images(
 
 
 def list_images(path: Path, source: Source) -> tuple[list[str], list[str]]:
-    """The names of all images, sorted, and the class folder of each ("" in a flat set).
+    """Returns the sorted names of all images and the class folder of each ("" in a flat set).
 
     Raises:
-        VkdError: no images, or some beside the class folders.
+        VkdError: no images, or some outside the class folders.
     """
     names = sorted(set(filter(is_image, source.names())))
     if not names:
@@ -237,20 +237,20 @@ def _report(path: Path, lines: list[str], damaged: str, total: int) -> None:
     shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
     message = f"{path}: {len(lines)} of {total} images cannot be used: {shown}"
     if damaged == "refuse":
-        raise VkdError(f"{message}. Mend or remove them, or set data.damaged=skip")
+        raise VkdError(f"{message}. Repair or remove them, or set data.damaged=skip")
     print(f"skipped: {message}")
 
 
 def _shown(name: str) -> str:
-    """A file's name on one line, whatever bytes are in it."""
+    """Returns a file's name as printable text on one line."""
     return repr(name)[1:-1]
 
 
 def open_source(path: Path, damaged: str, stack: ExitStack) -> Source:
-    """A folder or a zip; the zip is closed with the stack.
+    """Opens a folder or zip; the zip is closed with the stack.
 
     Raises:
-        VkdError: neither.
+        VkdError: the path is neither.
     """
     if path.is_dir():
         return FolderSource(path, damaged)
@@ -265,7 +265,7 @@ def open_source(path: Path, damaged: str, stack: ExitStack) -> Source:
 
 
 def _classes(path: Path, names: list[str]) -> list[str]:
-    """The class folder of each image: the first level below the one they all share."""
+    """Returns the class folder of each image: the first level below the folder they all share."""
     folders = [PurePosixPath(name).parts[:-1] for name in names]
     shared = _common_prefix(folders)
     tails = [parts[shared:] for parts in folders]
@@ -274,7 +274,7 @@ def _classes(path: Path, names: list[str]) -> list[str]:
         return [""] * len(names)
     if flat:
         raise VkdError(
-            f"{path}: {len(flat)} images lie beside the class folders (first: {_shown(flat[0])}); "
+            f"{path}: {len(flat)} images are outside the class folders (first: {_shown(flat[0])}); "
             "move them into a class folder, or all images into one folder"
         )
     return [tail[0] for tail in tails]

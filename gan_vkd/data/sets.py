@@ -1,4 +1,4 @@
-"""The images that settings name: a set of the registry, or a folder or zip of image files."""
+"""Loads the images that settings name: a registered set, or a folder or zip of image files."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from gan_vkd.runtime.errors import SettingsError
 
 
 def load_training_set(settings: DataSettings) -> ImageSet:
-    """The training images that the settings name, after the subset is drawn.
+    """Loads the training images and draws the subset.
 
     Raises:
-        SettingsError: a subset that the set cannot give, or another resolution than CIFAR's.
+        SettingsError: an empty or too large subset, or a resolution that CIFAR does not have.
         VkdError: missing, damaged or unreachable data.
     """
     if settings.source in SOURCES:
@@ -28,12 +28,12 @@ def load_training_set(settings: DataSettings) -> ImageSet:
     if count is None:
         return full
     if not 1 <= count <= len(full):
-        raise SettingsError(f"data: asked for {count} images, {settings.source} has {len(full)}")
+        raise SettingsError(f"data: a subset of {count} images, {settings.source} has {len(full)}")
     return full.subset(draw_subset(full.names, full.labels.tolist(), count, settings.seed))
 
 
 def load_heldout_set(settings: DataSettings) -> ImageSet | None:
-    """Images that training never sees: the source's test split, a path, or None."""
+    """Loads the held-out set: the source's test split, a folder or zip, or None."""
     if settings.heldout is None:
         return None
     if settings.heldout == "test":

@@ -9,17 +9,17 @@ from gan_vkd.runtime.settings import Positive, Seed
 
 
 class DataSettings(Section):
-    """What is trained on. `source`: cifar10, cifar100, digits, or the path of a folder or zip."""
+    """Training images. `source`: cifar10, cifar100, digits, or the path of a folder or zip."""
 
     source: str
-    root: str = "data"  # where torchvision's CIFAR lies or is put
+    root: str = "data"  # folder of torchvision's CIFAR, also for its download
     download: bool = True
     heldout: str | None = "test"  # "test" (the source's own), a folder or zip, or null
     resolution: Literal[32, 64] = 32
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     num_images: Positive | None = None
     seed: Seed = 0  # of the subset
-    conditional: bool | None = None  # null: as the data has classes
+    conditional: bool | None = None  # null: if the data has classes
     flip: bool = True
     damaged: Literal["refuse", "skip"] = "refuse"
 

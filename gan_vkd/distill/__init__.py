@@ -1,4 +1,4 @@
-"""The core: feature distillation by orthogonal projection. Imports torch and nothing above it."""
+"""The core: feature distillation by orthogonal projection. Depends on torch alone."""
 
 from gan_vkd.distill.losses import METHODS, LayerPairs, VkDLoss
 from gan_vkd.distill.normalization import NORMALIZATIONS, Normalization

@@ -1,4 +1,4 @@
-"""The head that KD-DLGAN distils through: pooled features to the teacher's width."""
+"""The head of KD-DLGAN, which maps the pooled features to the teacher's width."""
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -11,15 +11,16 @@ HIDDEN = 1024
 class Head(Precise):
     """Two linear layers without an activation between them (Cui et al., CVPR 2023, released code).
 
-    Weights begin as N(0, 0.02^2), as those of the discriminator there; biases as a linear layer's.
+    Weights are initialised from N(0, 0.02^2), as those of the discriminator in that code; biases
+    as torch.nn.Linear initialises them.
 
     Args:
-        student_width: ds.
-        width: of the output, the teacher's.
-        spectral: whether both weights are divided by their largest singular value, as released: by
-            one power iteration a forward in training mode, differentiated through the singular
-            value and not through its vectors. Where the release begins with random vectors, fifteen
-            iterations go before the first forward.
+        student_width: ds, the width of the pooled features.
+        width: of the output; the teacher's width.
+        spectral: whether both weights are divided by their largest singular value, as in the
+            released code: estimated by one power iteration per forward in training mode, with a
+            gradient through the singular value but not through its vectors. The released code
+            starts from random vectors; here fifteen iterations precede the first forward.
     """
 
     def __init__(self, student_width: int, width: int, *, spectral: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Decompositions, exponentials and statistics in float32 or better, whatever the model is in."""
+"""Keeps decompositions, exponentials and statistics in float32 or better in a model of any type."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half types become float32, float32 and float64 stay as they are."""
+    """Converts types below 32 bits to float32; returns float32 and float64 as they are."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Within it operations on the tensor's device are done in its own type."""
+    """Context in which autocast is disabled on the tensor's device."""
     kind = x.device.type
-    if not torch.amp.is_autocast_available(kind):  # of meta tensors
+    if not torch.amp.is_autocast_available(kind):  # for example the meta device
         return nullcontext()
     return torch.autocast(kind, enabled=False)
 
 
 class Precise(nn.Module):
-    """A module whose parameters and buffers follow `.to()` everywhere but below float32."""
+    """A module whose parameters and buffers stay in float32 or better when `.to()` is called."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Precise":
         def moved(x: Tensor) -> Tensor:
@@ -38,9 +38,10 @@ Loss = Callable[[Any, Tensor, Tensor], Tensor]
 
 
 def full_precision(forward: Loss) -> Loss:
-    """A loss of student and teacher features outside of any autocast, in the student's type.
+    """Decorates the `forward` of a loss so that it is computed without autocast.
 
-    Both are float32 at least, and the teacher's have no gradient.
+    The student's features are converted to float32 or better; the teacher's are detached and
+    converted to the student's type.
     """
 
     @wraps(forward)

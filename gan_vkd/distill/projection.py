@@ -2,7 +2,7 @@
 
 The orthogonal projection (Miles, Elezi and Deng, CVPR 2024, section 3.2) keeps every pairwise inner
 product of the student's features, so it can neither distort nor replace what the student learns.
-The other maps are here to compare it with.
+The other maps serve for comparison.
 """
 
 from collections.abc import Callable
@@ -19,15 +19,16 @@ from gan_vkd.runtime.registry import Registry
 def geodesic(base: Tensor, tangent: Tensor, thin: bool | None = None) -> Tensor:
     """expm(A) P0 with the skew-symmetric A = X P0^T - P0 X^T: from frame P0 along the tangent X.
 
-    The columns of P0 and of M = X - P0 P0^T X span a space that A does not leave, so that with
-    S = P0^T X - X^T P0 and E = expm([[S, -M^T M], [I, 0]]) the result is [P0, M] E[:, :k]: an
-    exponential of 2k x 2k instead of n x n. For P0 = [I; 0] this is the first k columns of the
-    exponential of [[X1 - X1^T, -X2^T], [X2, 0]].
+    The columns of P0 and of M = X - P0 P0^T X span an invariant subspace of A. With
+    S = P0^T X - X^T P0 and E = expm([[S, -M^T M], [I, 0]]) the result is therefore
+    [P0, M] E[:, :k]: the exponential is of size 2k x 2k instead of n x n. For P0 = [I; 0] the
+    result is the first k columns of the exponential of [[X1 - X1^T, -X2^T], [X2, 0]].
 
     Args:
         base: P0 (n, k), orthonormal columns.
         tangent: X (n, k), any matrix.
-        thin: which of the two exponentials; None takes the cheaper one (thin where 2k < n).
+        thin: True for the exponential of size 2k, False for the one of size n, None for the smaller
+            of the two.
 
     Returns:
         (n, k) with orthonormal columns, differentiable in both arguments.
@@ -48,7 +49,7 @@ def geodesic(base: Tensor, tangent: Tensor, thin: bool | None = None) -> Tensor:
 def cayley(base: Tensor, tangent: Tensor) -> Tensor:
     """(I - A/2)^-1 (I + A/2) P0 for the A of `geodesic` (Wen and Yin 2013, section 2.2).
 
-    A = U V^T has rank 2k, so by Woodbury's identity the solve is of 2k x 2k.
+    A = U V^T has rank 2k, so by Woodbury's identity the linear system is of size 2k x 2k.
     """
     u = torch.cat([tangent, base], dim=1)
     v = torch.cat([base, -tangent], dim=1)
@@ -62,21 +63,21 @@ def polish(frame: Tensor) -> Tensor:
 
 
 def canonical_frame(n: int, k: int) -> Tensor:
-    """[I; 0], shape (n, k)."""
+    """The first k columns of the identity, [I; 0], shape (n, k)."""
     return torch.eye(n)[:, :k].contiguous()
 
 
 def random_frame(n: int, k: int) -> Tensor:
-    """Orthonormal columns (n, k), uniform over the Stiefel manifold, from torch's generator."""
+    """Random orthonormal columns (n, k), uniform on the Stiefel manifold, by torch's global RNG."""
     q, r = torch.linalg.qr(torch.randn(n, k))
     return polish(q * r.diagonal().sign())
 
 
 class Projection(Precise):
-    """Base of all maps: features (..., student_width) -> (..., teacher_width).
+    """Base class of the maps from features (..., student_width) to (..., teacher_width).
 
     Raises:
-        ValueError: a width below one.
+        ValueError: a width is below one.
     """
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
@@ -98,12 +99,12 @@ PROJECTIONS: Registry[Projection] = Registry("projection")
 class FrameProjection(Projection):
     """z -> z P^T with an orthonormal P (teacher_width x student_width), in float32 or better.
 
-    Columns of P are orthonormal when student_width <= teacher_width (inner products are kept), rows
-    otherwise. P is a function of the parameters and buffers, computed in every forward.
+    If student_width <= teacher_width, P has orthonormal columns and preserves inner products;
+    otherwise it has orthonormal rows. P is computed from parameters and buffers in every forward.
 
     Args:
-        student_width: ds, the width of the features that come in.
-        teacher_width: dt, the width of the features that go out.
+        student_width: ds, the width of the input features.
+        teacher_width: dt, the width of the output features.
     """
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
@@ -111,7 +112,7 @@ class FrameProjection(Projection):
         self.columns, self.rows = sorted((student_width, teacher_width))
 
     def frame(self) -> Tensor:
-        """Orthonormal columns (rows, columns), differentiable in the parameters."""
+        """Matrix (rows, columns) of orthonormal columns, differentiable in the parameters."""
         raise NotImplementedError
 
     def matrix(self) -> Tensor:
@@ -130,15 +131,15 @@ class FrameProjection(Projection):
 class OrthogonalProjection(FrameProjection):
     """P = P0, a buffer that `retract` moves along the published matrix exponential.
 
-    The optimiser steps a tangent X that is zero at rest. In a forward, P is the first-order term of
-    expm(X P0^T - P0 X^T) P0 (`geodesic`): at X = 0 it has the same value P0 and the same gradient,
-    and nothing is differentiated through an exponential. After the optimiser's step, `retract` sets
-    P0 to the exponential itself and X to zero (a dynamic trivialisation, Lezcano-Casado, NeurIPS
-    2019). The optimiser's moments carry over as they are.
+    The optimiser updates a tangent X, which is zero in every forward. There P is the first-order
+    expansion of expm(X P0^T - P0 X^T) P0 (`geodesic`): at X = 0 it has the same value P0 and the
+    same gradient, without differentiating through an exponential. After the optimiser's step,
+    `retract` sets P0 to the exponential itself and X to zero (a dynamic trivialisation,
+    Lezcano-Casado, NeurIPS 2019). The optimiser's moments are kept unchanged.
 
     Raises:
-        RuntimeError: a forward with X other than zero, since its P is not orthonormal. On a GPU,
-            which is not waited for, it is a device-side assertion.
+        RuntimeError: a forward is called while X is not zero, so that P would not be orthonormal.
+            On a GPU this is an asynchronous device-side assertion.
     """
 
     base: Tensor
@@ -157,7 +158,7 @@ class OrthogonalProjection(FrameProjection):
 
     @torch.no_grad()
     def retract(self) -> None:
-        """Moves P0 along X and sets X to zero; with X = 0, nothing changes."""
+        """Moves P0 along X and sets X to zero; changes nothing if X is zero."""
         with without_autocast(self.base):
             moved = polish(geodesic(self.base, self.tangent))
         self.base.copy_(torch.where(self.tangent.any(), moved, self.base))
@@ -165,7 +166,7 @@ class OrthogonalProjection(FrameProjection):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.retract()  # of a checkpoint that was written between step and retraction
+        self.retract()  # in case the checkpoint was written between step and retraction
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Precise":
         before = self.base.dtype
@@ -176,7 +177,7 @@ class OrthogonalProjection(FrameProjection):
 
 
 def retract(module: nn.Module | None) -> None:
-    """Moves the orthogonal projections in a module, if any: to be called after optimizer.step()."""
+    """Retracts every OrthogonalProjection in a module; call it after each optimizer.step()."""
     for part in module.modules() if module is not None else ():
         if isinstance(part, OrthogonalProjection):
             part.retract()
@@ -184,7 +185,7 @@ def retract(module: nn.Module | None) -> None:
 
 @PROJECTIONS.register("orthogonal_fixed")
 class FixedProjection(FrameProjection):
-    """A random frame that is not trained, uniform over the Stiefel manifold."""
+    """A fixed random frame, uniform on the Stiefel manifold."""
 
     base: Tensor
 
@@ -197,7 +198,7 @@ class FixedProjection(FrameProjection):
 
 
 class TangentProjection(FrameProjection):
-    """P as a function of a free tangent X at P0 = [I; 0], in which all of P is."""
+    """Base class: P is a function of P0 = [I; 0] and an unconstrained tangent X, the parameter."""
 
     base: Tensor
 
@@ -212,7 +213,7 @@ class TangentProjection(FrameProjection):
 class StaticProjection(TangentProjection):
     """P = expm(X P0^T - P0 X^T) P0 with P0 = [I; 0], as published.
 
-    For optimisers that look at the parameter itself (line searches, averages of weights).
+    For methods that need P as a function of a parameter alone (line searches, weight averages).
     """
 
     def frame(self) -> Tensor:
@@ -221,7 +222,7 @@ class StaticProjection(TangentProjection):
 
 @PROJECTIONS.register("orthogonal_full")
 class FullExponentialProjection(FrameProjection):
-    """P = expm(W - W^T)[:, :ds] with all of W (n x n) free: the form as it was published."""
+    """P = expm(W - W^T)[:, :ds] with an unconstrained W (n x n), in the form of the publication."""
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__(student_width, teacher_width)
@@ -241,9 +242,9 @@ class CayleyProjection(TangentProjection):
 
 @PROJECTIONS.register("householder")
 class HouseholderProjection(FrameProjection):
-    """P is the product of ds Householder reflections, by torch's householder_product.
+    """P is the product of ds Householder reflections, by torch.linalg.householder_product.
 
-    Dense among the frames, but a descent can come to rest in poor local minima.
+    Reaches almost every frame, but gradient descent can end in poor local minima.
     """
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
@@ -271,7 +272,7 @@ class LinearProjection(Projection):
 
 @PROJECTIONS.register("mlp")
 class MLPProjection(Projection):
-    """Two layers with a rectifier between them, as wide as the teacher."""
+    """Two linear layers with a ReLU between them; the hidden width is the teacher's."""
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__(student_width, teacher_width)
@@ -284,10 +285,10 @@ class MLPProjection(Projection):
 
 @PROJECTIONS.register("identity")
 class IdentityProjection(Projection):
-    """No map at all.
+    """Returns the features unchanged.
 
     Raises:
-        ValueError: unequal widths.
+        ValueError: the widths differ.
     """
 
     def __init__(self, student_width: int, teacher_width: int) -> None:

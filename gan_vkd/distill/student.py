@@ -1,18 +1,18 @@
-"""What of the student is distilled: its pooled features, and how they reach the projection.
+"""The student features: the discriminator's pooled features as they are given to the projection.
 
-Which similarities of the pooled features z an orthogonal projection then keeps (Miles, Elezi and
-Deng, CVPR 2024, section 3.2):
+An orthogonal projection preserves inner products (Miles, Elezi and Deng, CVPR 2024, section 3.2).
+`feature` determines which inner products of the pooled features z that covers:
 
-- pooled: every inner product of z.
-- mean: every inner product of z up to one constant factor.
-- head, plain_head: every inner product of the head's output; of z none, as the head is a linear map
-  that is learnt.
+- pooled: all of z.
+- mean: all of z, up to one constant factor.
+- head, plain_head: those of the head's output, but not those of z, since the head is a learnt
+  linear map.
 
-and, of what is scaled,
+`scaling` is applied afterwards:
 
 - none: as above.
-- batch: every inner product of the centred features up to one factor, so their distances too.
-- learnt: the same, around a centre and with a factor that are learnt.
+- batch: the inner products of the centred features up to one factor, hence also their distances.
+- learnt: the same, with a learnt centre and a learnt factor.
 """
 
 from collections.abc import Callable
@@ -29,15 +29,16 @@ EPS = 1e-5
 
 
 class BatchScaling(Precise):
-    """Centred and divided by one scale, so that a dimension's variance is one on average.
+    """Centres the features and divides them by one scale, so that the mean variance is one.
 
-    In training the statistics are those of the batch and are differentiated, as in batch norm: the
-    loss cannot be lowered by shrinking the features. With a process group the batch is that of all
-    ranks, in equal parts. In eval mode they are running averages. No dimension has a scale of its
-    own, which would change the similarities.
+    In training mode the statistics are those of the batch and are differentiated, as in batch norm,
+    so that the loss cannot be lowered by shrinking the features. With a process group they are
+    taken over the batches of all ranks, which must be of equal size. In eval mode running averages
+    are used. All dimensions share one scale, since a scale per dimension would change the
+    similarities.
 
     Args:
-        width: of the features.
+        width: d, the width of the features.
     """
 
     least_batch = 2
@@ -65,7 +66,7 @@ class LearntScaling(Precise):
     """One learnt scale for all dimensions and a learnt bias, as in VkD's detection code.
 
     Args:
-        width: of the features.
+        width: d, the width of the features.
     """
 
     def __init__(self, width: int) -> None:
@@ -86,14 +87,14 @@ SCALINGS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class StudentFeature(Precise):
-    """From pooled features to those that a method is called with, in float32 at least.
+    """Maps pooled features to those that the loss is called with, in float32 or better.
 
     Args:
-        width: ds, of the pooled features.
-        teacher_width: dt, of a head's output.
+        width: ds, the width of the pooled features.
+        teacher_width: dt, the width of the head's output.
         feature: "pooled", "mean", "head" (spectrally normalised) or "plain_head".
         scaling: a name in SCALINGS.
-        positions: that the pooling sums over; "mean" divides by it.
+        positions: number of positions that the pooling sums over; "mean" divides by it.
     """
 
     def __init__(
@@ -117,11 +118,11 @@ class StudentFeature(Precise):
 
     @property
     def least_batch(self) -> int:
-        """Samples that it needs."""
+        """Smallest batch size that the scaling needs."""
         return getattr(self.scaling, "least_batch", 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, ds) -> (B, width) before and after it is scaled."""
+        """(B, ds) -> the features before and after scaling, (B, width) each."""
         read = at_least_float32(features)
         with without_autocast(features):
             read = read * self.factor if self.head is None else self.head(read)

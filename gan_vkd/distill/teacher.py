@@ -1,4 +1,4 @@
-"""A frozen network, its preprocessing, and the layers that it is read at."""
+"""A frozen network with its preprocessing and the layers whose features are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a network is read, and how what comes out there is pooled to one vector a sample.
+    """A layer of a network, and how its features are pooled to one vector per sample.
 
-    name: in `network.named_modules()`; "" is the network itself.
-    rule: "mean" over tokens or space, "sum" over the same, "first" for the class token, "all" for
-        tokens and maps as they are.
-    prefix: tokens in front (class, distillation, registers) that a mean or sum leaves out.
-    channels_last: maps are (B, H, W, d), as in Swin.
-    before: what goes into the module is read, not what comes out of it.
+    name: a name in `network.named_modules()`; "" is the network itself.
+    rule: "mean" or "sum" over tokens or spatial positions, "first" for the class token, "all" for
+        tokens and maps without pooling.
+    prefix: number of leading tokens (class, distillation, registers) that are left out of the rules
+        "mean", "sum" and "all".
+    channels_last: whether maps are (B, H, W, d), as in Swin.
+    before: whether the module's input is read instead of its output.
     """
 
     name: str = ""
@@ -31,10 +32,10 @@ class Layer:
     def pool(self, features: Tensor) -> Tensor:
         """Vectors (B, d), tokens (B, N, d) or maps (B, d, H, W) -> (B, d).
 
-        By the rule "all", tokens and maps without the prefix, and maps with their channels first.
+        With the rule "all", tokens are returned without the prefix and maps as (B, d, H, W).
 
         Raises:
-            ValueError: features of another shape, or a rule that does not fit it.
+            ValueError: the features have another shape, or one that the rule cannot pool.
         """
         if features.ndim == 2:
             return features
@@ -55,14 +56,14 @@ class Layer:
 
 
 class Reader:
-    """Reads a network at one or more layers while it does its forward.
+    """Collects the features of one or more layers during a network's forward, by forward hooks.
 
     Args:
         network: any module, a student or a teacher.
-        layers: where, in the order of the answer.
+        layers: the layers to read, in the order in which `take` returns them.
 
     Raises:
-        ValueError: no module of that name.
+        ValueError: the network has no module of that name.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
@@ -80,11 +81,11 @@ class Reader:
         self._outputs[name, before] = kept[0] if isinstance(kept, tuple | list) else kept
 
     def take(self) -> list[Tensor]:
-        """Features (B, d) of each layer at the last forward, given away.
+        """Returns the features (B, d) of each layer in the last forward and clears them.
 
         Raises:
-            ValueError: the last forward did not reach a layer (a container, say, that is never
-                called itself), or its features cannot be pooled as asked.
+            ValueError: the last forward did not reach a layer (for example a container that is
+                never called itself), or its features cannot be pooled by the layer's rule.
         """
         outputs, self._outputs = self._outputs, {}
         keys = [(layer.name, layer.before) for layer in self.layers]
@@ -95,19 +96,19 @@ class Reader:
 
 
 class Teacher(nn.Module):
-    """Images in [-1, 1] to features of a frozen network, differentiable in the images.
+    """Maps images in [-1, 1] to features of a frozen network, differentiable in the images.
 
-    The features of several layers stand side by side in one tensor (B, width); `widths` are theirs,
-    `shapes` those of one image.
+    The features of several layers are concatenated to (B, width); `widths` holds the width of each
+    layer and `shapes` the shape of its features for one image.
 
     Args:
         network: any image network; frozen and set to eval mode here.
-        mean, std: of the network's normalisation, for images in [0, 1].
-        size: (height, width) that images are resized to, None to leave them.
-        enlarge: how: "bicubic" (antialiased) or "nearest", each pixel a square.
+        mean, std: per channel, of the network's input normalisation, for images in [0, 1].
+        size: (height, width) that images are resized to; None does not resize.
+        enlarge: interpolation of the resizing, "bicubic" (antialiased) or "nearest".
         layers: where the features are read; the network's output by default.
-        probe: resolution of the image that the width is measured with when size is None.
-        class_rows: (C, d), the weights of its classifier, for methods that need a vector a class.
+        probe: resolution of the image that is used to measure the widths.
+        class_rows: (C, d), the weights of the classifier, for methods that need a vector per class.
     """
 
     mean: Tensor
@@ -142,14 +143,14 @@ class Teacher(nn.Module):
         self.width = sum(self.widths)
 
     def train(self, mode: bool = True) -> "Teacher":
-        """A teacher stays in eval mode."""
+        """Does nothing but return the teacher, which always stays in eval mode."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat(self.read(images), dim=1)
 
     def read(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W) in [-1, 1] -> the features of each layer."""
+        """Images (B, 3, H, W) in [-1, 1] -> the features of each layer, in float32."""
         x = (images.float() + 1) / 2
         if self.size is not None and x.shape[-2:] != self.size:
             smooth = self.enlarge == "bicubic"

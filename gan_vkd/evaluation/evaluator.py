@@ -1,4 +1,4 @@
-"""Samples to the distances of clean-fid (Parmar et al., CVPR 2022) and what FID does not show."""
+"""Evaluation of a generator: distances by clean-fid (Parmar et al., CVPR 2022) and metrics."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +22,14 @@ from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 
-NEIGHBOURS = 5  # training images beside a sample
+NEIGHBOURS = 5  # training images shown beside each sample
 
 
 def load_reference(name: str, data: DataSettings) -> ImageSet:
-    """The images that samples are compared with: `heldout`, `train`, or a folder or zip.
+    """Loads the set that samples are compared with: `heldout`, `train`, or a folder or zip.
 
     Raises:
-        VkdError: no such set.
+        VkdError: the set does not exist.
     """
     if name == "train":
         return load_training_set(data)
@@ -46,18 +46,18 @@ def load_reference(name: str, data: DataSettings) -> ImageSet:
 
 
 class Evaluator:
-    """Measures of a generator's samples against one reference set and the training set.
+    """Measures a generator's samples against one reference set and the training set.
 
-    The first judge takes all of them, the further ones the distances alone. The features of both
-    sets are computed once a judge (and kept, where the settings name a folder).
+    The first judge computes distances and metrics, the further judges distances only. Each judge
+    computes the features of both sets once, and reads them from `cache` where they are there.
 
     Args:
         settings: of the evaluation.
-        data: what was trained on.
+        data: settings of the training data.
         device: where the judges run.
-        reference: what samples are compared with; None: as the settings say.
-        training: what samples may be copies of; None: as the settings say.
-        cache: a folder for features of the reference and the training images.
+        reference: the set that samples are compared with; None: loaded by the settings.
+        training: the set that samples may be copies of; None: loaded by the settings.
+        cache: folder for the features of reference and training images; None: no cache.
     """
 
     def __init__(
@@ -73,37 +73,39 @@ class Evaluator:
         s = settings
         reference = reference or load_reference(s.reference, data)
         if len(reference) < 2:
-            raise VkdError(f"evaluate.reference = {s.reference}: needs two images")
+            raise VkdError(f"evaluate.reference = {s.reference}: needs at least two images")
         self.training = training or _training_set(data)
-        self.known: Neighbourhoods | None = None
+        self.originals: Neighbourhoods | None = None
         self.by_chance: float | None = None
         with isolated_randomness(s.seed):
             self.judges = [make_extractor(network, data.resolution, device) for network in s.judges]
             self.extractor = self.judges[0]
             names = [judge.frechet_name for judge in self.judges]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise SettingsError(f"evaluate.also: two judges give {twice[0]}; leave one out")
+            if duplicates := [name for name in names if names.count(name) > 1]:
+                raise SettingsError(f"evaluate.also: two judges give {duplicates[0]}; remove one")
             if not ranks.is_first():
-                return  # that alone measures; the others only help with the samples' features
-            self.real = [self._once(judge, reference) for judge in self.judges]
+                return  # the other ranks only extract features of their samples
+            self.real = [self._cached_features(judge, reference) for judge in self.judges]
             self.reference = Neighbourhoods(self.real[0])
             if self.training is not None and len(self.training) > 1:
-                self.known = self.reference
+                self.originals = self.reference
                 if s.reference != "train":
-                    self.known = Neighbourhoods(self._once(self.extractor, self.training))
+                    self.originals = Neighbourhoods(
+                        self._cached_features(self.extractor, self.training)
+                    )
                 if s.reference == "heldout":
-                    self.by_chance = memorisation_rate(self.reference.features, self.known)
+                    self.by_chance = memorisation_rate(self.reference.features, self.originals)
 
-    def _once(self, judge: Extractor, images: ImageSet) -> np.ndarray:
+    def _cached_features(self, judge: Extractor, images: ImageSet) -> np.ndarray:
         return judge.features_once(images, self.settings.batch_size, self.cache)
 
     def __call__(self, generator: Generator, shares: list[float]) -> dict[str, Any]:
-        """Measures of `num_samples` samples, with how they were taken (evaluation/record.py).
+        """Returns the record of an evaluation of `num_samples` samples (evaluation/record.py).
 
         Frechet and kernel distance by every judge, and the metrics of the settings by the first.
 
         Args:
-            generator: as it is sampled (gan_vkd/networks/standing.py).
+            generator: prepared for sampling (gan_vkd/networks/standing.py).
             shares: frequencies of the classes.
         """
         s = self.settings
@@ -115,7 +117,7 @@ class Evaluator:
         return ranks.from_first(lambda: self._measure(features))
 
     def _measure(self, samples: list[np.ndarray]) -> dict[str, Any]:
-        """Of the samples' features by each judge."""
+        """Returns the record, given the samples' features (N, d) by each judge."""
         s, judges = self.settings, []
         for judge, fake, known in zip(self.judges, samples, self.real, strict=True):
             with isolated_randomness(s.seed):
@@ -131,7 +133,7 @@ class Evaluator:
             "batch_norm": s.batch_norm,
         }
         by_first = Samples(
-            samples[0], self.reference, self.known, self.by_chance, self.extractor.classify
+            samples[0], self.reference, self.originals, self.by_chance, self.extractor.classify
         )
         for metric in s.metrics:
             result |= METRICS.make(metric.chosen, by_first)
@@ -140,22 +142,26 @@ class Evaluator:
     def neighbours(
         self, generator: Generator, shares: list[float], count: int = 10
     ) -> Tensor | None:
-        """uint8 images (count * 6, 3, R, R): each sample, then its five nearest training images.
+        """Returns `count` samples, each followed by its five nearest training images.
 
-        None where there are not that many.
+        uint8 images (count * 6, 3, R, R); None where there are fewer than five training images.
         """
-        if self.training is None or self.known is None or len(self.known.features) < NEIGHBOURS:
+        if (
+            self.training is None
+            or self.originals is None
+            or len(self.originals.features) < NEIGHBOURS
+        ):
             return None
         with isolated_randomness(self.settings.seed):
             whole = max(count, self.settings.batch_size)
             images = draw_samples(generator, shares, whole, whole, self.settings.seed)[:count]
             features = self.extractor.features(images, count)
-        rows, _ = nearest(features, self.known.features, NEIGHBOURS)
+        rows, _ = nearest(features, self.originals.features, NEIGHBOURS)
         pairs = zip(images, rows, strict=True)
         return torch.cat([torch.cat([x[None], self.training.images[r]]) for x, r in pairs])
 
     def _features(self, judge: Extractor, images: Tensor) -> np.ndarray:
-        """Of all ranks' samples."""
+        """Features (N, d) of the samples of all ranks."""
         features = judge.features(images, self.settings.batch_size)
         features = np.concatenate(ranks.all_parts(features))
         if not np.isfinite(features).all():
@@ -164,7 +170,7 @@ class Evaluator:
 
 
 def _training_set(data: DataSettings) -> ImageSet | None:
-    """The training set, or a word that nothing can be said of copies: others' runs come without."""
+    """The training set, or None with a message: it may be missing where a run was copied."""
     try:
         return load_training_set(data)
     except VkdError as error:
@@ -173,20 +179,20 @@ def _training_set(data: DataSettings) -> ImageSet | None:
 
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
-    """clean-fid's distance between the Gaussians fitted to two sets of features (N, d)."""
+    """Frechet distance by clean-fid between the Gaussians fitted to two sets of features (N, d)."""
     try:
         return float(cleanfid.fid_from_feats(features, reference))
-    except ValueError as error:  # the root of a product that is far from positive
+    except ValueError as error:  # clean-fid: the matrix square root is far from real
         raise VkdError(
-            f"evaluation: the distance cannot be computed ({one_line(error)}); train anew with "
-            "more evaluate.num_samples or by another judge, or pass over it by --resume "
+            f"evaluation: the distance cannot be computed ({one_line(error)}); train again with "
+            "a larger evaluate.num_samples or another judge, or skip this evaluation by --resume "
             "evaluate.every=N"
         ) from None
 
 
 @contextmanager
 def isolated_randomness(seed: int) -> Iterator[None]:
-    """Seeds torch's and NumPy's generators, and puts them back as they were afterwards."""
+    """Seeds the generators of torch and NumPy, and restores their states on exit."""
     numpy_state = np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)

@@ -1,9 +1,9 @@
-"""The network that samples are judged by: its weights, its input, the name of its distances.
+"""Judges: feature extractors of an evaluation, and the names of their distances.
 
-The distances are called FID and KID on Inception's features alone, with clean-fid's mode where it
-is not "clean". On any other network's features the same Frechet and kernel distances are computed
-by the same code of clean-fid, and are called FD(network) and KD(network), or FD(network@size) where
-its input has another size than the network's own.
+The distances are called FID and KID on Inception's features only, with clean-fid's mode where it is
+not "clean". On any other network's features clean-fid's code computes the same Frechet and
+kernel distances; they are called FD(network) and KD(network), or FD(network@size) where the input
+size is not the network's own.
 """
 
 import hashlib
@@ -40,11 +40,11 @@ INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e9
 
 @dataclass(frozen=True)
 class Extractor:
-    """A feature network in clean-fid's convention: (B, 3, H, W) in [0, 255] -> (B, d).
+    """A feature extractor in clean-fid's convention: (B, 3, H, W) in [0, 255] -> (B, d).
 
-    resize: maps one (H, W, 3) array to the network's input; None: images go in as they are.
-    classify: features (N, d) to class probabilities (N, C), where the Inception score is to be had.
-    facts, weights: what its features depend on, the key under which they are kept.
+    resize: maps one (H, W, 3) array to the network's input; None: images are not resized here.
+    classify: features (N, d) to class probabilities (N, C); None where there is no Inception score.
+    facts, weights: everything that its features depend on; the key of cached features.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Extractor:
 
     @cached_property
     def identity(self) -> str:
-        """The first digits of a digest of its weights and of how it is read."""
+        """The first digits of a digest of its weights and facts."""
         state = {name: value.detach().cpu() for name, value in self.weights.items()}
         return digest(json.dumps(self.facts, sort_keys=True), state)[:12]
 
@@ -73,16 +73,16 @@ class Extractor:
 
     @property
     def frechet_name(self) -> str:
-        return self._called("FID", "FD")
+        return self._distance_name("FID", "FD")
 
     @property
     def kernel_name(self) -> str:
-        return self._called("KID", "KD")
+        return self._distance_name("KID", "KD")
 
-    def _called(self, on_inception: str, elsewhere: str) -> str:
+    def _distance_name(self, on_inception: str, otherwise: str) -> str:
         mode = INCEPTION.get(self.name)
         if mode is None:
-            return f"{elsewhere}({self.name})"
+            return f"{otherwise}({self.name})"
         return on_inception if mode == "clean" else f"{on_inception}({mode})"
 
     def features(self, images: Tensor, batch_size: int) -> np.ndarray:
@@ -104,7 +104,7 @@ class Extractor:
         return torch.from_numpy(resized).permute(2, 0, 1).float()
 
     def features_once(self, data: ImageSet, batch_size: int, folder: Path | None) -> np.ndarray:
-        """The features of a whole set, from `folder` where they are kept."""
+        """The features (N, d) of a whole set, cached in `folder`; None: no cache."""
 
         def facts() -> dict[str, Any]:
             return {"data": data.fingerprint(), "judge": self.name, **self.facts}
@@ -116,10 +116,10 @@ class Extractor:
 
 
 def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> Extractor:
-    """The evaluation's feature network.
+    """Builds a judge from its settings.
 
     Raises:
-        VkdError: weights that are not to be had, with what to do.
+        VkdError: weights that are missing, damaged or cannot be fetched.
     """
     if settings.name in INCEPTION:
         mode = INCEPTION[settings.name]
@@ -143,7 +143,7 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
 
 
 def _sized_name(settings: NetworkSettings, teacher: Teacher) -> str:
-    """The network's name, with the size of its input where that is not its own."""
+    """The network's name, with the input size where that is not the network's own."""
     own = None
     if settings.name.startswith("timm/"):
         from timm.data.config import resolve_model_data_config
@@ -154,7 +154,7 @@ def _sized_name(settings: NetworkSettings, teacher: Teacher) -> str:
 
 
 def _inception(weights: str | None, device: str, resize_inside: bool) -> InceptionV3W:
-    """The published file and no other: it is a program (TorchScript), and FID is defined by it."""
+    """Loads the published file only: it is a program (TorchScript), and FID is defined by it."""
     path = _fetch_inception() if weights is None else Path(weights).expanduser()
     path = path / INCEPTION_FILE if path.is_dir() else path
     if not path.is_file():
@@ -168,7 +168,7 @@ def _inception(weights: str | None, device: str, resize_inside: bool) -> Incepti
             f"{path}: damaged, or not the published {INCEPTION_FILE}: its SHA-256 is not "
             f"{INCEPTION_SHA256}"
         )
-    with tempfile.TemporaryDirectory() as folder:  # what was checked is what is loaded
+    with tempfile.TemporaryDirectory() as folder:  # load the bytes that were checked
         (Path(folder) / INCEPTION_FILE).write_bytes(content)
         return InceptionV3W(folder, False, resize_inside).to(device).eval()
 
@@ -184,7 +184,7 @@ def _fetch_inception() -> Path:
         except Exception as error:  # urllib, ssl, hash mismatch: all mean no weights
             reason = one_line(error)
             raise VkdError(
-                f"Inception's weights could not be fetched from {inception_url} ({reason}); give a "
+                f"Inception's weights could not be fetched from {inception_url} ({reason}); set a "
                 f"local {INCEPTION_FILE} (--inception PATH or evaluate.features.weights), or "
                 "evaluate on another network's features, e.g. evaluate.features.name=cifar_resnet20"
             ) from None

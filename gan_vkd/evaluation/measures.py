@@ -1,8 +1,7 @@
 """Measures of samples beside the Frechet distance: fidelity, diversity and copying.
 
-All are functions of features (N, d), whatever network they come from, and of nothing else; features
-that are not finite are a ValueError. Distances are computed in float64, by matrix products and a
-block at a time.
+All are functions of features (N, d) of any network; features that are not finite raise ValueError.
+Distances are computed in float64 by matrix products, block by block.
 """
 
 from collections.abc import Iterator
@@ -11,19 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 5_000_000  # distances at a time: 40 MB, a few times over
-ROUNDING = 1e-9  # relative, of radii: what separates closed from open balls
+BLOCK = 5_000_000  # distances in a block: 40 MB, of which a few copies exist
+ROUNDING = 1e-9  # relative change of a radius that makes a ball closed or open
 
 
 class Neighbourhoods:
-    """Samples that others are measured by, again and again: features (N, d)."""
+    """Features (N, d) of a set that others are compared with repeatedly; caches their radii."""
 
     def __init__(self, features: np.ndarray) -> None:
         self.features = features
         self._radii: dict[int, Tensor] = {}
 
     def radii(self, k: int) -> Tensor:
-        """The distance of each to its k-th nearest other one (N,), found once."""
+        """Distances (N,) of each sample to its k-th nearest other one, computed once for each k."""
         if k not in self._radii:
             self._radii[k] = _radii(_double(self.features), k)
         return self._radii[k]
@@ -40,12 +39,12 @@ def precision_recall(
 
     Args:
         real, fake: features (N, d) and (M, d).
-        k: the paper's is 3.
+        k: 3 in the paper.
 
     Raises:
         ValueError: a set of k samples or fewer.
     """
-    known = _known(real)
+    known = _neighbourhoods(real)
     x, y = _double(known.features), _double(fake)
     closed = 1 + ROUNDING
     return {
@@ -64,12 +63,12 @@ def density_coverage(
 
     Args:
         real, fake: features (N, d) and (M, d).
-        k: the paper's is 5.
+        k: 5 in the paper.
 
     Raises:
         ValueError: a real set of k samples or fewer.
     """
-    known = _known(real)
+    known = _neighbourhoods(real)
     x, y = _double(known.features), _double(fake)
     radii = known.radii(k) * (1 - ROUNDING)
     closest = torch.cat([block.amin(1) for block in _distances(x, y)])
@@ -87,10 +86,10 @@ def inception_score(probabilities: np.ndarray, splits: int = 10) -> tuple[float,
 
     Args:
         probabilities: (N, C), rows that sum to one.
-        splits: equal parts of the samples in their order.
+        splits: number of equal parts, taken in the samples' order.
 
     Raises:
-        ValueError: fewer samples than splits, or rows that are no probabilities.
+        ValueError: fewer samples than splits, or rows that are not probabilities.
     """
     if not 1 <= splits <= len(probabilities):
         raise ValueError(f"{len(probabilities)} samples cannot be split into {splits} parts")
@@ -110,7 +109,7 @@ def nearest(
 
     Args:
         samples, training: features (M, d) and (N, d).
-        count: how many, at most N.
+        count: neighbours of each sample, at most N.
 
     Returns:
         Indices (M, count) into the training set and Euclidean distances (M, count).
@@ -127,11 +126,11 @@ def nearest(
 
 
 def memorisation_rate(samples: np.ndarray, training: np.ndarray | Neighbourhoods) -> float:
-    """Share of samples that are nearer to a training image than that one is to any other.
+    """Share of samples that are nearer to a training image than that image is to any other.
 
-    Such samples are unauthentic (Alaa et al., ICML 2022): this is one minus their authenticity.
-    Images never seen have a rate of their own, which depends on the dimension (2/3 on a line, far
-    less where a few images are everyone's neighbours): read it beside that of held-out images.
+    Such samples are unauthentic (Alaa et al., ICML 2022): the rate is one minus their authenticity.
+    Unseen real images have a nonzero rate too, which depends on the dimension (2/3 on a line, far
+    less where a few images are nearest to most others): compare with that of held-out images.
 
     Args:
         samples, training: features (M, d) and (N, d).
@@ -139,13 +138,13 @@ def memorisation_rate(samples: np.ndarray, training: np.ndarray | Neighbourhoods
     Raises:
         ValueError: a training set of one image.
     """
-    known = _known(training)
+    known = _neighbourhoods(training)
     radii = known.radii(1).numpy()
     indices, distances = nearest(samples, known.features)
     return float((distances <= radii[indices] * (1 + ROUNDING)).mean())
 
 
-def _known(features: np.ndarray | Neighbourhoods) -> Neighbourhoods:
+def _neighbourhoods(features: np.ndarray | Neighbourhoods) -> Neighbourhoods:
     return features if isinstance(features, Neighbourhoods) else Neighbourhoods(features)
 
 
@@ -159,7 +158,7 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     """Euclidean distances (n, M) of every block of rows of x (N, d) to y (M, d)."""
     centre = y.mean(0)
     x, y = x - centre, y - centre
-    rounding = 1e-6 * y.square().sum(1).mean().sqrt()  # of products; equal samples come out equal
+    rounding = 1e-6 * y.square().sum(1).mean().sqrt()  # equal samples get distance zero
     for rows in x.split(max(1, BLOCK // len(y))):
         block = torch.cdist(rows, y, compute_mode="use_mm_for_euclid_dist")
         yield block.masked_fill_(block < rounding, 0.0)
@@ -169,10 +168,10 @@ def _radii(x: Tensor, k: int) -> Tensor:
     """Distances (N,) of each sample to its k-th nearest other one."""
     if not 1 <= k < len(x):
         raise ValueError(f"{len(x)} samples have no {k}-th nearest neighbour")
-    # the sample itself is the first of its neighbours, at distance zero
+    # each sample is its own first neighbour, at distance zero
     return torch.cat([block.kthvalue(k + 1, dim=1).values for block in _distances(x, x)])
 
 
 def _memberships(samples: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
-    """In how many balls (centre, radius) each sample (M, d) lies: (M,)."""
+    """The number of balls (centre, radius) that contain each sample (M, d): (M,)."""
     return torch.cat([(block < radii).sum(1) for block in _distances(samples, centres)])

@@ -1,6 +1,6 @@
-"""What is measured of samples beside their distances, by the features of the first judge.
+"""Metrics of samples beside the distances, computed on the features of the first judge.
 
-A further metric is a function of `Samples` that returns numbers by name, registered under its own.
+A metric is a function of `Samples` that returns numbers by name, registered under its own name.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ METRICS: Registry[dict[str, float]] = Registry("metric")
 
 @dataclass(frozen=True)
 class Samples:
-    """Features (N, d) of samples and of what they are compared with.
+    """Features (N, d) of samples and of the images that they are compared with.
 
     fake: of the samples. reference: of the real images. training: of the training images, None
-    where they are not at hand. by_chance: the memorisation rate of the reference; None where that
-    is no held-out set. classify: features to class probabilities (N, C), on Inception alone.
+    where they are not available. by_chance: the memorisation rate of the reference; None where that
+    is not a held-out set. classify: maps features to class probabilities (N, C); Inception only.
     """
 
     fake: np.ndarray
@@ -39,7 +39,7 @@ class Samples:
 
 @METRICS.register("inception_score")
 def inception_score(samples: Samples) -> dict[str, float]:
-    """Mean and standard deviation over ten parts; nothing on another network than Inception."""
+    """Mean and standard deviation over ten splits; empty for networks other than Inception."""
     if samples.classify is None or len(samples.fake) < 10:
         return {}
     mean, deviation = measures.inception_score(samples.classify(samples.fake))
@@ -48,7 +48,7 @@ def inception_score(samples: Samples) -> dict[str, float]:
 
 @METRICS.register("precision_recall")
 def precision_recall(samples: Samples, *, k: Positive = 3) -> dict[str, float]:
-    """Nothing of too few samples."""
+    """Improved precision and recall; empty where a set has k samples or fewer."""
     if min(len(samples.fake), len(samples.real)) <= k:
         return {}
     return measures.precision_recall(samples.reference, samples.fake, k)
@@ -56,7 +56,7 @@ def precision_recall(samples: Samples, *, k: Positive = 3) -> dict[str, float]:
 
 @METRICS.register("density_coverage")
 def density_coverage(samples: Samples, *, k: Positive = 5) -> dict[str, float]:
-    """Nothing of too few samples."""
+    """Density and coverage; empty where a set has k samples or fewer."""
     if min(len(samples.fake), len(samples.real)) <= k:
         return {}
     return measures.density_coverage(samples.reference, samples.fake, k)
@@ -64,7 +64,7 @@ def density_coverage(samples: Samples, *, k: Positive = 5) -> dict[str, float]:
 
 @METRICS.register("memorisation")
 def memorisation(samples: Samples) -> dict[str, float]:
-    """The share of memorised samples and, beside it, that of held-out images."""
+    """The memorisation rate of the samples and that of held-out images, where it is known."""
     if samples.training is None:
         return {}
     rate = measures.memorisation_rate(samples.fake, samples.training)

@@ -1,7 +1,7 @@
-"""A record of an evaluation: what every judge found, and how the samples were taken.
+"""A record of an evaluation: distances by every judge, and how the samples were drawn.
 
-Records are checked when they are read, since the run folder may be a stranger's, and those of
-earlier versions are converted.
+Records are validated when they are read, since the run folder may come from somebody else; records
+of earlier versions are converted.
 """
 
 import math
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from gan_vkd.runtime.facts import Facts, checked
 
-# Measures by the first judge, shown where a record has them
+# Metrics by the first judge; `vkd compare` shows those that a record has
 BESIDE = ("precision", "recall", "density", "coverage", "memorised", "memorised_by_chance")
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -20,7 +20,7 @@ Name = Annotated[str, Field(max_length=300)]
 
 
 class Judged(Facts):
-    """A judge's Frechet and kernel distance, what they are called, and which network it is."""
+    """A judge's Frechet and kernel distance, their names, and the identity of its network."""
 
     frechet_name: Name
     kernel_name: Name
@@ -30,7 +30,7 @@ class Judged(Facts):
 
 
 class EvaluationRecord(Facts):
-    """The first judge chooses the best evaluation and has further measures beside its distances."""
+    """One evaluation. The first judge selects the best one and computes the metrics as well."""
 
     iteration: Count
     seconds: Annotated[float, Field(ge=0)] | None = None
@@ -47,21 +47,21 @@ class EvaluationRecord(Facts):
 
     @model_validator(mode="after")
     def _numbers(self) -> Self:
-        said = self.model_extra or {}
-        numbers = {name: said[name] for name in BESIDE if name in said}
+        extra = self.model_extra or {}
+        numbers = {name: extra[name] for name in BESIDE if name in extra}
         for name, value in (numbers | distances(self.model_dump())).items():
             if not isinstance(value, int | float) or not abs(value) < math.inf:
-                raise ValueError(f"{name} is no number")
+                raise ValueError(f"{name} is not a finite number")
         return self
 
 
 def is_evaluation(record: dict[str, Any]) -> bool:
-    """Whether a line of metrics.jsonl is one, of this version or an earlier one."""
+    """Whether a line of metrics.jsonl records an evaluation, by this version or an earlier one."""
     return "judges" in record or "features" in record
 
 
 def distances(record: dict[str, Any]) -> dict[str, Any]:
-    """The distances by all judges, under their names."""
+    """The distances by all judges, keyed by their names."""
     return {
         judge[f"{kind}_name"]: judge[kind]
         for judge in record["judges"]
@@ -70,10 +70,10 @@ def distances(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def converted(record: Any) -> Any:
-    """A record of an earlier version in the form of this one, any other as it is.
+    """Converts a record of an earlier version; returns any other unchanged.
 
-    Distances were keys of the record, named by the judges; still earlier there was one judge, told
-    by the keys alone.
+    In earlier versions the distances were keys of the record, named by the judges. In the earliest
+    there was one judge, which only the names of these keys identify.
     """
     if not isinstance(record, dict):
         return record
@@ -96,10 +96,10 @@ def _converted(judge: Any, record: dict[str, Any]) -> Any:
 
 
 def evaluation(record: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The record with the types of `EvaluationRecord`, and `distances` among its keys.
+    """Validates a record as `EvaluationRecord` and adds its `distances` to its keys.
 
     Raises:
-        VkdError: it lacks something, or has text for a number.
+        VkdError: a key is missing, or a value is not a number.
     """
     record = checked(EvaluationRecord, record, file)
     return record | distances(record)

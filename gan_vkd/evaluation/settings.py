@@ -10,18 +10,18 @@ from gan_vkd.runtime.components import Choice, OneOf
 from gan_vkd.runtime.settings import Positive
 from gan_vkd.teachers.settings import NetworkSettings
 
-# Inception by clean-fid's mode, which says how its input is resized: on the outside by Pillow, or
-# by the network itself, as by the TensorFlow code that the published figures were taken with
+# clean-fid's modes by name. A mode says how images are resized: before the network by Pillow, or
+# inside the network, as in the TensorFlow code that the published figures were computed with
 INCEPTION = {"inception": "clean", "inception_legacy_tensorflow": "legacy_tensorflow"}
 
 
 class EvaluateSettings(SamplingSettings):
     every: Positive = 4000
-    features: NetworkSettings = NetworkSettings(name="inception")  # the first judge: picks the best
-    also: list[NetworkSettings] = []  # further judges of the same samples, for distances alone
+    features: NetworkSettings = NetworkSettings(name="inception")  # first judge, selects the best
+    also: list[NetworkSettings] = []  # further judges of the same samples: distances only
     reference: str = "heldout"  # heldout, train, or the path of a folder or zip
     num_samples: Annotated[int, Field(ge=2)] = 10_000
-    # beside the distances, by the first judge
+    # computed beside the distances, by the first judge
     metrics: list[Annotated[Choice, OneOf(METRICS)]] = Field(
         default=["inception_score", "precision_recall", "density_coverage", "memorisation"],
         validate_default=True,
@@ -35,8 +35,8 @@ class EvaluateSettings(SamplingSettings):
     def _whole_batches(self) -> "EvaluateSettings":
         if self.num_samples % self.inseparable:
             raise ValueError(
-                f"batch_norm = batch takes whole batches, and num_samples = {self.num_samples} is "
-                f"no multiple of batch_size = {self.batch_size}"
+                f"batch_norm = batch needs whole batches, but num_samples = {self.num_samples} is "
+                f"not a multiple of batch_size = {self.batch_size}"
             )
         return self
 
@@ -46,5 +46,5 @@ class EvaluateSettings(SamplingSettings):
             plain = NetworkSettings(name=judge.name, weights=judge.weights)
             if judge.name in INCEPTION and judge != plain:
                 key = "features" if judge is self.features else "also"
-                raise ValueError(f"{key}: {judge.name} is read as published, in no other way")
+                raise ValueError(f"{key}: {judge.name} accepts only name and weights")
         return self

@@ -1,4 +1,4 @@
-"""The losses of the adversarial game: both sides of each in one class."""
+"""Adversarial losses; one class has the loss of the discriminator and that of the generator."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,20 +7,20 @@ from gan_vkd.runtime.registry import Registry
 
 
 class Adversary:
-    """The losses of discriminator and generator, from scores (B,) of real and of fake images.
+    """Base class: losses of discriminator and generator from scores (B,) of real and fake images.
 
-    relative: whether the generator's loss depends on the scores of real images. Where it does not,
-    it is given none.
+    relative: whether the generator's loss depends on the scores of real images. If not, `generator`
+    is called with real = None.
     """
 
     relative = False
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """A scalar; both (B,)."""
+        """Scores (B,) of real and of fake images -> a scalar."""
         raise NotImplementedError
 
     def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:
-        """A scalar; real (B,) where the game is relative."""
+        """Scores (B,) -> a scalar; real is None unless the loss is relative."""
         raise NotImplementedError
 
 
@@ -45,7 +45,7 @@ class Hinge(Adversary):
 class NonSaturating(Adversary):
     """softplus(-D(x)) + softplus(D(G(z))); the generator's is softplus(-D(G(z))).
 
-    Goodfellow et al., NeurIPS 2014, section 3, as StyleGAN2 has it.
+    Goodfellow et al., NeurIPS 2014, section 3, in the form of StyleGAN2.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -57,10 +57,10 @@ class NonSaturating(Adversary):
 
 @ADVERSARIES.register("relativistic")
 class Relativistic(Adversary):
-    """softplus(D(G(z)) - D(x)) over pairs; the generator's has the sign turned.
+    """softplus(D(G(z)) - D(x)) over pairs; the generator's is softplus(D(x) - D(G(z))).
 
-    RSGAN (Jolicoeur-Martineau, ICLR 2019); the game of R3GAN (Huang et al., NeurIPS 2024), to which
-    gradient penalties on real and on fake images belong.
+    RSGAN (Jolicoeur-Martineau, ICLR 2019). R3GAN (Huang et al., NeurIPS 2024) uses this loss
+    together with gradient penalties on real and on fake images.
     """
 
     relative = True

@@ -1,4 +1,4 @@
-"""From the settings of a run to its trainer."""
+"""Builds the trainer of a run from its settings."""
 
 from collections.abc import Callable, Iterator
 
@@ -29,19 +29,21 @@ def build_trainer(
     text: Tensor | None = None,
     load_views: Callable[[], tuple[Tensor, Tensor]] | None = None,
 ) -> Trainer:
-    """The trainer that the settings describe.
+    """Builds the trainer that the settings describe.
 
     Args:
         settings: of the run.
-        classes: 0 for none.
-        device: where everything lies.
-        teacher, text: of the distillation; text (C, dt), embeddings of the classes.
-        load_bank: gives the teacher's features of the clean real images; called where the settings
-            need them, when all else is known to fit.
-        load_views: gives those of two augmented views of them, in the same way.
+        classes: number of classes, 0 for unconditional networks.
+        device: device of all modules.
+        teacher, text: of the distillation; text (C, dt) are the class embeddings.
+        load_bank: returns the teacher's features of the clean real images; called only if the
+            settings need them, after everything else has been checked.
+        load_views: returns the teacher's features of two augmented views of each real image; called
+            under the same conditions.
 
     Raises:
-        ValueError: a layer, width or batch that does not fit the method, or views that never agree.
+        ValueError: a layer, width or batch size does not fit the method, or no direction agrees
+            between the views.
     """
     train, resolution = settings.train, settings.data.resolution
     network = NETWORKS.make(settings.model.chosen)
@@ -77,10 +79,10 @@ def build_trainer(
 def build_distillation(
     settings: DistillSettings, teacher: Teacher, discriminator: Discriminator, text: Tensor | None
 ) -> Distillation:
-    """The projections, heads and losses for these two networks.
+    """Builds the projections, heads and losses between a teacher and a discriminator.
 
     Raises:
-        ValueError: a layer or width that does not fit the method.
+        ValueError: a layer or width does not fit the method.
     """
     layers = [None if pair.at_the_score else as_layer(pair.student, "") for pair in settings.pairs]
     widths = _widths(discriminator, [layer for layer in layers if layer is not None])
@@ -88,9 +90,9 @@ def build_distillation(
         (discriminator.width, discriminator.positions) if layer is None else (next(widths), 1)
         for layer in layers
     ]
-    how = settings.student.model_dump()
+    options = settings.student.model_dump()
     features = [
-        StudentFeature(width, teacher_width, positions=positions, **how)
+        StudentFeature(width, teacher_width, positions=positions, **options)
         for (width, positions), teacher_width in zip(students, teacher.widths, strict=True)
     ]
     texts = [text] if settings.takes_text else []
@@ -105,10 +107,10 @@ def build_distillation(
             features, teacher.widths, layers, settings.pairs, strict=True
         )
     ]
-    head = None  # before the aggregated term, where the feature has none
-    at = settings.score_pair
-    if settings.aggregated and at is not None and features[at].head is None:
-        head = Head(discriminator.width, teacher.widths[at])
+    head = None  # for the aggregated term, if the student feature has no head
+    index = settings.score_pair
+    if settings.aggregated and index is not None and features[index].head is None:
+        head = Head(discriminator.width, teacher.widths[index])
     return Distillation(
         teacher,
         pairs,
@@ -123,7 +125,7 @@ def build_distillation(
 
 @torch.no_grad()
 def _widths(discriminator: Discriminator, layers: list[Layer]) -> Iterator[int]:
-    """Of the layers' features, by a forward of one image."""
+    """Widths of the layers' features, measured by a forward of one image."""
     resolution, device = discriminator.resolution, next(discriminator.parameters()).device
     reader = Reader(discriminator, layers)
     image = torch.zeros(1, 3, resolution, resolution, device=device)
@@ -137,12 +139,12 @@ def _require_batch(settings: Settings, distillation: Distillation) -> None:
     assert distill is not None
     least, given = distillation.least_batch, 2 * batch if distill.images == "both" else batch
     if given < least:
-        what = f"method = {distill.method.name}"
+        setting = f"method = {distill.method.name}"
         if distillation.method.least_batch < least:
-            what = f"student.scaling = {distill.student.scaling}"
+            setting = f"student.scaling = {distill.student.scaling}"
         raise ValueError(
-            f"{what} relates {least} images or more to each other, and train.batch_size = "
-            f"{batch} gives it {given}"
+            f"{setting} relates at least {least} images to each other, but train.batch_size = "
+            f"{batch} gives it {given}: set a larger train.batch_size"
         )
 
 

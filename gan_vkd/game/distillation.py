@@ -1,4 +1,4 @@
-"""The distillation as the discriminator's step calls it: the teacher, the student, their loss."""
+"""The distillation in the discriminator's update: teacher, student features and their losses."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -15,10 +15,11 @@ from gan_vkd.teachers.features import FeatureBank
 
 
 class Pair(NamedTuple):
-    """What of the discriminator is to match a layer of the teacher, and how.
+    """One pair of layers: features of the discriminator and the loss that matches the teacher's.
 
-    method: the loss of student features and teacher features. feature: what is made of the
-    discriminator's features before. layer: where it is read; None: what its score is taken from.
+    method: loss of student and teacher features. feature: applied to the discriminator's features
+    before the loss. layer: layer of the discriminator; None for the features of its score.
+    weight: of the loss among the pairs.
     """
 
     method: nn.Module
@@ -28,23 +29,26 @@ class Pair(NamedTuple):
 
 
 class Distillation(nn.Module):
-    """method(student features, teacher(images)) on real, fake or all images.
+    """method(student features, teacher(images)) on real images, fake images or both.
 
-    The teacher is held outside of the module's state: it is frozen and comes from its own file.
+    The teacher is not part of the module's state, since it is frozen and has a file of its own.
 
     Args:
-        teacher: read at one layer a pair.
+        teacher: has one layer per pair.
         pairs: in the order of the teacher's layers.
-        weight: beside the game; "auto": as `gradient_ratio` says.
-        gradient_ratio: of the norm of the distillation's gradient to the game's, at the features
-            that the score is taken from.
-        images: which are distilled.
-        view: what the teacher sees, as the discriminator does or before it is augmented.
-        aggregated: weight of KD-DLGM's aggregated term beside another method.
-        head: to the teacher's width, for that term where the feature has no head.
+        weight: of the distillation loss relative to the adversarial loss; "auto" follows
+            `gradient_ratio`.
+        gradient_ratio: ratio of the gradient norms of the weighted distillation loss and the
+            adversarial loss, at the features that the score is computed from.
+        images: the images that are distilled on.
+        view: whether the teacher sees the augmented images, as the discriminator does, or the clean
+            ones.
+        aggregated: weight of KD-DLGM's aggregated term in addition to another method.
+        head: maps to the teacher's width for the aggregated term, if the feature has no head.
 
     Raises:
-        ValueError: a weight or term that needs the features of the score, and no pair has them.
+        ValueError: `weight` or `aggregated` needs the features of the score, but no pair reads
+            them.
     """
 
     def __init__(
@@ -77,45 +81,45 @@ class Distillation(nn.Module):
         self.head = head
 
     def read(self, discriminator: nn.Module) -> None:
-        """Reads this network's layers from here on.
+        """Registers hooks that read the layers of this discriminator in its forwards.
 
         Raises:
-            ValueError: no layer of that name.
+            ValueError: the discriminator has no layer of that name.
         """
         self._reader = Reader(discriminator, [layer for layer in self.layers if layer is not None])
 
     def students(self, features: Tensor) -> list[Tensor]:
-        """What the pairs read of the last forward, whose features of the score are given."""
+        """Features of each pair in the last forward, given the features (2B, ds) of its score."""
         read = iter([] if self._reader is None else self._reader.take())
         return [features if layer is None else next(read) for layer in self.layers]
 
     def at_the_score(self, students: list[Tensor]) -> Tensor | None:
-        """Those of the students that the score is taken from."""
+        """The student features that the score is computed from, or None if no pair reads them."""
         return None if self.score_pair is None else students[self.score_pair]
 
     @property
     def least_batch(self) -> int:
-        """Samples that are related to each other."""
+        """Smallest batch size that the losses and scalings need."""
         features = (cast(StudentFeature, feature) for feature in self.features)
         return max(self.method.least_batch, *(feature.least_batch for feature in features))
 
     @property
     def teacher(self) -> Teacher:
-        """Frozen."""
+        """The frozen teacher."""
         return self._teacher[0]
 
     def fit(self, bank: FeatureBank) -> None:
-        """Takes the normalisations' statistics from the features of the whole training set."""
+        """Fits the normalisations to the features of the whole training set."""
         self.to(bank.features.device)
         rows = bank.features[ranks.own_part(len(bank.features))]
         known = rows.split(self.teacher.widths, dim=1)
-        batches = 1 + len(bank.features) // 1000  # as many on every rank
+        batches = 1 + len(bank.features) // 1000  # the same number on every rank
         for method, features in zip(self.method.methods, known, strict=True):
             assert isinstance(method.normalize, RunningStatistics)
             method.normalize.fit(features.tensor_split(batches))
 
     def fit_views(self, first: Tensor, second: Tensor) -> None:
-        """Takes the whitening from the teacher's features (N, dt) of two views of all images."""
+        """Fits the whitenings to the teacher's features (N, dt) of two views of all images."""
         self.to(first.device)
         part, widths = ranks.own_part(len(first)), self.teacher.widths
         views = (view[part].split(widths, dim=1) for view in (first, second))
@@ -126,14 +130,16 @@ class Distillation(nn.Module):
     def forward(
         self, students: list[Tensor], batch: Batch, augmented: Tensor, clean: Tensor
     ) -> dict[str, Tensor]:
-        """The losses of what the discriminator saw, B fake images and then B real ones of a batch.
+        """Computes the losses of an update, by name.
 
-        Those of the method, without its weight, and of the aggregated term, with it.
+        `distill_loss` is returned without its weight, `aggregated_loss` with its weight. All
+        tensors of 2B rows hold B fake images followed by B real ones.
 
         Args:
-            students: features (2B, ds), one a pair.
-            batch: where the real images come from.
-            augmented, clean: the images (2B, 3, R, R), as it saw them and before.
+            students: features (2B, ds), one tensor per pair.
+            batch: the real images' batch.
+            augmented, clean: images (2B, 3, R, R), as the discriminator saw them and before
+                augmentation.
         """
         b = len(batch.labels)
         fake, real = slice(None, b), slice(b, None)
@@ -141,15 +147,15 @@ class Distillation(nn.Module):
         target = self._target(part, batch, augmented, clean)
         students = [s[part] for s in students]
         if self.method.least_batch > 1 and ranks.world() > 1:
-            # every sample is related to every other, on whatever rank it lies
+            # these losses relate every sample to every other, on all ranks
             *students, target = (self._of_all_ranks(x) for x in (*students, target))
         targets = target.split(self.teacher.widths, dim=1)
         features = [feature(s) for feature, s in zip(self.features, students, strict=True)]
         losses = {"distill_loss": self.method([scaled for _, scaled in features], targets)}
-        at = self.score_pair
-        if self.aggregated_weight and at is not None:
-            mapped = features[at][0] if self.head is None else self.head(students[at])
-            term = self.aggregated(mapped, targets[at])
+        index = self.score_pair
+        if self.aggregated_weight and index is not None:
+            mapped = features[index][0] if self.head is None else self.head(students[index])
+            term = self.aggregated(mapped, targets[index])
             losses["aggregated_loss"] = self.aggregated_weight * term
         return losses
 
@@ -160,7 +166,7 @@ class Distillation(nn.Module):
         return method.sides(scaled, teacher)
 
     def _of_all_ranks(self, features: Tensor) -> Tensor:
-        """All ranks' rows, those of fake images before those of real ones."""
+        """Gathers the rows of all ranks, those of fake images before those of real ones."""
         sides = features.chunk(2 if self.images == "both" else 1)
         return torch.cat([ranks.gather(side) for side in sides])
 

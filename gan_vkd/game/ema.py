@@ -1,4 +1,4 @@
-"""The exponential moving average (EMA) of the generator's weights, which is what is sampled."""
+"""The exponential moving average (EMA) of the generator, which is used for sampling."""
 
 import copy
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from gan_vkd.networks.interface import Generator
 
 
 class EMA:
-    """A frozen copy of the generator that follows it.
+    """Maintains a frozen EMA copy of the generator.
 
     Args:
-        generator: what is averaged, parameters and batch statistics alike.
-        decay: of the average at an iteration, in [0, 1].
-        start: iterations in which the copy is a plain one.
+        generator: the generator to average, parameters and batch norm statistics alike.
+        decay: maps the iteration to the decay, in [0, 1].
+        start: number of first iterations in which the weights are copied instead of averaged.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, generator: Generator, iteration: int) -> None:
-        """Moves the copy towards the generator, after its step of that iteration."""
+        """Updates the EMA with the generator after its update of the given iteration."""
         weight = 1 - self.decay(iteration) if iteration >= self.start else 1.0
         averaged, current = self.generator.state_dict(), generator.state_dict()
         torch._foreach_lerp_(list(averaged.values()), list(current.values()), weight)

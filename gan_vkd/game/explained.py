@@ -1,4 +1,4 @@
-"""How much of the teacher the discriminator has learnt, on images that it was not trained on."""
+"""Share of the teacher's variance that the discriminator explains on held-out images."""
 
 import torch
 from torch import Tensor
@@ -6,17 +6,18 @@ from torch import Tensor
 from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.game.trainer import Trainer
 
-COUNT = 200  # images at most, the same at every call
+COUNT = 200  # maximum number of images
 BATCH = 100
-LEAST = 0.02  # below it, the teacher is not being learnt
+LEAST = 0.02  # below this share a run warns that the teacher is not being learnt
 
 
 def explained_share(predicted: Tensor, target: Tensor) -> Tensor:
     """R^2 of the target (N, d) over all dimensions: 1 - squared error / variance.
 
-    By c + a * predicted, with the best centre c and the best factor a >= 0. They are fitted since
-    an orthogonal projection can change neither, and since some student features have both taken
-    away; so it is the squared correlation, and 0 says that nothing is learnt.
+    The target is predicted by c + a * predicted, with the best centre c and the best factor a >= 0.
+    They are fitted because an orthogonal projection can change neither, and because some student
+    features are centred and rescaled. R^2 is thus a squared correlation; 0 means that nothing is
+    learnt.
     """
     p, t = predicted - predicted.mean(0), target - target.mean(0)
     along = (p * t).sum().clamp_min(0)
@@ -24,15 +25,15 @@ def explained_share(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 class ExplainedShare:
-    """The share of the normalised teacher's variance that the projected discriminator explains.
+    """Share of the normalised teacher's variance that the projected discriminator explains.
 
-    Of the images as they are, not augmented, and of the first pair of layers; the teacher's
-    features are computed once.
+    Computed for the first pair of layers on clean images; the same images are used at every call,
+    and the teacher's features are computed once.
 
     Args:
-        trainer: with a distillation whose method maps to the teacher's features.
-        heldout: images of which the first COUNT in an order drawn by `seed` are taken.
-        seed: of the order.
+        trainer: its distillation's method must map the student to the teacher's features.
+        heldout: the held-out set, of which at most COUNT images are drawn by `seed`.
+        seed: of the draw.
     """
 
     def __init__(self, trainer: Trainer, heldout: ImageSet, seed: int) -> None:
@@ -53,14 +54,14 @@ class ExplainedShare:
 
     @torch.no_grad()
     def __call__(self) -> float:
-        """R^2 of the present discriminator, in eval mode; the training goes on as if unasked."""
+        """Returns R^2 of the discriminator in eval mode; does not affect the training."""
         networks = self.trainer.discriminator, self.distillation
         for network in networks:
             network.eval()
         labels = torch.zeros(len(self.images[0]), dtype=torch.int64, device=self.trainer.device)
         students = []
         for batch in self.images:
-            features = self.trainer.judge(batch, labels[: len(batch)]).features
+            features = self.trainer.discriminate(batch, labels[: len(batch)]).features
             students.append(self.distillation.students(features)[0])
         share = explained_share(*self.distillation.sides(torch.cat(students), self.teacher))
         for network in networks:

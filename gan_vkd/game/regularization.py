@@ -1,6 +1,6 @@
-"""Regularisers of the discriminator for little data; they add to the game with any distillation.
+"""Regularisers of the discriminator for limited data, usable with or without distillation.
 
-All are computed in float32 or better, and none waits for the device.
+All are computed in float32 or better, and none synchronises with the device.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,12 @@ from gan_vkd.runtime.ranks import mean, own_rows
 
 
 class Update(NamedTuple):
-    """What a regulariser sees of an update of the discriminator; B fake images and B real ones.
+    """The inputs of a regulariser in one discriminator update, with B fake and B real images.
 
-    number: of the update. iteration: that it belongs to. batch: the real images before they are
-    augmented. images (2B, 3, R, R), labels (2B,): fake and real, as they were scored. fake_score,
-    real_score: (B,). augment: of images. score: of images and labels, by the discriminator.
+    number: of the discriminator update. iteration: of the training. batch: the real images before
+    augmentation. images (2B, 3, R, R), labels (2B,): augmented, fake ones first, as they were
+    scored. fake_score, real_score: (B,). augment: maps images to augmented images. score: maps
+    images and labels to scores of the discriminator.
     """
 
     number: int
@@ -36,38 +37,39 @@ class Update(NamedTuple):
 
 
 class Regularizer(Precise):
-    """A term of the discriminator's loss; its state, where it has one, is in the checkpoints.
+    """Base class of a term of the discriminator's loss. Its state dict is part of the checkpoints.
 
-    name: of the term in the records.
+    name: key of the term among the logged values.
     """
 
     name: str
 
     def penalty(self, update: Update) -> Tensor | None:
-        """The weighted term, a scalar; None where it is not due."""
+        """Returns the weighted term, a scalar; None at updates in which it is not computed."""
         raise NotImplementedError
 
 
 class LeCam(Regularizer):
-    """Keeps the scores near the moving average of the other side (Tseng et al., CVPR 2021, eq. 4).
+    """Pulls real scores to the average fake score and vice versa (Tseng et al., CVPR 2021, eq. 4).
 
         mean relu(D(x) - fake_average)^2 + mean relu(real_average - D(G(z)))^2
 
-    The equation has no relu: the published code (google/lecam-gan) clips, so that a score on the
-    wrong side of the other average is not pulled to it, and so does this. As there, a batch is
-    taken into the averages before they are used, and no gradient flows into them. In the first
-    `start` calls the averages are those of the present batch and the penalty is zero.
+    The equation in the paper has no relu. The published code (google/lecam-gan) clips, so that a
+    score beyond the other average is not pulled back to it, and so does this class. As in that
+    code, the averages are updated with the batch before they are used, and have no gradient. In the
+    first `start` calls the averages are those of the current batch and the penalty is zero.
 
     The published weight is 0.3 for BigGAN with hinge loss on any share of CIFAR-10 and CIFAR-100.
 
     Args:
-        decay: of the averages, in [0, 1]. 0.9 is what the CIFAR figures were obtained with; the
-            paper says 0.99, which according to its author makes no obvious difference.
-        start: in calls, one an update of the discriminator. Published: 1,000 iterations of 4.
+        decay: of the averages, in [0, 1]. The CIFAR figures were obtained with 0.9; the paper says
+            0.99, with no obvious difference according to its author.
+        start: number of calls, one per update of the discriminator, before the penalty starts.
+            Published: 1,000 iterations of 4.
         weight: of the penalty.
 
     Raises:
-        ValueError: a decay outside of [0, 1] or a negative start.
+        ValueError: the decay is outside of [0, 1], or the start is negative.
     """
 
     name = "lecam_loss"
@@ -89,7 +91,7 @@ class LeCam(Regularizer):
         return self.weight * self(update.real_score, update.fake_score)
 
     def forward(self, real_score: Tensor, fake_score: Tensor) -> Tensor:
-        """Scores (B,) of real and of fake images, which may differ in number -> scalar."""
+        """Scores of real and of fake images, (B,) and (B',) -> a scalar."""
         real, fake = at_least_float32(real_score), at_least_float32(fake_score)
         started = self.updates >= self.start
         self._update(mean(real.detach().mean()), mean(fake.detach().mean()))
@@ -98,7 +100,7 @@ class LeCam(Regularizer):
         return torch.where(started, penalty, 0.0)
 
     def _update(self, real_mean: Tensor, fake_mean: Tensor) -> None:
-        # the count stays on the device: comparing it in Python would wait for it at every step
+        # comparing the count in Python would synchronise with the device at every update
         copied = self.updates < max(self.start, 1)
         for average, batch_mean in ((self.real_average, real_mean), (self.fake_average, fake_mean)):
             new = batch_mean.to(average.dtype)
@@ -107,11 +109,11 @@ class LeCam(Regularizer):
 
 
 def consistency(scores: Tensor, augmented_scores: Tensor) -> Tensor:
-    """Mean squared difference between the scores (B,) of images and of the same ones augmented.
+    """Mean squared difference between the scores (B,) of images and of their augmented versions.
 
-    On real images alone it is CR-GAN (Zhang et al., ICLR 2020); one for real plus one for fake
-    images is balanced, bCR (Zhao et al., AAAI 2021). The published weight is 10 for each. Gradients
-    flow through both scores, as published.
+    On real images alone this is CR-GAN (Zhang et al., ICLR 2020); the sum of one term for real and
+    one for fake images is balanced CR, bCR (Zhao et al., AAAI 2021). The published weight is 10 for
+    each. Both scores have gradients, as published.
     """
     return (at_least_float32(scores) - at_least_float32(augmented_scores)).square().mean()
 
@@ -119,13 +121,13 @@ def consistency(scores: Tensor, augmented_scores: Tensor) -> Tensor:
 def flip_and_shift(images: Tensor, flip: bool = True) -> Tensor:
     """The augmentation of consistency regularisation, for images (B, C, H, W).
 
-    A horizontal flip of every other image and a shift of up to an eighth of the size in both
-    directions, 4 pixels at 32x32, each drawn a sample from torch's global generator. Neither
-    paper says what comes in at the border; reflection is what PyTorch-StudioGAN takes.
+    Horizontal flip with probability 1/2, and a shift of up to an eighth of the size in both
+    directions (4 pixels at 32x32), drawn per sample from torch's global generator. Neither paper
+    specifies the padding; reflection is taken from PyTorch-StudioGAN.
 
     Args:
         images: in any range.
-        flip: whether a mirrored image is as good; not so for digits.
+        flip: whether to flip; False for images whose mirror image is not valid, such as digits.
     """
     b, _, h, w = images.shape
     rows, columns = _reflected(h, b, images.device), _reflected(w, b, images.device)
@@ -138,7 +140,7 @@ def flip_and_shift(images: Tensor, flip: bool = True) -> Tensor:
 
 
 def _reflected(length: int, batch: int, device: torch.device) -> Tensor:
-    """Indices (batch, length) into a line, at a random shift and reflected at its ends."""
+    """Indices (batch, length) along one axis, randomly shifted and reflected at the borders."""
     most = round(length / 8)
     shift = own_rows(lambda n: torch.randint(-most, most + 1, (n, 1), device=device), batch)
     index = (torch.arange(length, device=device) + shift).abs()
@@ -150,11 +152,12 @@ def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
 
         E ||grad_x D(x)||^2 / 2 over real images; its weight is the paper's gamma
 
-    StyleGAN2-ADA takes the gradient at the clean images, through the augmentation: ask those for
-    a gradient (`requires_grad_()`), then augment, then score.
+    StyleGAN2-ADA takes the gradient with respect to the clean images, through the augmentation: set
+    `requires_grad_()` on the clean images, augment them, and score the result.
 
     Args:
-        scores: (B,), each of its own image alone, computed from `images` with gradients on.
+        scores: (B,), computed from `images` with gradients enabled; each score must depend on its
+            own image alone.
         images: (B, ...), with requires_grad.
 
     Raises:
@@ -165,12 +168,12 @@ def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
 
 
 class Consistency(Regularizer):
-    """The scores of images and of the same images moved are to agree (`consistency`).
+    """Consistency regularisation of the scores under `flip_and_shift` (see `consistency`).
 
     Args:
-        weight: published are 10 and 10.
-        images: real images (CR-GAN) or both (balanced).
-        flip: whether a mirrored image is as good.
+        weight: of the term for real and of that for fake images; both are 10 as published.
+        images: "real" (CR-GAN) or "both" (balanced CR).
+        flip: as in `flip_and_shift`.
     """
 
     name = "consistency_loss"
@@ -193,12 +196,12 @@ class Consistency(Regularizer):
 
 
 class R1(Regularizer):
-    """The penalty of `r1_penalty`, at the clean real images and through the augmentation.
+    """R1 penalty (`r1_penalty`) at the clean real images, through the augmentation.
 
     Args:
         weight: the paper's gamma, a number or a schedule over iterations.
-        every: updates from one to the next; it is as much stronger (lazy regularisation, Karras et
-            al., CVPR 2020, appendix B).
+        every: the penalty is computed at every `every`-th update and multiplied by `every` (lazy
+            regularisation, Karras et al., CVPR 2020, appendix B).
     """
 
     name = "r1_loss"

@@ -1,4 +1,4 @@
-"""Numbers that change while a GAN is trained: learning rates, betas, penalties, the EMA."""
+"""Schedules over iterations, for learning rates, betas, penalty weights and the EMA decay."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """From `start` to `end` within the first `iterations` along half a cosine, then `end`.
+    """Cosine schedule from `start` to `end` over the first `iterations`, constant afterwards.
 
-    R3GAN's published code anneals its values so (Huang et al., NeurIPS 2024); a constant is a
-    schedule of no iterations.
+    R3GAN's published code anneals its values in this way (Huang et al., NeurIPS 2024). With
+    iterations = 0 the value is `end` throughout.
     """
 
     end: float
@@ -25,5 +25,5 @@ class Schedule:
 
 
 def as_schedule(value: Schedule | float) -> Schedule:
-    """A number stays what it is."""
+    """Converts a number to a constant schedule; returns a schedule unchanged."""
     return value if isinstance(value, Schedule) else Schedule(value)

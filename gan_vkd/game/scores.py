@@ -1,4 +1,4 @@
-"""What the discriminator says of training, held-out and fake images: overfitting made visible."""
+"""Scores of training, held-out and fake images, which show overfitting of the discriminator."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.networks.interface import Discriminator, Generator
 from gan_vkd.runtime.files import write_atomically
 
-COUNT = 1000  # images of each kind at most, the same at every call
+COUNT = 1000  # maximum number of images of each kind
 BATCH = 100
 
 
 class Scores:
-    """Scores of the same images whenever it is called, in eval mode and without augmentation.
+    """Computes scores of the same images at every call, in eval mode and without augmentation.
 
     Args:
-        data: the training set; of each set, the first COUNT images in an order drawn by `seed`.
-        heldout: real images that training never sees, or None. Those of classes that the training
-            set does not have are left out.
-        seed: of the order, the latents and the labels of the fake images.
+        data: the training set. At most COUNT images of each set are used, drawn by `seed`.
+        heldout: the held-out set, or None. Images of classes that the training set does not have
+            are left out.
+        seed: of the draw of images and of the latents of the fake images.
     """
 
     def __init__(self, data: ImageSet, heldout: ImageSet | None, seed: int) -> None:
@@ -34,11 +34,11 @@ class Scores:
 
     @torch.no_grad()
     def __call__(self, discriminator: Discriminator, generator: Generator) -> dict[str, Tensor]:
-        """Scores (N,) on the CPU by kind: training, heldout (where there is one) and fake.
+        """Returns scores (N,) on the CPU by kind: training, heldout (if there is one) and fake.
 
         Args:
-            discriminator: which is asked, in eval mode; afterwards it is in training mode.
-            generator: of the fake images, as it is sampled.
+            discriminator: is in training mode afterwards.
+            generator: of the fake images, prepared for sampling.
         """
         training, device = self.real["training"], next(discriminator.parameters()).device
         latents = generator.latents(len(training), source=torch.Generator().manual_seed(self.seed))
@@ -60,10 +60,10 @@ class Scores:
 
 
 def summary(scores: dict[str, Tensor]) -> dict[str, float]:
-    """Mean score by kind, and the overfitting r_v = (train - heldout) / (train - fake).
+    """Returns the mean score by kind, and r_v = (train - heldout) / (train - fake).
 
-    r_v is 0 without overfitting and 1 where held-out images are taken for fake ones (Karras et al.,
-    NeurIPS 2020, equation 1).
+    The overfitting heuristic r_v is 0 without overfitting and 1 if held-out images are scored like
+    fake ones (Karras et al., NeurIPS 2020, equation 1).
     """
     means = {f"score_{kind}": float(values.mean()) for kind, values in scores.items()}
     if "heldout" in scores:
@@ -74,7 +74,7 @@ def summary(scores: dict[str, Tensor]) -> dict[str, float]:
 
 
 def save_histogram(scores: dict[str, Tensor], path: Path) -> None:
-    """The distributions of the scores over one another, as a PNG."""
+    """Writes histograms of the scores of all kinds to one PNG file."""
     from matplotlib.figure import Figure
 
     edges = np.histogram_bin_edges(torch.cat(list(scores.values())).double().numpy(), bins=60)
@@ -93,7 +93,7 @@ def _draw(data: ImageSet, seed: int) -> ImageSet:
 
 
 def _in_classes_of(data: ImageSet, heldout: ImageSet) -> ImageSet:
-    """The held-out images with the labels that the training set has for their classes."""
+    """Held-out images of classes in the training set, relabelled with its class numbers."""
     if len(data.classes) < 2:
         return ImageSet(heldout.images, heldout.labels * 0, data.classes, heldout.names)
     index = {name: i for i, name in enumerate(data.classes)}

@@ -1,4 +1,4 @@
-"""The settings of a GAN's run: its distillation, regularisers, optimisers, and all together."""
+"""The settings of a GAN run: distillation, regularisers, training, and the complete settings."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -34,36 +34,37 @@ AutoWeight = Annotated[
 
 
 class PairSettings(Section):
-    """A layer of the discriminator and the layer of the teacher that it is to match."""
+    """A layer of the discriminator and the layer of the teacher that it is distilled from."""
 
-    student: LayerSettings = LayerSettings()  # null layer: what the score is taken from
-    teacher: LayerSettings | None = None  # null: as distill.teacher says
+    student: LayerSettings = LayerSettings()  # null layer: the features of the score
+    teacher: LayerSettings | None = None  # null: that of distill.teacher
     weight: Above0 = 1.0
 
     @property
     def at_the_score(self) -> bool:
-        """Whether the student's features are those that the score is taken from."""
+        """Whether the student features are those that the score is computed from."""
         return self.student.layer is None
 
 
 class StudentSettings(Section):
-    """What of the discriminator's pooled features is distilled (gan_vkd/distill/student.py)."""
+    """How student features are made from pooled features (gan_vkd/distill/student.py)."""
 
     feature: Literal["pooled", "mean", "head", "plain_head"] = "pooled"
     scaling: Literal["none", "batch", "learnt"] = "none"
 
 
 class DistillSettings(Section):
-    """What of a frozen teacher is distilled into the discriminator, and how."""
+    """The distillation of a frozen teacher into the discriminator."""
 
     teacher: NetworkSettings
     method: Annotated[Choice, OneOf(METHODS, "vkd")] = choice("vkd")
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
     text: TextSettings | None = None  # null: the rows of the teacher's classifier
     student: StudentSettings = StudentSettings()
-    aggregated: Weight = 0.0  # of KD-DLGM's aggregated term beside another method; 10 as published
-    weight: AutoWeight = 10.0  # auto: as gradient_ratio says
-    gradient_ratio: Above0 = 1.0  # of the distillation's to the game's, at the pooled features
+    aggregated: Weight = 0.0  # of KD-DLGM's aggregated term with another method; published: 10
+    weight: AutoWeight = 10.0  # auto: determined by gradient_ratio
+    # norm of the distillation loss's gradient over the adversarial loss's, at the pooled features
+    gradient_ratio: Above0 = 1.0
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
 
@@ -87,8 +88,8 @@ class DistillSettings(Section):
                 raise ValueError(f"{name} compares real with fake images: set images = both")
         if self.score_pair is None and (self.weight == "auto" or self.aggregated):
             raise ValueError(
-                "weight = auto and aggregated need a pair that reads the discriminator where its "
-                "score is taken"
+                "weight = auto and aggregated need a pair with student.layer = null, which reads "
+                "the features of the score"
             )
         if self.needs_views and self._normalization.get("statistics") != "training_set":
             raise ValueError(
@@ -98,12 +99,12 @@ class DistillSettings(Section):
 
     @property
     def takes_text(self) -> bool:
-        """Whether the method compares with texts of the classes, by a head of its own."""
+        """Whether the method compares with class embeddings and has its own head."""
         return getattr(METHODS[self.method.name], "takes_text", False)
 
     @property
     def score_pair(self) -> int | None:
-        """The place of the first pair that reads the features which the score is taken from."""
+        """Index of the first pair that reads the features of the score; None if there is none."""
         return next((i for i, pair in enumerate(self.pairs) if pair.at_the_score), None)
 
     @property
@@ -112,24 +113,24 @@ class DistillSettings(Section):
 
     @property
     def needs_bank(self) -> bool:
-        """Whether the teacher's features of all clean real images are asked for."""
+        """Whether the teacher's features of all clean real images are needed."""
         looked_up = self.view == "clean" and self.images != "fake"
         return looked_up or self.fits_bank
 
     @property
     def fits_bank(self) -> bool:
-        """Whether the normalisation's statistics are taken from them."""
+        """Whether the normalisation is fitted to the features of all clean real images."""
         chosen = self._normalization.get("statistics") == "training_set"
         return chosen and not self.needs_views
 
     @property
     def needs_views(self) -> bool:
-        """Whether its features of two augmented views of them are."""
+        """Whether the teacher's features of two augmented views of all real images are needed."""
         return self._normalization.get("directions") == "agreement"
 
 
 class RegularizeSettings(Section):
-    """Weights of the discriminator's regularisers (game/regularization.py); 0 is without."""
+    """Weights of the discriminator's regularisers (game/regularization.py); 0 disables one."""
 
     lecam: Weight = 0.0
     lecam_start: Annotated[int, Field(ge=0)] = 1000  # in iterations
@@ -140,7 +141,7 @@ class RegularizeSettings(Section):
 
 
 class TrainSettings(LoopSettings):
-    iterations: Positive = 125_000  # of d_steps discriminator updates and one of the generator
+    iterations: Positive = 125_000  # d_steps discriminator updates and one generator update each
     batch_size: Positive = 50
     d_steps: Positive = 4
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and linear layers
@@ -153,9 +154,9 @@ class TrainSettings(LoopSettings):
 
 
 class Settings(RunSettings):
-    """Everything a GAN's run depends on."""
+    """The complete settings of a GAN run."""
 
-    cache: str | None = None  # a folder for features of real images, computed once
+    cache: str | None = None  # folder in which features of real images are kept
     data: DataSettings
     model: Annotated[Choice, OneOf(NETWORKS, "biggan")] = choice("biggan")
     adversary: Annotated[Choice, OneOf(ADVERSARIES)] = choice("hinge")
@@ -193,7 +194,7 @@ class Settings(RunSettings):
     def relief(self) -> str:
         return (
             f"{self.model}, batch {self.train.batch_size}: set a smaller train.batch_size or a "
-            "narrower model, or share the batch by more ranks"
+            "narrower model, or use more ranks"
         )
 
     @property
@@ -202,5 +203,5 @@ class Settings(RunSettings):
 
 
 def load_settings(path: Path, overrides: list[str] | None = None) -> Settings:
-    """The settings of a run, from a YAML file or a run folder."""
+    """Loads the settings of a run from a YAML file or a run folder."""
     return load_as(Settings, path, overrides)

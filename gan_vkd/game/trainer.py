@@ -1,4 +1,4 @@
-"""The adversarial game with distillation in the discriminator: two steps, as in the paper."""
+"""GAN training with distillation into the discriminator: one step per network."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -16,27 +16,27 @@ from gan_vkd.game.distillation import Distillation
 from gan_vkd.game.ema import EMA
 from gan_vkd.game.regularization import Regularizer, Update
 from gan_vkd.game.schedule import Schedule, as_schedule
-from gan_vkd.networks.interface import Discriminator, Generator, Judgement
+from gan_vkd.networks.interface import Discriminator, DiscriminatorOutput, Generator
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import autocast
 from gan_vkd.runtime.optimizers import load_optimizer
 
 
 class Trainer:
-    """Trains a generator against a discriminator, and what is distilled into the discriminator.
+    """Trains a generator and a discriminator, with distillation into the discriminator.
 
-    One iteration is some updates of the discriminator (`discriminator_step`) and one of the
-    generator (`generator_step`). All modules lie on one device, which is the generator's.
+    One iteration consists of d_steps updates of the discriminator (`discriminator_step`) and one of
+    the generator (`generator_step`). All modules must be on the generator's device.
 
     Args:
         generator, discriminator: networks (gan_vkd/networks/interface.py).
-        adversary: the losses of the game; hinge where it is None.
-        augment: what the discriminator sees its images through; as they are where it is None.
-        distillation: of a teacher's features; None for none.
+        adversary: the adversarial losses; None: hinge.
+        augment: augmentation of the discriminator's input images; None: no augmentation.
+        distillation: of a teacher's features; None: no distillation.
         regularizers: further terms of the discriminator's loss.
-        ema: the average of the generator that is sampled; None: with a decay of 0.9999.
+        ema: the EMA generator; None: one with a decay of 0.9999.
         g_lr, d_lr, betas: of Adam, numbers or schedules over iterations.
-        d_steps: updates of the discriminator in an iteration.
+        d_steps: number of discriminator updates per iteration.
         precision: "float32" or "bfloat16", of convolutions and linear layers.
     """
 
@@ -64,10 +64,10 @@ class Trainer:
         self.regularizers = nn.ModuleDict({term.name: term for term in regularizers})
         self.ema = ema or EMA(generator)
         self.d_steps, self.precision = d_steps, precision
-        self._learnt = list(discriminator.parameters())
+        self._d_parameters = list(discriminator.parameters())
         if distillation is not None:
             distillation.read(discriminator)
-            self._learnt += distillation.parameters()
+            self._d_parameters += distillation.parameters()
         if self.device == "cpu":  # oneDNN's convolutions are up to 5x faster in this layout
             for network in (generator, discriminator, self.ema.generator):
                 network.to(memory_format=torch.channels_last)
@@ -75,30 +75,39 @@ class Trainer:
         self._betas = as_schedule(betas[0]), as_schedule(betas[1])
         self._factor = 1.0
         self.g_optimizer = torch.optim.Adam(generator.parameters())
-        self.d_optimizer = torch.optim.Adam(self._learnt)
+        self.d_optimizer = torch.optim.Adam(self._d_parameters)
         self._set_optimizers(0)
 
     def generate(self, labels: Tensor) -> Tensor:
-        """Images (B, 3, R, R) of new latents, in float32 at least."""
+        """Generates images (B, 3, R, R) from new latents, in float32 or better."""
         draw = lambda n: self.generator.latents(n, self.device)  # noqa: E731
         with autocast(self.device, self.precision):
             images = self.generator(ranks.own_rows(draw, len(labels)), labels)
         return at_least_float32(images)
 
-    def judge(self, images: Tensor, labels: Tensor) -> Judgement:
-        """Scores (B,), in float32 at least, and the features that they are taken from."""
+    def discriminate(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
+        """Returns scores (B,), in float32 or better, and the features they are computed from."""
         with autocast(self.device, self.precision):
             score, features = self.discriminator(images, labels)
-        return Judgement(at_least_float32(score), features)
+        return DiscriminatorOutput(at_least_float32(score), features)
 
     def score(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Scores (B,), in float32 at least."""
-        return self.judge(images, labels).score
+        """Returns scores (B,), in float32 or better."""
+        return self.discriminate(images, labels).score
 
     def discriminator_step(
         self, batch: Batch, fake_labels: Tensor, number: int
     ) -> dict[str, Tensor]:
-        """Update `number` of the discriminator and the projections on B real and B fake images."""
+        """Updates the discriminator and the distillation on B real and B fake images.
+
+        Args:
+            batch: B real images.
+            fake_labels: (B,), of the images that are generated.
+            number: of the discriminator update, counted from 0 over all iterations.
+
+        Returns:
+            The values to log, by name; losses are weighted.
+        """
         iteration = number // self.d_steps
         self._set_optimizers(iteration)
         with torch.no_grad():
@@ -106,20 +115,20 @@ class Trainer:
         clean = torch.cat([fake, batch.images])
         labels = torch.cat([fake_labels, batch.labels])
         images = torch.cat([self.augment(side) for side in (fake, batch.images)])
-        score, features = self.judge(images, labels)
+        score, features = self.discriminate(images, labels)
         fake_score, real_score = score.chunk(2)
         losses = {"d_loss": self.adversary.discriminator(real_score, fake_score)}
-        told = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
+        logged = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
         if self.distillation is not None:
             students = self.distillation.students(features)
-            with autocast(self.device, self.precision):  # of the teacher
+            with autocast(self.device, self.precision):  # for the teacher
                 losses |= self.distillation(students, batch, images, clean)
-            weight, seen = balance(
+            weight, balance_values = balance(
                 self.distillation.at_the_score(students), losses["d_loss"], losses["distill_loss"],
                 self.distillation.weight, self.distillation.gradient_ratio,
             )  # fmt: skip
             losses["distill_loss"] = weight * losses["distill_loss"]
-            told |= seen
+            logged |= balance_values
         losses |= self._penalties(
             Update(
                 number, iteration, batch, images, labels, fake_score, real_score, self.augment,
@@ -129,13 +138,13 @@ class Trainer:
         self.augment.observe(real_score.detach())
         self.d_optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
-        ranks.average_gradients(self._learnt)
+        ranks.average_gradients(self._d_parameters)
         self.d_optimizer.step()
         retract(self.distillation)
-        return losses | told
+        return losses | logged
 
     def _penalties(self, update: Update) -> dict[str, Tensor]:
-        """What the regularisers ask for; their forwards come last."""
+        """Regularisation terms by name; called after all other forwards of the discriminator."""
         terms = (cast(Regularizer, term) for term in self.regularizers.values())
         losses = {term.name: term.penalty(update) for term in terms}
         return {name: loss for name, loss in losses.items() if loss is not None}
@@ -143,19 +152,19 @@ class Trainer:
     def generator_step(
         self, labels: Tensor, iteration: int, real: Batch | None = None
     ) -> dict[str, Tensor]:
-        """One update of the generator and of its average.
+        """Updates the generator and the EMA generator; returns the values to log.
 
         Args:
             labels: (B,), of the images that are generated.
             iteration: counted from 0.
-            real: B images that the fake ones are compared with, where the game is relative.
+            real: B real images; required if the adversarial loss is relative.
         """
         self._set_optimizers(iteration)
         self.discriminator.requires_grad_(False)
         scores = self.score(self.augment(self.generate(labels)), labels)
         real_scores = None
         if self.adversary.relative:
-            assert real is not None, "a relative game needs real images in the generator's step"
+            assert real is not None, "a relative loss needs real images in the generator's step"
             real_scores = self.score(self.augment(real.images), real.labels)
         loss = self.adversary.generator(scores, real_scores)
         self.g_optimizer.zero_grad()
@@ -167,20 +176,20 @@ class Trainer:
         return {"g_loss": loss}
 
     def _set_optimizers(self, iteration: int) -> None:
-        """Learning rates and betas of an iteration."""
+        """Sets the learning rates and betas of an iteration."""
         betas = self._betas[0](iteration), self._betas[1](iteration)
         for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self._rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"], group["betas"] = rate(iteration) * self._factor, betas
 
-    # what a run's loop needs (gan_vkd.runtime.progress.Trained)
+    # interface for the run's loop (gan_vkd.runtime.progress.Trained)
 
     def set_learning_rates(self, factor: float) -> None:
-        """Those of the schedules times a factor, from the next step on."""
+        """Multiplies the scheduled learning rates by a factor, from the next step on."""
         self._factor = factor
 
     def decompositions(self) -> dict[str, Tensor]:
-        """Statistics of the distillation, by name: what can fail before a loss does."""
+        """Statistics and transforms of the distillation, which can be non-finite before a loss."""
         return {k: v for k, v in self._buffers().items() if not k.endswith(".base")}
 
     def _buffers(self) -> dict[str, Tensor]:
@@ -190,7 +199,7 @@ class Trainer:
         return {f"distillation.{name}": value for name, value in floats}
 
     def gradients(self) -> dict[str, Tensor]:
-        """Of the last update of each network, by parameter; then the projections' bases."""
+        """Gradients of each network's last update by parameter, then the projections' bases."""
         gradients = {
             f"the gradient of {name}.{parameter}": value.grad
             for name, module in self._modules().items()
@@ -200,7 +209,7 @@ class Trainer:
         return gradients | {k: v for k, v in self._buffers().items() if k.endswith(".base")}
 
     def _modules(self) -> dict[str, nn.Module]:
-        """All that changes while it is trained, but the average."""
+        """All modules that change during training, except the EMA generator."""
         modules: dict[str, nn.Module] = {
             "discriminator": self.discriminator,
             "generator": self.generator,
@@ -210,7 +219,7 @@ class Trainer:
         return modules | ({"distillation": self.distillation} if self.distillation else {})
 
     def shared(self) -> dict[str, Tensor]:
-        """What all ranks must agree on: weights, and random numbers drawn for the whole batch."""
+        """State that must be equal on all ranks: weights, buffers and random number generators."""
         state = {
             f"{name}.{key}": value
             for name, module in self._modules().items()
@@ -222,7 +231,7 @@ class Trainer:
         return state
 
     def state(self) -> dict[str, Any]:
-        """For `load_state`: all that the rest of the training depends on."""
+        """Returns the complete training state, for `load_state`."""
         modules = {name: module.state_dict() for name, module in self._modules().items()}
         return modules | {
             "classes": self.generator.classes,

@@ -1,3 +1,3 @@
-"""Architectures of generators and discriminators; importing the package registers its own."""
+"""Architectures of generators and discriminators; importing the package registers them."""
 
 from gan_vkd.networks import biggan as biggan

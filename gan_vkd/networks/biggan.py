@@ -2,7 +2,7 @@
 
 The CIFAR variant of DiffAugment (Zhao et al., NeurIPS 2020): no attention, no hierarchical latent,
 class-conditional batch norm, projection discriminator, spectral norm everywhere. Parameter names
-and shapes are those of its published checkpoints, so that they load as they are.
+and shapes are those of its published checkpoints, which therefore load unchanged.
 """
 
 from itertools import pairwise
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd.networks import interface
-from gan_vkd.networks.interface import NETWORKS, Architecture, Judgement
+from gan_vkd.networks.interface import NETWORKS, Architecture, DiscriminatorOutput
 from gan_vkd.networks.layers import BatchNorm, ClassBatchNorm, SNConv2d, SNEmbedding, SNLinear
 from gan_vkd.runtime.settings import Positive
 
-# resolution -> multipliers of ch: of the generator's input and blocks, the discriminator's blocks
+# resolution -> multipliers of ch: the generator's input and blocks; the discriminator's blocks
 GENERATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [16, 16, 8, 4, 2]}
 DISCRIMINATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [1, 2, 4, 8, 16]}
 DOWNSAMPLE = {32: [True, True, False, False], 64: [True, True, True, True, False]}
@@ -38,12 +38,12 @@ class GeneratorBlock(nn.Module):
         h = F.relu(self.bn1(x, labels))
         h = self.conv1(F.interpolate(h, scale_factor=2.0))
         h = self.conv2(F.relu(self.bn2(h, labels)))
-        # nearest upsampling commutes with a 1x1 convolution: convolve at the small resolution
+        # nearest upsampling commutes with a 1x1 convolution, which is cheaper before upsampling
         return h + F.interpolate(self.conv_sc(x), scale_factor=2.0)
 
 
 class Generator(interface.Generator):
-    """Latents and labels to images in [-1, 1].
+    """Maps latents and labels to images in [-1, 1].
 
     Args:
         resolution: 32 or 64.
@@ -73,7 +73,7 @@ class Generator(interface.Generator):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Residual block, pre-activated except for the first, halving the resolution where asked."""
+    """Residual block, pre-activated except for the first, that can halve the resolution."""
 
     def __init__(self, inputs: int, outputs: int, first: bool, downsample: bool) -> None:
         super().__init__()
@@ -87,13 +87,13 @@ class DiscriminatorBlock(nn.Module):
         h = self.conv1(x if self.first else F.relu(x))
         h = self.conv2(F.relu(h))
         if self.downsample:
-            # average pooling commutes with a 1x1 convolution: pool first, it is cheaper
+            # average pooling commutes with a 1x1 convolution, which is cheaper after pooling
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         return h + (self.conv_sc(x) if hasattr(self, "conv_sc") else x)
 
 
 class Discriminator(interface.Discriminator):
-    """Images to a score, taken from features that are rectified and summed over space.
+    """Maps images to a score, computed from features that are rectified and summed over space.
 
     Args:
         resolution: 32 or 64.
@@ -104,7 +104,7 @@ class Discriminator(interface.Discriminator):
     def __init__(self, resolution: int = 32, ch: int = 64, classes: int = 10) -> None:
         super().__init__()
         self.resolution, self.classes = resolution, classes
-        self.positions = (resolution >> sum(DOWNSAMPLE[resolution])) ** 2  # that features sum over
+        self.positions = (resolution >> sum(DOWNSAMPLE[resolution])) ** 2  # summed over
         widths = [3] + [ch * m for m in DISCRIMINATOR_WIDTHS[resolution]]
         self.blocks = nn.ModuleList(
             nn.ModuleList([DiscriminatorBlock(i, o, index == 0, down)])
@@ -119,18 +119,20 @@ class Discriminator(interface.Discriminator):
         self.apply(_initialize)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, 4 * ch), at 64 pixels (B, 16 * ch), summed over space."""
+        """(B, 3, H, W) in [-1, 1] -> (B, 4 * ch), or (B, 16 * ch) at resolution 64."""
         h = images
         for stage in self.blocks:
             for block in cast(nn.ModuleList, stage):
                 h = block(h)
         return F.relu(h).sum((2, 3))
 
-    def forward(self, images: Tensor, labels: Tensor) -> Judgement:
-        """The score by projection on the class (Miyato and Koyama, ICLR 2018, equation 5)."""
+    def forward(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
+        """Scores by projection on the class (Miyato and Koyama, ICLR 2018, equation 5)."""
         h = self.features(images)
         score = self.linear(h).squeeze(1)
-        return Judgement(score + (self.embed(labels) * h).sum(1) if self.classes else score, h)
+        return DiscriminatorOutput(
+            score + (self.embed(labels) * h).sum(1) if self.classes else score, h
+        )
 
 
 def _initialize(module: nn.Module) -> None:
@@ -140,7 +142,7 @@ def _initialize(module: nn.Module) -> None:
 
 @NETWORKS.register("biggan")
 class BigGAN(Architecture):
-    """Both networks.
+    """BigGAN's generator and discriminator.
 
     Args:
         ch: channel multiplier; the published CIFAR networks have 64.

@@ -1,7 +1,6 @@
-"""What the trainer needs of a generator and of a discriminator, and the registry of architectures.
+"""The interface of generators and discriminators, and the registry of architectures.
 
-A new architecture is one file: a class with a `generator` and a `discriminator`, registered under
-its name.
+A new architecture is one file: a subclass of `Architecture`, registered under its name.
 """
 
 from typing import NamedTuple
@@ -14,12 +13,11 @@ from gan_vkd.runtime.registry import Registry
 
 
 class Generator(nn.Module):
-    """Latents and labels to images; `forward(z, labels)` maps (B, z_dim), (B,) -> (B, 3, R, R).
+    """Base class; `forward(z, labels)` maps (B, z_dim), (B,) to images (B, 3, R, R) in [-1, 1].
 
-    Images are in [-1, 1].
-
-    resolution: R. z_dim: width of the latent. classes: number of classes, 0 for none; labels are
-    then all 0.
+    resolution: R.
+    z_dim: width of the latent.
+    classes: number of classes; 0 for an unconditional generator, whose labels are all 0.
     """
 
     resolution: int
@@ -29,26 +27,28 @@ class Generator(nn.Module):
     def latents(
         self, count: int, device: str | torch.device = "cpu", source: torch.Generator | None = None
     ) -> Tensor:
-        """New latents (count, z_dim), normally distributed."""
+        """Draws latents (count, z_dim) from the standard normal distribution."""
         return torch.randn(count, self.z_dim, device=device, generator=source)
 
     def batch_norms(self) -> list[Standardization]:
-        """The layers whose statistics are estimated anew before samples are drawn."""
+        """The batch norms, whose statistics may be re-estimated before sampling."""
         return [module for module in self.modules() if isinstance(module, Standardization)]
 
 
-class Judgement(NamedTuple):
-    """What a discriminator says: score (B,), and the features (B, width) that it is taken from."""
+class DiscriminatorOutput(NamedTuple):
+    """Score (B,), and the features (B, width) that it is computed from."""
 
     score: Tensor
     features: Tensor
 
 
 class Discriminator(nn.Module):
-    """Images and labels to scores; `forward(images, labels)` maps (B, 3, R, R), (B,) -> Judgement.
+    """Base class; `forward(images, labels)` maps (B, 3, R, R), (B,) to a DiscriminatorOutput.
 
-    resolution: R. classes: number of classes, 0 for none. width: of the features. positions: that
-    the features are the sum over; 1 where they are no sum.
+    resolution: R.
+    classes: number of classes; 0 for an unconditional discriminator.
+    width: of the features.
+    positions: number of positions that the features are summed over; 1 if they are not a sum.
     """
 
     resolution: int
@@ -58,7 +58,7 @@ class Discriminator(nn.Module):
 
 
 class Architecture:
-    """A pair of networks that are trained against each other."""
+    """Builds a generator and the discriminator that it is trained against."""
 
     def generator(self, resolution: int, classes: int) -> Generator:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Layers of generators and discriminators: spectral norm, and batch norm over several processes."""
+"""Layers of generators and discriminators: spectral norm, and batch norm over all ranks."""
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,8 @@ from gan_vkd.runtime.across import number_of_ranks, several_ranks, sum_over_rank
 class SpectralNorm:
     """Divides a layer's weight by its largest singular value (Miyato et al., ICLR 2018).
 
-    One power iteration a forward; the left singular vector is kept in training mode only. The
-    singular value is differentiated, the vectors are not.
+    One power iteration per forward; the left singular vector is stored in training mode only. The
+    gradient goes through the singular value but not through the vectors.
     """
 
     weight: Tensor
@@ -69,7 +69,7 @@ class SNEmbedding(SpectralNorm, nn.Embedding):
 
 
 def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
-    """Batch norm (B, C, H, W) without gain and bias, over the samples of all processes."""
+    """Batch norm of (B, C, H, W) without gain and bias, over the samples of all ranks."""
     if not training or not several_ranks():
         return F.batch_norm(x, mean, var, training=training)
     dims, count = (0, 2, 3), x.numel() // x.shape[1] * number_of_ranks()
@@ -83,10 +83,10 @@ def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
 
 
 class Standardization(nn.Module):
-    """What both batch norms do before gain and bias, with their running statistics (C,).
+    """Base class of the batch norms: standardisation with running statistics (C,).
 
-    of_batch: in eval mode too, by the statistics of the batch at hand, on this rank alone; the
-    running ones are then neither used nor updated.
+    of_batch: whether eval mode also uses the statistics of the current batch, on this rank alone;
+    the running statistics are then neither used nor updated.
     """
 
     stored_mean: Tensor
@@ -105,7 +105,7 @@ class Standardization(nn.Module):
 
 
 class BatchNorm(Standardization):
-    """Batch norm with its own gain and bias."""
+    """Batch norm with a gain and a bias per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -118,7 +118,7 @@ class BatchNorm(Standardization):
 
 
 class ClassBatchNorm(Standardization):
-    """Batch norm with gain and bias by class; one class is the unconditional case."""
+    """Batch norm with a gain and a bias per class and channel; one class if unconditional."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__(channels)

@@ -1,4 +1,4 @@
-"""Samples of a generator, the same for the same seed on every device."""
+"""Samples of a generator; latents and labels depend on the seed alone, not on the device."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from gan_vkd.networks.interface import Generator
 def draw_inputs(
     generator: Generator, shares: list[float], count: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Latents (count, z_dim) and labels (count,), of the seed alone, drawn on the CPU.
+    """Draws latents (count, z_dim) and labels (count,) on the CPU, from the seed alone.
 
-    Labels follow `shares`, the frequencies of the training set's classes.
+    Labels are distributed as `shares`, the class frequencies of the training set.
     """
     source = torch.Generator().manual_seed(seed)
     weights = torch.tensor(shares, dtype=torch.float64)
@@ -37,6 +37,6 @@ def draw_samples(
     seed: int,
     part: slice = slice(None),
 ) -> Tensor:
-    """uint8 samples (count, 3, R, R) on the CPU by `draw_inputs`, or a part of them."""
+    """Returns uint8 samples (count, 3, R, R) on the CPU from `draw_inputs`, or a part of them."""
     latents, labels = draw_inputs(generator, shares, count, seed)
     return generate(generator, latents[part], labels[part], batch_size)

@@ -1,4 +1,4 @@
-"""The settings of samples of a generator."""
+"""The settings for sampling a generator."""
 
 from typing import Literal
 
@@ -7,14 +7,14 @@ from gan_vkd.runtime.settings import Positive, Seed
 
 
 class SamplingSettings(Section):
-    """How the averaged generator is sampled."""
+    """How the EMA generator is sampled."""
 
     batch_size: Positive = 100
     seed: Seed = 0
-    # statistics of the sampled generator's batch norm: estimated anew for its weights, as they are
-    # stored, or of each batch of samples
+    # statistics of the sampled generator's batch norm: re-estimated for its weights, the stored
+    # running ones, or those of each batch of samples
     batch_norm: Literal["standing", "running", "batch"] = "standing"
-    standing_batches: Positive = 16  # of batch_size samples, that they are estimated from
+    standing_batches: Positive = 16  # of batch_size samples each, for the estimate
 
     @property
     def idle(self) -> dict[str, str]:
@@ -22,5 +22,5 @@ class SamplingSettings(Section):
 
     @property
     def inseparable(self) -> int:
-        """Samples that depend on one another."""
+        """Number of samples that depend on each other through batch norm."""
         return self.batch_size if self.batch_norm == "batch" else 1

@@ -1,8 +1,8 @@
-"""The batch norm of a generator that is sampled: its statistics must be those of its own weights.
+"""The batch norm statistics of a generator that is sampled.
 
-The averaged generator keeps an average of running statistics, which lags behind its weights. They
-are re-estimated here (standing statistics: Brock et al., ICLR 2019, appendix C.1), or left out in
-favour of those of each sampled batch.
+The EMA generator has averaged running statistics, which lag behind its weights. This module
+re-estimates them (standing statistics: Brock et al., ICLR 2019, appendix C.1), or replaces them by
+those of each sampled batch.
 """
 
 import copy
@@ -20,10 +20,10 @@ from gan_vkd.networks.settings import SamplingSettings
 
 
 def as_sampled(generator: Generator, shares: list[float], settings: SamplingSettings) -> Generator:
-    """A frozen copy in eval mode, with batch norm as the settings say.
+    """Returns a frozen copy in eval mode, with batch norm according to the settings.
 
-    `standing`: with statistics that are estimated now, from other latents than those of the
-    evaluation's samples. `batch`: by the statistics of each batch. `running`: as it is.
+    `standing`: statistics are re-estimated, from other latents than those of the evaluation's
+    samples. `batch`: statistics of each batch. `running`: the stored statistics.
     """
     sampled = copy.deepcopy(generator).eval().requires_grad_(False)
     normalize_by_batch(sampled, settings.batch_norm == "batch")
@@ -34,7 +34,7 @@ def as_sampled(generator: Generator, shares: list[float], settings: SamplingSett
 
 
 def normalize_by_batch(generator: Generator, chosen: bool) -> None:
-    """Whether its batch norms take the statistics of each batch in eval mode."""
+    """Sets whether the batch norms use the statistics of each batch in eval mode."""
     for norm in generator.batch_norms():
         norm.of_batch = chosen
 
@@ -43,17 +43,17 @@ def normalize_by_batch(generator: Generator, chosen: bool) -> None:
 def restandardize(
     generator: Generator, shares: list[float], batches: int, batch_size: int, seed: int
 ) -> None:
-    """Sets the running statistics to the mean and variance (n - 1) over all of the batches.
+    """Sets the running statistics to the mean and unbiased variance over freshly drawn batches.
 
-    Each batch is normalised by its own statistics on its way through, as in training. Nothing else
-    of the generator changes, and no random numbers but the seed's are drawn. Every rank does the
-    same, without the others: all get the same statistics, and one may do it alone.
+    During the estimate each batch is normalised by its own statistics, as in training. Nothing else
+    in the generator changes, and the global random state is not used. There is no communication
+    between ranks: all compute the same statistics, and a single rank may call this.
 
     Args:
         generator: in eval mode.
         shares: frequencies of the classes.
-        batches, batch_size: of latents and labels drawn for it.
-        seed: of those.
+        batches, batch_size: number and size of the batches of latents and labels.
+        seed: of the latents and labels.
     """
     moments: dict[Standardization, list[Tensor]] = defaultdict(list)
     counts: dict[Standardization, int] = {}

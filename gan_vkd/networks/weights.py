@@ -1,4 +1,4 @@
-"""Weights of others: read without running code, and put into a network that they fit."""
+"""Weight files from other projects: read without executing code, and loaded into a network."""
 
 import argparse
 import io
@@ -17,10 +17,10 @@ from gan_vkd.runtime.files import write_atomically
 
 
 def load_foreign(path: Path) -> dict[str, Any]:
-    """A torch or safetensors file of anybody's.
+    """Reads a torch or safetensors file from an untrusted source.
 
     Raises:
-        VkdError: missing, damaged, or a pickle with more than tensors in it.
+        VkdError: the file is missing or damaged, or a pickle with more than tensors in it.
     """
     if not path.is_file():
         raise VkdError(f"{path}: no such file")
@@ -28,15 +28,15 @@ def load_foreign(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path) if is_foreign(path) else load_weights(path)[0]
         with (
-            warnings.catch_warnings(action="ignore"),  # of what it is about to refuse
+            warnings.catch_warnings(action="ignore"),  # about files that are refused below
             torch.serialization.safe_globals([argparse.Namespace]),  # settings beside weights
         ):
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except VkdError:
         raise
-    except pickle.UnpicklingError:  # whose message advises to unpickle it all the same
+    except pickle.UnpicklingError:  # its message advises unsafe unpickling
         raise VkdError(
-            f"{path}: not a file of weights: damaged, or with more than tensors in it"
+            f"{path}: not a file of weights (damaged, or a pickle with more than tensors in it)"
         ) from None
     except Exception as error:  # pickle, zip and unpickling errors of many kinds
         reason = one_line(error)
@@ -47,17 +47,17 @@ def load_foreign(path: Path) -> dict[str, Any]:
 
 
 def unwrapped(saved: dict[str, Any]) -> dict[str, Any]:
-    """The weights of a training's checkpoint, which lie under "model" or "state_dict"."""
+    """Returns the weights of a training checkpoint, stored under "model" or "state_dict"."""
     for wrapper in ("model", "state_dict"):
         saved = saved.get(wrapper, saved) if isinstance(saved, dict) else {}
     return saved if isinstance(saved, dict) else {}
 
 
 def fill(network: nn.Module, state: dict[str, Any], where: str) -> None:
-    """Puts all weights in their places, and says in one line what does not fit.
+    """Loads a state dict; raises an error of one line if it does not fit.
 
     Raises:
-        VkdError: names or shapes of another network, or numbers that are not finite.
+        VkdError: names or shapes differ from the network's, or values are not finite.
     """
     try:
         network.load_state_dict(state)
@@ -71,7 +71,7 @@ def fill(network: nn.Module, state: dict[str, Any], where: str) -> None:
 
 
 def save_pth(path: Path, content: dict[str, Any] | dict[str, Tensor]) -> None:
-    """Writes a torch file, by way of memory: torch would report a full disk in its own way."""
+    """Writes a torch file through a buffer in memory, so that a full disk raises a VkdError."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, lambda file: file.write(buffer.getvalue()))

@@ -1,4 +1,4 @@
-"""Runs side by side: one table (terminal, Markdown, CSV) and one picture of their samples."""
+"""Comparison of runs: tables (terminal, Markdown, CSV) and one picture of their samples."""
 
 import math
 import statistics
@@ -32,37 +32,37 @@ STATISTICS = {
 def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     """Writes table.md, table.csv and samples.png into `out` and returns the tables as Markdown.
 
-    A row a run: the Frechet distance at its first, best and last evaluation, the other measures
-    at the best, and the cost of an iteration. Where an arm was run at several seeds, a table of
-    means, standard deviations (n - 1) and extremes over seeds comes first, with the mean of the
-    differences to the baseline at the same seeds and its 95% confidence interval (Student's t).
-    The first judge says which evaluation is the best; of the others the Frechet distance is shown
-    at that evaluation and at the last, and Kendall's tau says whether they order the arms alike.
-    Runs on other data or measured otherwise (judges, reference, samples, batch norm) get tables
-    each: their numbers are never put in one column. A table's caption says of its teachers whether
-    they have seen the judges' training images. The published figure stands in a column of its own,
-    beside runs that have the published settings.
+    Each run is a row: the Frechet distance at its first, best and last evaluation, the other
+    measures at the best, and the time of an iteration. Where an arm was run at several seeds, a
+    table of means, standard deviations (n - 1) and extremes over seeds comes first, with the mean
+    difference to the baseline at the same seeds and its 95% confidence interval (Student's t).
+    The first judge selects the best evaluation. For the other judges the Frechet distance is shown
+    at that evaluation and at the last, and Kendall's tau says whether two judges order the arms
+    alike. Runs on other data, or evaluated in another way (judges, reference, samples, batch norm),
+    get separate tables: their numbers are never put in one column. A table's caption says whether
+    its teachers have seen the judges' training images. The published figure is a column of its own,
+    filled for runs with the published settings.
 
     Args:
-        folders: of the runs.
-        out: where the files go.
+        folders: run folders.
+        out: folder for the files.
         baseline: the arm that differences are taken to.
 
     Raises:
-        VkdError: a folder that is no run, a run that was never evaluated, or two of one arm and
-            seed.
+        VkdError: a folder that is not a run, a run that was never evaluated, or two runs of one arm
+            and seed.
     """
     runs = [Run(folder) for folder in folders]
-    alike = _alike([Measured.of(run) for run in runs])
-    for caption, group in alike.items():
+    groups = _comparable([Measured.of(run) for run in runs])
+    for caption, group in groups.items():
         pairs = Counter((m.settings.arm, m.settings.seed) for m in group)
         arm, seed = max(pairs, key=pairs.__getitem__)
         if pairs[arm, seed] > 1:
             raise VkdError(f"two runs of arm {arm} at seed {seed} ({caption}): set another arm")
-    tables = {caption: complete([m.row() for m in group]) for caption, group in alike.items()}
+    tables = {caption: complete([m.row() for m in group]) for caption, group in groups.items()}
     parts = []
-    for caption, group in alike.items():
-        spread = complete(_spread(group, baseline))
+    for caption, group in groups.items():
+        spread = complete(_over_seeds(group, baseline))
         parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
         parts += _agreement(group)
     text = "\n\n".join(parts)
@@ -72,8 +72,8 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     return text
 
 
-def _alike(everything: list["Measured"]) -> dict[str, list["Measured"]]:
-    """Runs whose numbers can be compared, under the caption of their table."""
+def _comparable(everything: list["Measured"]) -> dict[str, list["Measured"]]:
+    """Groups runs whose numbers can be compared, by the caption of their table."""
     groups: dict[tuple[str, str], list[Measured]] = {}
     for measured in everything:
         identities = ", ".join(judge.identity for judge in measured.judges)
@@ -88,7 +88,7 @@ def _alike(everything: list["Measured"]) -> dict[str, list["Measured"]]:
 
 
 class Judge(NamedTuple):
-    """What its distances are called in a record, and which network exactly it is."""
+    """The names of a judge's distances in a record, and the identity of its network."""
 
     frechet: str
     kernel: str
@@ -97,10 +97,10 @@ class Judge(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """A run's settings and the records of its evaluations, oldest first.
+    """A run's settings and evaluation records, oldest first.
 
-    Those of training that were measured as the last one; of a generator that was imported, the last
-    of `vkd evaluate`.
+    The records of training that were measured in the same way as the last one; for an imported
+    generator, the last record of `vkd evaluate`.
     """
 
     settings: Settings
@@ -114,14 +114,14 @@ class Measured:
         if not found:
             name, found = "evaluations", run.records("evaluations")[-1:]
         if not found:
-            raise VkdError(f"{run.path}: no evaluation yet; train further, or `vkd evaluate` it")
+            raise VkdError(f"{run.path}: no evaluation yet; train further, or call `vkd evaluate`")
         records = [evaluation(record, run.path / f"{name}.jsonl") for record in found]
-        alike = [record for record in records if _manner(record) == _manner(records[-1])]
-        return Measured(run.settings(), alike)
+        comparable = [record for record in records if _protocol(record) == _protocol(records[-1])]
+        return Measured(run.settings(), comparable)
 
     @property
     def judges(self) -> list[Judge]:
-        """The one that chooses the best evaluation, then the others."""
+        """The judge that selects the best evaluation, then the others."""
         return _judges(self.records[-1])
 
     @property
@@ -130,14 +130,14 @@ class Measured:
 
     @property
     def pace(self) -> float:
-        """Milliseconds of training an iteration; nan of one that was not trained here."""
+        """Training time of an iteration in milliseconds; nan for an imported generator."""
         last = self.records[-1]
         seconds = math.nan if last["seconds"] is None else last["seconds"]
         return 1000 * seconds / max(last["iteration"], 1)
 
     @property
     def published(self) -> float | None:
-        """The paper's figure; None for other settings than the published ones, or half a run."""
+        """The published FID; None for settings that are not published, or an unfinished run."""
         whole = self.records[-1]["iteration"] >= self.settings.train.iterations
         return published_fid(self.settings) if whole else None
 
@@ -151,12 +151,12 @@ class Measured:
         return (
             f"{', '.join(names)} of {last['num_samples']:,} samples to {last['reference']} "
             f"({last['reference_images']:,} images); trained on {data.source}{share}; sampled "
-            f"with {STATISTICS[_manner(last)[1]]}{chooses}"
+            f"with {STATISTICS[_protocol(last)[1]]}{chooses}"
         )
 
     @property
     def teacher(self) -> str | None:
-        """What has to be known of its teacher; None without one."""
+        """Whether its teacher has seen the judges' training images; None without a teacher."""
         distill = self.settings.distill
         if distill is None:
             return None
@@ -185,7 +185,7 @@ class Measured:
 
 
 def _columns(judge: Judge) -> tuple[str, str]:
-    """Of a further judge's distances at the best evaluation and at the last."""
+    """Column names of a further judge's distance at the best evaluation and at the last."""
     return f"{judge.frechet} at the best", f"{judge.frechet}, last"
 
 
@@ -196,8 +196,8 @@ def _by_arm(group: list[Measured]) -> dict[str, list[Measured]]:
     return arms
 
 
-def _spread(group: list[Measured], baseline: str) -> list[Row]:
-    """A row an arm over its seeds; none where every arm has one."""
+def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:
+    """One row for each arm, over its seeds; no rows where every arm has one seed."""
     arms = _by_arm(group)
     if all(len(runs) == 1 for runs in arms.values()):
         return []
@@ -205,7 +205,7 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
     (frechet, *_), *others = group[0].judges
 
     def difference(runs: list[Measured], name: str) -> str:
-        """At the best evaluations of the same seeds; nothing where there are none."""
+        """At the best evaluations of the same seeds; empty where no seed is common."""
         pairs = [
             (r.best, to_compare[r.settings.seed]) for r in runs if r.settings.seed in to_compare
         ]
@@ -241,7 +241,7 @@ def _spread(group: list[Measured], baseline: str) -> list[Row]:
 
 
 def _agreement(group: list[Measured]) -> list[str]:
-    """A line for any two judges on whether they order the arms alike; none for fewer than three
+    """Kendall's tau of the arms' order by any two judges, one line each; none for fewer than three
     arms."""
     arms = _by_arm(group)
     if len(arms) < 3:
@@ -270,13 +270,13 @@ def _judges(record: dict[str, Any]) -> list[Judge]:
     ]
 
 
-def _manner(record: dict[str, Any]) -> tuple[list[Judge], str]:
-    """How it was measured: by which judges, and with which statistics of batch norm."""
+def _protocol(record: dict[str, Any]) -> tuple[list[Judge], str]:
+    """How a record was measured: its judges and the statistics of batch norm."""
     return _judges(record), record["batch_norm"]
 
 
 def _picture(runs: list[Run], path: Path) -> None:
-    """The grids of the first run of each arm, beside each other."""
+    """Writes the sample grids of the first run of each arm, side by side."""
     grids, titles = [], []
     for run in runs:
         arm = run.settings().arm

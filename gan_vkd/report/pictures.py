@@ -19,28 +19,28 @@ def grid(images: Tensor, columns: int) -> Tensor:
 
 
 def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> Tensor:
-    """Samples (3, H, W), drawn in one batch.
+    """A grid (3, H, W) of samples, generated in one batch.
 
-    A row a class (at most ten, evenly spread), or ten mixed rows of one.
+    One row for each class (at most ten, evenly spread), or ten mixed rows for a single class.
     """
     present = [c for c, share in enumerate(shares) if share > 0]
     rows = present[:: max(1, len(present) // 10)][:10]
     if len(rows) == 1:
         return grid(draw_samples(generator, list(shares), 100, 100, seed), 10)
-    one = [[float(c == row) for c in range(len(shares))] for row in rows]
-    drawn = [draw_inputs(generator, s, 10, seed + i) for i, s in enumerate(one)]
+    one_hot = [[float(c == row) for c in range(len(shares))] for row in rows]
+    drawn = [draw_inputs(generator, s, 10, seed + i) for i, s in enumerate(one_hot)]
     latents, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     return grid(generate(generator, latents, labels, len(labels)), 10)
 
 
 def save_png(image: Tensor, path: Path) -> None:
-    """uint8 (3, H, W) -> a PNG, whole or not at all."""
+    """Writes a uint8 image (3, H, W) as PNG, atomically."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
     write_atomically(path, lambda file: picture.save(file, "PNG"))
 
 
 def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Path) -> None:
-    """Grids beside each other, at most five in a row, each under its title."""
+    """Writes grids side by side, at most five in a row, each under its title."""
     from matplotlib.figure import Figure
 
     columns = min(5, len(images))

@@ -1,9 +1,9 @@
-"""What frozen networks were trained on: whether a teacher has seen what the judge knows.
+"""What frozen networks were trained on: whether a teacher has seen the judge's training images.
 
-A Frechet distance measures in its judge's features. A teacher that was trained on the same images
-can improve it by handing those features on, with no better samples (Kynkaanniemi et al., ICLR 2023,
-show it for ImageNet's classes): a table has to say which kind its teachers are. So can a teacher
-that is of one family with the judge, whose features are much like its own.
+A Frechet distance is taken on its judge's features. A teacher that was trained on the same images
+can lower it by passing such features on, without better samples (Kynkaanniemi et al., ICLR 2023,
+show it for ImageNet's classes), so a table has to say what its teachers have seen. The same holds
+for a teacher of the judge's family, since the two have similar features.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from gan_vkd.runtime.errors import VkdError
 from gan_vkd.teachers.cifar_resnet import CIFAR_RESNET_FILES
 from gan_vkd.teachers.settings import NetworkSettings
 
-# Parts of timm's tags for weights, and the images behind them; the first that fits.
+# Parts of timm's tags for weights, and the image sets behind them; a tag may contain several.
 TIMM_TAGS = {
     "in22k": {"ImageNet-21k", "ImageNet-1k"},
     "in21k": {"ImageNet-21k", "ImageNet-1k"},
@@ -32,17 +32,17 @@ TIMM_TAGS = {
     "dino": {"ImageNet-1k"},
 }
 
-# How the names begin of networks of one design, trained in one way on the same images.
+# Name prefixes of networks of one design, trained in one way on the same images.
 FAMILIES = ("cifar_resnet", "timm/tf_efficientnet_lite")
 
-# Of `vkd teach`. A folder may hold anything, another one's images among them.
+# data.source of `vkd teach`. A folder may hold any images, even those of another set.
 KNOWN_SOURCES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
 
 
 def trained_on(network: NetworkSettings) -> set[str] | None:
-    """The image sets that a network's weights were trained on; None: not known.
+    """The image sets that a network's weights were trained on; None: unknown.
 
-    Local weights count as the published ones only where that can be checked.
+    Local weights count as the published ones only where that can be verified.
     """
     name = network.name
     if name in INCEPTION:
@@ -64,7 +64,7 @@ def trained_on(network: NetworkSettings) -> set[str] | None:
 
 
 def _is_published(resnet: NetworkSettings) -> bool:
-    """Whether the weights are the published ones, whose file's name begins its digest."""
+    """Whether the weights are the published ones, whose file name has the start of the SHA-256."""
     if resnet.weights is None:
         return True
     depth = resnet.name.removeprefix("cifar_resnet")
@@ -77,11 +77,11 @@ def _is_published(resnet: NetworkSettings) -> bool:
 
 
 def relation(teacher: NetworkSettings, judges: Sequence[NetworkSettings]) -> str:
-    """A clause a judge on whether a teacher has seen the images that the judge has, or is of its
-    family; and a warning where every judge is."""
+    """Says of each judge whether the teacher has seen its training images or is of its family, and
+    warns where the teacher is of every judge's family."""
     alone = len(judges) == 1
     clauses = [_clause(teacher, j, "the judge" if alone else f"judge {j.name}") for j in judges]
-    if all(_is_itself(teacher, judge) or _are_kin(teacher, judge) for judge in judges):
+    if all(_is_itself(teacher, judge) or _same_family(teacher, judge) for judge in judges):
         clauses.append("no judge is of another family than this teacher: add one (evaluate.also)")
     return "; ".join(clauses)
 
@@ -90,14 +90,14 @@ def _clause(teacher: NetworkSettings, judge: NetworkSettings, who: str) -> str:
     named = f"teacher {teacher.name}"
     if _is_itself(teacher, judge):
         return f"{named} is {who} itself"
-    taught, judged = trained_on(teacher), trained_on(judge)
-    kin = f"{named} is of {who}'s family" if _are_kin(teacher, judge) else ""
-    if taught is None or judged is None:
-        return kin or f"{named}: not known whether it has seen {who}'s training images"
-    if both := sorted(taught & judged):
-        begin = f"{kin} and" if kin else named
+    teacher_sets, judge_sets = trained_on(teacher), trained_on(judge)
+    family = f"{named} is of {who}'s family" if _same_family(teacher, judge) else ""
+    if teacher_sets is None or judge_sets is None:
+        return family or f"{named}: not known whether it has seen {who}'s training images"
+    if both := sorted(teacher_sets & judge_sets):
+        begin = f"{family} and" if family else named
         return f"{begin} has seen {who}'s training images ({', '.join(both)})"
-    sets = ", ".join(sorted(taught)), ", ".join(sorted(judged))
+    sets = ", ".join(sorted(teacher_sets)), ", ".join(sorted(judge_sets))
     return f"{named} ({sets[0]}) has not seen {who}'s training images ({sets[1]})"
 
 
@@ -105,6 +105,6 @@ def _is_itself(teacher: NetworkSettings, judge: NetworkSettings) -> bool:
     return (teacher.name, teacher.weights) == (judge.name, judge.weights)
 
 
-def _are_kin(teacher: NetworkSettings, judge: NetworkSettings) -> bool:
+def _same_family(teacher: NetworkSettings, judge: NetworkSettings) -> bool:
     both = teacher.name, judge.name
     return any(all(name.startswith(family) for name in both) for family in FAMILIES)

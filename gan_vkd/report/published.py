@@ -1,4 +1,4 @@
-"""The published table, which runs have its settings, and what is known to differ all the same."""
+"""The published table, the settings behind it, and the known differences that remain."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +18,7 @@ PUBLISHED_FID = {
     "whitening": (13.16, 16.87),
 }
 
-# What is known of how it was made, as far as it can be set; DEVIATIONS is the rest.
+# The known part of the published protocol that settings express; DEVIATIONS lists the rest.
 PROTOCOL: dict[str, Any] = {
     "data": {
         "fraction": 0.1,
@@ -66,8 +66,8 @@ DISTILLATION: dict[str, Any] = {
     "images": "both",
     "view": "augmented",
 }
-# VkD's two rows are not here: which feature they distil, through which projection, with what
-# whitening and beside which other term is not settled.
+# VkD's two rows are left out: the distilled feature, the projection, the whitening and the further
+# loss term behind them are not known for certain.
 ARMS: dict[str, Any] = {
     "none": None,
     "fitnets": DISTILLATION | {"method": {"name": "fitnets"}},
@@ -80,49 +80,49 @@ ARMS: dict[str, Any] = {
     },
 }
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-NAMES = {"cifar10": (None, CIFAR10), "cifar100": (CIFAR10,)}  # of the texts, as in the code
+NAMES = {"cifar10": (None, CIFAR10), "cifar100": (CIFAR10,)}  # class names, as in the code
 
 
 def published_fid(settings: Settings) -> float | None:
-    """The published FID of a run's settings, None where they are not the published ones.
+    """The published FID for a run's settings; None where they are not the published ones.
 
-    VkD's figures are those of no settings: see DEVIATIONS.
+    VkD's figures belong to no known settings: see DEVIATIONS.
     """
     tree, source = settings.model_dump(), settings.data.source
-    if source not in NAMES or not _within(PROTOCOL, tree):
+    if source not in NAMES or not _contains(tree, PROTOCOL):
         return None
     text = settings.distill.text if settings.distill is not None else None
     if text is not None and text.names not in NAMES[source]:
         return None
     for arm, distillation in ARMS.items():
-        if _within(distillation, tree["distill"]):
+        if _contains(tree["distill"], distillation):
             return PUBLISHED_FID[arm][source == "cifar100"]
     return None
 
 
-def _within(asked: Any, given: Any) -> bool:
-    """Whether everything asked for, however deep, is as it was given."""
-    if isinstance(asked, dict):
-        return isinstance(given, dict) and all(_within(v, given[k]) for k, v in asked.items())
-    return bool(asked == given)
+def _contains(tree: Any, part: Any) -> bool:
+    """Whether the tree has every value of the part, at any depth."""
+    if isinstance(part, dict):
+        return isinstance(tree, dict) and all(_contains(tree[k], v) for k, v in part.items())
+    return bool(part == tree)
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """A difference between the published configs and what the figures were made with.
+    """A difference between the published configs here and the code behind the published figures.
 
-    theirs, ours: what the code of KD-DLGAN or VkD does, and what a published config does.
-    setting: the "key=value" or "+NAME" that gives theirs; None: none does.
+    theirs, ours: what the code of KD-DLGAN or VkD does, and what a published config here does.
+    setting: the "key=value" or "+NAME" that selects theirs; None: no setting does.
     """
 
-    what: str
+    topic: str
     theirs: str
     ours: str
     setting: str | None = None
 
 
-# KD-DLGAN: github.com/cuikaiwen18/KD_DLGAN. VkD's code of generation was never released; what is
-# said of it here is its author's word in the threads of github.com/roymiles/VkD.
+# KD-DLGAN: github.com/cuikaiwen18/KD_DLGAN. VkD's code for generation was never released; what is
+# stated about it here is from its author's answers in the issues of github.com/roymiles/VkD.
 DEVIATIONS = (
     Deviation(
         "VkD: the feature",
@@ -132,22 +132,22 @@ DEVIATIONS = (
     ),
     Deviation(
         "VkD: the projection",
-        "belongs to the generator, which the discriminator's step does not train: perhaps a fixed "
-        "random rotation",
+        "belongs to the generator, so that the discriminator's update does not train it: perhaps a "
+        "fixed random rotation",
         "trained with the discriminator",
         "distill.method.projection=orthogonal_fixed",
     ),
     Deviation(
         "VkD: KD-DLGM's aggregated term",
-        "the text losses were removed; whether this term was is not said",
+        "the text losses were removed; it is not said whether this term was",
         "removed",
         "distill.aggregated=10",
     ),
     Deviation(
         "VkD: whitening",
         "code like github.com/htdt/self-supervised: by Cholesky, from the covariance of the batch, "
-        "which is singular below 513 images; eps 0; running statistics of momentum 0.01 in eval "
-        "mode alone",
+        "which is singular below 513 images; eps 0; running statistics with momentum 0.01 in eval "
+        "mode only",
         "ZCA of all features seen so far, shrunk towards the diagonal, eps 1e-5",
         "+methods/cholesky",
     ),
@@ -160,50 +160,50 @@ DEVIATIONS = (
     Deviation(
         "PKD: constants",
         "1e-7 is added to norms and to the probabilities in the logarithm",
-        "similarities of at least 1e-7; a difference of 1e-5 of the gradient",
+        "similarities are clamped at 1e-7; the gradient differs by 1e-5",
     ),
     Deviation(
         "KD-DLGM: diversity term",
-        "a number that depends on nothing that is trained is added to the loss",
+        "a number that depends on no trained parameter is added to the loss",
         "left out",
     ),
     Deviation(
         "KD-DLGM: power iteration of the head",
-        "begins with random vectors, so that the first outputs are about 1.4 times larger; the "
-        "generator's step moves it too",
-        "fifteen iterations before the first forward; one an update of the discriminator",
+        "starts from random vectors, so that the first outputs are about 1.4 times larger; the "
+        "generator's update advances it too",
+        "fifteen iterations before the first forward; one at each update of the discriminator",
     ),
     Deviation(
         "CLIP",
-        "OpenAI's package in half precision, the similarities to the texts too",
+        "OpenAI's package in half precision, including the similarities to the texts",
         "timm's and open_clip's copies of the same weights, in float32",
     ),
     Deviation(
         "regularisation",
         "train.sh runs every experiment with LeCam at weight 0.3; the table's rows name "
-        "DiffAugment alone",
+        "DiffAugment only",
         "without LeCam",
         "regularize.lecam=0.3",
     ),
     Deviation(
         "GPUs",
         "two, each with batch statistics of its 25 images",
-        "statistics of all 50 images, on however many GPUs",
+        "statistics of all 50 images, on any number of GPUs",
     ),
     Deviation(
         "sampling",
-        "batch norm in training mode, by batches of 50 on two GPUs, so with statistics of 25",
-        "with the statistics of batches of 50",
+        "batch norm in training mode, batches of 50 on two GPUs, so statistics of 25 images",
+        "statistics of batches of 50 images",
     ),
     Deviation(
         "subset",
         "drawn by NumPy with the seed, so that classes differ in size",
-        "a hash of seed and name; classes keep their shares",
+        "drawn by a hash of seed and name; classes keep their shares",
     ),
     Deviation(
         "evaluations",
         "the best of 33: every 4,000 iterations from 0 on, and at the end",
-        "every 4,000 iterations and at the end; the best and the last stand in the tables",
+        "every 4,000 iterations and at the end; tables show the best and the last",
     ),
     Deviation(
         "Inception",
@@ -217,7 +217,7 @@ DEVIATIONS = (
 def deviations_table() -> str:
     """DEVIATIONS as Markdown, for docs/deviations.md."""
     columns = {
-        "what": "what",
+        "topic": "topic",
         "theirs": "the published code",
         "ours": "the published configs here",
         "setting": "setting that gives theirs",

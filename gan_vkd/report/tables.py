@@ -15,7 +15,7 @@ def mean_and_deviation(values: list[float]) -> str:
 
 
 def confidence(differences: list[float]) -> str:
-    """The mean, and where there are several its 95% interval."""
+    """The mean difference, and for several differences its 95% interval (Student's t)."""
     n, mean = len(differences), statistics.fmean(differences)
     if n == 1:
         return f"{mean:+.3f}"
@@ -24,7 +24,7 @@ def confidence(differences: list[float]) -> str:
 
 
 def complete(rows: list[Row]) -> list[Row]:
-    """Every row with every column, in the order of the fullest."""
+    """Gives every row all columns, in the order of the row with the most."""
     columns = dict.fromkeys(c for row in sorted(rows, key=len, reverse=True) for c in row)
     return [{column: row.get(column, "") for column in columns} for row in rows]
 

@@ -1,4 +1,4 @@
-"""Sums over the ranks of a process group, where there is one."""
+"""Differentiable sums and means over ranks; the identity without a process group."""
 
 from typing import Any
 
@@ -30,10 +30,10 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """The sum of the ranks' tensors on every rank, differentiable."""
+    """Returns the sum of the ranks' tensors, on every rank; differentiable."""
     return _Sum.apply(x) if several_ranks() else x
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """The mean of the ranks' tensors on every rank, differentiable."""
+    """Returns the mean of the ranks' tensors, on every rank; differentiable."""
     return sum_over_ranks(x) / number_of_ranks()

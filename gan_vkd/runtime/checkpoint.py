@@ -1,7 +1,7 @@
-"""State that survives: nested dictionaries with tensors as one checksummed safetensors file.
+"""Checkpoint files: nested dictionaries with tensors, in one safetensors file with a checksum.
 
-Tensors are stored as such, everything else (numbers, strings, lists, None) as JSON in the header,
-so that nothing that is read back can run code.
+Tensors are stored as safetensors, everything else (numbers, strings, lists, None) as JSON in the
+header, so that reading a file never executes code.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Reads what `save_state` wrote, tensors on the CPU.
+    """Reads a file written by `save_state`; tensors are on the CPU.
 
     Raises:
-        VkdError: no such file, or one that is damaged, cut off or of another kind.
+        VkdError: the file is missing, damaged, truncated or not written by `save_state`.
     """
     if not path.is_file():
         raise VkdError(f"{path}: no such file")
@@ -44,14 +44,14 @@ def load_state(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict):
             raise ValueError(f"expected a mapping, found {type(state).__name__}")
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise VkdError(f"{path}: damaged or not one of our files ({error})") from None
+        raise VkdError(f"{path}: damaged, or not a file of this project ({error})") from None
     return state
 
 
 def save_weights(
     path: Path, state: dict[str, Tensor], facts: dict[str, Any], **metadata: str
 ) -> None:
-    """Writes a network's weights as plain safetensors, with what is known of it in the header."""
+    """Writes a network's weights as plain safetensors, with facts and a checksum in the header."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     text = json.dumps(facts)
     metadata |= {"facts": text, "sha256": digest(text, tensors)}
@@ -59,16 +59,16 @@ def save_weights(
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a safetensors file has no checksum of ours."""
+    """Returns whether a safetensors file was not written by `save_weights`."""
     with safe_open(path, "pt") as file:
         return not {"facts", "sha256"} <= (file.metadata() or {}).keys()
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_weights` wrote: weights on the CPU, and facts.
+    """Reads a file written by `save_weights`: the weights, on the CPU, and the facts.
 
     Raises:
-        VkdError: damaged, cut off or of another kind.
+        VkdError: the file is damaged, truncated or not written by `save_weights`.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -78,12 +78,12 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("its checksum does not match")
         return state, json.loads(metadata["facts"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise VkdError(f"{path}: damaged or not one of our files ({error})") from None
+        raise VkdError(f"{path}: damaged, or not a file of this project ({error})") from None
 
 
 def _strip(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, Tensor):
-        name = f"{len(tensors)}{name}"  # the number tells {1: ...} from {"1": ...}
+        name = f"{len(tensors)}{name}"  # the number distinguishes {1: ...} from {"1": ...}
         tensors[name] = node.detach().cpu().contiguous().clone()
         return {"$tensor": name}
     if isinstance(node, dict):
@@ -105,7 +105,7 @@ def _restore(node: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def digest(text: str, tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over a text and tensors on the CPU, with their names, dtypes and shapes."""
+    """Returns the SHA-256 of a text and CPU tensors with their names, dtypes and shapes."""
     sha256 = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,11 +1,11 @@
-"""Settings that choose a component of a registry: a discriminated union, made from constructors.
+"""Settings that choose a component of a registry: discriminated unions built from constructors.
 
     projection: Annotated[Choice, OneOf(PROJECTIONS)] = choice("orthogonal")
 
-takes `orthogonal` or `{name: orthogonal}`, with options where the component has any, in a settings
-file. These are the keyword-only arguments of its constructor, with their annotations and defaults;
-an argument annotated by a registry is itself such a choice. A component with a class method `check`
-refuses options that do not go together (ValueError).
+accepts `orthogonal`, or `{name: orthogonal}` with further keys as options, in a settings file. The
+options are the keyword-only arguments of the component's constructor, with their annotations and
+defaults; an argument annotated with a registry is itself such a choice. A component with a class
+method `check` can refuse combinations of options by a ValueError.
 """
 
 import inspect
@@ -36,9 +36,9 @@ ENTRY_POINTS = "gan_vkd.components"
 
 @cache
 def load_plugins() -> None:
-    """Imports what installed packages add: the modules of their entry points ENTRY_POINTS.
+    """Imports the modules that installed packages list under the entry point group ENTRY_POINTS.
 
-    They register their components when they are imported.
+    These modules register their components when they are imported.
     """
     for plugin in entry_points(group=ENTRY_POINTS):
         plugin.load()
@@ -52,12 +52,12 @@ class Choice(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_name_alone(cls, value: Any) -> Any:
+    def _name_to_mapping(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """For `Registry.make`."""
+        """The name and options as a dictionary, for `Registry.make`."""
         return self.model_dump()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -65,25 +65,26 @@ class Choice(Section):
 
 
 def _restored(registry: Registry[Any], chosen: dict[str, Any]) -> Choice:
-    """A choice that was sent from another process."""
+    """Rebuilds a pickled choice, for example in another process."""
     return settings_of(registry, chosen["name"]).model_validate(chosen)
 
 
 def choice(chosen: Chosen) -> Any:
-    """The default of a setting: a component by its name, or by name and options."""
+    """Returns the default of a setting: a component by its name, or by name and options."""
     return Field(default=chosen, validate_default=True)
 
 
 class OneOf:
-    """Annotates a setting that is a component of the registry.
+    """Annotation of a setting whose value is a component of the registry.
 
-    default: the name that is meant where a mapping gives none; so one option can be set alone.
+    default: name of the component if a mapping has no `name`, so that an option can be set alone.
     """
 
     def __init__(self, registry: Registry[Any], default: str | None = None) -> None:
         self.registry, self.default = registry, default
 
     def name_of(self, value: Any) -> str | None:
+        """Returns the component's name in a value of the setting, or None if there is none."""
         if isinstance(value, Mapping):
             value = value.get("name", self.default)
         elif isinstance(value, Choice):
@@ -91,7 +92,7 @@ class OneOf:
         return value if isinstance(value, str) else None
 
     def models(self) -> dict[str, type[Choice]]:
-        """The settings of every component by its name."""
+        """Returns the settings model of every component, by name."""
         load_plugins()
         return {name: settings_of(self.registry, name) for name in self.registry}
 
@@ -103,12 +104,12 @@ class OneOf:
         return handler.generate_schema(Annotated[union, Discriminator(self.name_of)])
 
     def takes(self, option: str) -> bool:
-        """Whether any of the components has such an option."""
+        """Returns whether any component of the registry has this option."""
         return any(option in model.model_fields for model in self.models().values())
 
 
 def one_of(field: FieldInfo) -> OneOf | None:
-    """The choice behind a setting that is a `Choice`, `Choice | None`, `list[Choice]`, ..."""
+    """Returns the `OneOf` of a `Choice`, `Choice | None`, `list[Choice]`, ..., or None."""
 
     def inside(annotations: Iterable[Any]) -> Iterator[OneOf]:
         for annotation in annotations:
@@ -121,7 +122,7 @@ def one_of(field: FieldInfo) -> OneOf | None:
 
 @cache
 def settings_of(registry: Registry[Any], name: str) -> type[Choice]:
-    """The schema of a component's options, from its constructor."""
+    """Builds the settings model of a component from its constructor's signature."""
     maker = registry[name]
     constructor = maker.__init__ if inspect.isclass(maker) else maker
     hints = get_type_hints(constructor, include_extras=True)
@@ -131,7 +132,7 @@ def settings_of(registry: Registry[Any], name: str) -> type[Choice]:
             fields[parameter.name] = _field(hints[parameter.name], parameter.default)
     validators: dict[str, Any] = {}
     if hasattr(maker, "check"):
-        validators["_check"] = model_validator(mode="after")(_calls(maker.check))
+        validators["_check"] = model_validator(mode="after")(_validator_of(maker.check))
     title = f"{registry.kind} {name}"
     model = create_model(title, __base__=Choice, __validators__=validators, **fields)
     model.registry = registry
@@ -139,19 +140,22 @@ def settings_of(registry: Registry[Any], name: str) -> type[Choice]:
 
 
 def _field(annotation: Any, default: Any) -> Any:
-    """Of a model; an annotation by a registry becomes a choice of it, or of its names alone."""
+    """Returns type and default of a model's field.
+
+    An annotation with a registry becomes a choice of its components, or for `str` of their names.
+    """
     for extra in get_args(annotation)[1:]:
         if isinstance(extra, Registry):
             if get_args(annotation)[0] is str:
                 return Literal[tuple(extra)], default
             return SerializeAsAny[Annotated[Choice, OneOf(extra, default)]], choice(default)
     if get_origin(annotation) in (Union, UnionType):
-        annotation = Annotated[annotation, WrapValidator(_in_one_fault(annotation))]
+        annotation = Annotated[annotation, WrapValidator(_single_error(annotation))]
     return annotation, ... if default is inspect.Parameter.empty else default
 
 
-def _in_one_fault(annotation: Any) -> Any:
-    """One fault for a union, where pydantic gives one for each of its members."""
+def _single_error(annotation: Any) -> Any:
+    """Returns a validator that reports one error for a union; pydantic reports one per member."""
     names = {bool: "true, false", int: "a whole number", float: "a number", type(None): "null"}
     members = [
         names.get(member) or ", ".join(map(str, get_args(member)))  # of a Literal
@@ -169,7 +173,7 @@ def _in_one_fault(annotation: Any) -> Any:
     return validate
 
 
-def _calls(check: Any) -> Any:
+def _validator_of(check: Any) -> Any:
     def validate(self: Choice) -> Choice:
         check(**{k: v for k, v in self.model_dump().items() if k != "name"})
         return self

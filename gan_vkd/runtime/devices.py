@@ -1,4 +1,4 @@
-"""Which device a run trains on, and in which precision."""
+"""Device and precision of a run."""
 
 from functools import cache
 
@@ -9,19 +9,19 @@ from gan_vkd.runtime.errors import VkdError, one_line
 
 
 def pick_device(name: str) -> str:
-    """`auto` is the GPU where there is one.
+    """Resolves `auto` to the GPU if there is one and `cuda` to this rank's GPU; tests the device.
 
     Raises:
-        VkdError: a device that torch does not have.
+        VkdError: torch cannot use the device, or several ranks would share one GPU.
     """
     if name.startswith("cuda:") and ranks.world() > 1:
-        raise VkdError(f"device {name}: each rank takes a GPU of its own; set device=cuda")
+        raise VkdError(f"device {name}: each rank needs a GPU of its own; set device=cuda")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
         name = ranks.local_device()
     try:
-        torch.zeros((), dtype=torch.float64, device=name).item()  # of statistics; MPS has none
+        torch.zeros((), dtype=torch.float64, device=name).item()  # for statistics; MPS has none
     except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = one_line(error)
         raise VkdError(f"device {name}: not usable here ({reason}); set device=cpu") from None
@@ -29,25 +29,25 @@ def pick_device(name: str) -> str:
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """Within it the device computes in `bfloat16`, where it can, or as it is in `float32`."""
+    """Returns an autocast context, enabled for `bfloat16` on devices with bfloat16 arithmetic."""
     kind = device.partition(":")[0]
-    lowered = precision == "bfloat16" and _is_lowered(kind)
-    return torch.autocast(kind, torch.bfloat16, enabled=lowered)
+    enabled = precision == "bfloat16" and _supports_bfloat16(kind)
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
 
 
 @cache
-def _is_lowered(kind: str) -> bool:
-    able = has_bfloat16(kind)
-    if not able:
-        print(f"{kind}: computes in float32, without arithmetic in bfloat16")
-    return able
+def _supports_bfloat16(kind: str) -> bool:
+    supported = has_bfloat16(kind)
+    if not supported:
+        print(f"{kind}: no bfloat16 arithmetic, computing in float32")
+    return supported
 
 
 @cache
 def has_bfloat16(kind: str) -> bool:
-    """Whether the device itself computes in it; torch emulates it elsewhere, which takes longer.
+    """Returns whether the device has bfloat16 arithmetic; emulation by torch is slower.
 
-    Of CPUs, those of the x86 family tell.
+    Among CPUs only x86 models can be detected; others count as without.
     """
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,43 +1,43 @@
-"""What a user is told when a run cannot go on: one line, and the exit code of the command."""
+"""Errors that end a command with a one-line message and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class VkdError(Exception):
-    """The work cannot go on: a file, a device, a number that is not finite."""
+    """An expected failure, of a file or a device, or by a number that is not finite."""
 
     exit_code = 1
 
 
 class SettingsError(VkdError):
-    """The settings cannot be used; no work has been done."""
+    """Invalid settings; raised before any work is done."""
 
     exit_code = 2
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of somebody else's says, or its kind where it says nothing."""
+    """Returns an exception's message on one line (at most 200 characters), or its type if empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextmanager
 def one_line_without_memory(advice: str) -> Iterator[None]:
-    """Turns the many ways of running out of memory into one line with what to do.
+    """Turns the various out-of-memory errors into a VkdError with one line of advice.
 
     Args:
-        advice: against running out of the device's.
+        advice: what to do when the memory of the device or the host is exhausted.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        said, kind = str(error), type(error).__name__
+        message, kind = str(error), type(error).__name__
         signs = ("not enough memory", "allocate memory")
-        if kind in ("OutOfMemoryError", "MemoryError") or any(sign in said for sign in signs):
+        if kind in ("OutOfMemoryError", "MemoryError") or any(sign in message for sign in signs):
             raise VkdError(f"out of memory; {advice}") from None
-        if "DataLoader worker (pid" in said or "out of shared memory" in said:
+        if "DataLoader worker (pid" in message or "out of shared memory" in message:
             raise VkdError(
-                f"a process that reads images is gone ({one_line(error)}); set fewer data.workers, "
+                f"a data loader worker died ({one_line(error)}); set fewer data.workers, "
                 "or give the container more shared memory (docker run --shm-size=16g)"
             ) from None
         raise

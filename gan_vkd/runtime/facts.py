@@ -1,4 +1,4 @@
-"""The facts beside exported weights, checked by a schema: the file may be a stranger's."""
+"""Validation of the facts stored with exported weights, whose file may be untrusted."""
 
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,16 @@ from gan_vkd.runtime.settings_faults import in_one_clause
 
 
 class Facts(BaseModel):
-    """What a file must say; it may say more."""
+    """Base class of schemas of facts; keys beyond the schema's are allowed."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
 def checked(schema: type[Facts], facts: Any, file: Path) -> dict[str, Any]:
-    """The facts, of the schema's types and within its limits.
+    """Returns the facts, validated and converted by the schema.
 
     Raises:
-        VkdError: others; the first fault in one line.
+        VkdError: the facts do not fit the schema; the message names the first error.
     """
     try:
         return schema.model_validate(facts).model_dump()
@@ -27,5 +27,5 @@ def checked(schema: type[Facts], facts: Any, file: Path) -> dict[str, Any]:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part)[:40] for part in fault["loc"]) or "facts"
         raise VkdError(
-            f"{file}: not a file of ours: {where}: {in_one_clause(fault)[:200]}"
+            f"{file}: not a file of this project: {where}: {in_one_clause(fault)[:200]}"
         ) from None

@@ -1,18 +1,21 @@
-"""Numbers that are not finite: found at the iteration where they appear, without waiting for it."""
+"""Detection of NaN and infinity with the iteration of their appearance, without synchronising."""
 
 import torch
 from torch import Tensor
 
 
 class Watch:
-    """The first iteration at which each of some named tensors was not finite, on their device."""
+    """Tracks, on the device, the first iteration at which each named tensor was not finite."""
 
     def __init__(self) -> None:
         self.first: dict[tuple[str, ...], Tensor] = {}
 
     @torch.no_grad()
     def look(self, tensors: dict[str, Tensor], iteration: int) -> None:
-        """Never waits for the device. The same names should come together at every call."""
+        """Checks the tensors of an iteration. Does not synchronise with the device.
+
+        Tensors that are passed together once should be passed together at every call.
+        """
         if not tensors:
             return
         names = tuple(tensors)
@@ -24,9 +27,9 @@ class Watch:
         self.first[names] = torch.where((before < 0) & ~finite, iteration, before)
 
     def fault(self) -> tuple[str, int] | None:
-        """The tensor that was not finite first and its iteration; this waits for the device.
+        """Returns the first tensor that was not finite and its iteration, or None. Synchronises.
 
-        Of several at one iteration, the one that was looked at first.
+        Of several tensors at one iteration, it is the one that was checked first.
         """
         found = [
             (name, iteration)

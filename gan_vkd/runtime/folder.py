@@ -1,4 +1,4 @@
-"""The folder of a run: its settings, its checkpoints, its records, one process at a time."""
+"""The run folder: settings, checkpoints, records, and a lock against concurrent runs."""
 
 import json
 import os
@@ -20,8 +20,8 @@ MOST_RECORDS = 2**30  # bytes of a file of records
 
 
 class RunFolder:
-    """settings.yaml, metrics.jsonl and other records, checkpoints/*.safetensors, tensorboard/, and
-    exit_code: how the last training ended, a number of `End`; none while it goes on."""
+    """Has settings.yaml, metrics.jsonl and other records, checkpoints/*.safetensors, tensorboard/,
+    and exit_code: the `End` of the last training as a number, absent during training."""
 
     subfolders: ClassVar[Sequence[str]] = ("checkpoints",)
 
@@ -32,8 +32,10 @@ class RunFolder:
         write_text(self.path / "settings.yaml", text)
 
     def record_end(self, end: End | None) -> None:
-        """Writes exit_code, since torchrun's does not tell a run that is out of time; None: removes
-        it, as training begins."""
+        """Writes exit_code, or removes it at the start of training (None).
+
+        torchrun's own exit code does not distinguish a run that is out of time.
+        """
         file = self.path / "exit_code"
         if end is None:
             file.unlink(missing_ok=True)
@@ -43,7 +45,7 @@ class RunFolder:
     # checkpoints
 
     def checkpoints(self) -> list[Path]:
-        """The files of checkpoints, oldest first; other names in their folder are left alone.
+        """Returns the checkpoint files, oldest first, and leaves out files of other names.
 
         Raises:
             VkdError: their folder cannot be read.
@@ -57,9 +59,9 @@ class RunFolder:
         return sorted(files, key=lambda file: int(file.stem))
 
     def save(self, iteration: int, state: dict[str, Any], keep: int = 2, best: int = 0) -> None:
-        """Writes a checkpoint and drops the oldest beyond `keep`, but not that of iteration `best`.
+        """Writes a checkpoint and deletes all but the newest `keep` and that of iteration `best`.
 
-        At least two are kept: a damaged newest one needs a predecessor.
+        `keep` should be at least two, so that a damaged newest one has a predecessor.
         """
         folder = subfolder(self.path, "checkpoints")
         save_state(folder / f"{iteration:08d}.safetensors", state)
@@ -68,9 +70,9 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process, and all ranks that train with it.
+        """Locks the folder for this process and its ranks.
 
-        What a killed process had begun to write is removed.
+        Temporary files that a killed process left behind are deleted.
         """
         with locked(self.path) if ranks.is_first() else nullcontext():
             if ranks.is_first():
@@ -79,48 +81,51 @@ class RunFolder:
             yield
 
     def latest_state(self, retire: bool = False) -> dict[str, Any] | None:
-        """The newest whole checkpoint; damaged ones are named and passed over.
+        """Reads the newest intact checkpoint; damaged ones are reported and skipped.
 
-        With `retire`, damaged ones that are newer get another name, so that they do not stand for
-        the newest when older ones are dropped.
+        With `retire`, the skipped ones are renamed, so that `save` does not count them as the
+        newest. Returns None if there are no checkpoints.
+
+        Raises:
+            VkdError: every checkpoint is damaged.
         """
         files, damaged = self.checkpoints(), []
         for file in reversed(files):
             try:
                 state = load_state(file)
             except VkdError as error:
-                print(f"passed over: {error}")
+                print(f"skipped: {error}")
                 damaged.append(file)
                 continue
             for old in damaged if retire else []:
                 old.rename(old.with_name(f"{old.name}.damaged"))
             return state
         if files:
-            raise VkdError(f"{self.path}: every checkpoint is damaged; train anew elsewhere")
+            raise VkdError(f"{self.path}: every checkpoint is damaged; train in a new folder")
         return None
 
     # records
 
     def append(self, name: str, record: dict[str, Any]) -> None:
-        """One JSON line at the end of a record file (metrics, evaluations)."""
+        """Appends a record as a JSON line to NAME.jsonl (metrics, evaluations)."""
         file = self.path / f"{name}.jsonl"
         try:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             with os.fdopen(os.open(file, flags, 0o666), "ab+") as handle:
                 if handle.tell():
                     handle.seek(-1, os.SEEK_END)
-                cut_off = handle.read() not in (b"", b"\n")
-                handle.write(b"\n" * cut_off + json.dumps(record).encode() + b"\n")
+                truncated = handle.read() not in (b"", b"\n")
+                handle.write(b"\n" * truncated + json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise VkdError(f"{file}: cannot be written ({reason(error)})") from None
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """The mappings in a record file; what else is in it, as a line cut off by a crash, is left
-        out."""
+        """Returns the records of NAME.jsonl; ignores lines that are not JSON mappings, such as one
+        truncated by a crash."""
         return list(self._parse(self.path / f"{name}.jsonl"))
 
     def truncate(self, name: str, iteration: int) -> None:
-        """Drops records after `iteration`, those of a past that a resumed run lives again."""
+        """Deletes records after `iteration`, which a resumed run repeats, and those without one."""
         counted = [r for r in self.records(name) if type(r.get("iteration")) is int]
         kept = [record for record in counted if record["iteration"] <= iteration]
         write_text(
@@ -134,4 +139,6 @@ class RunFolder:
                 with suppress(ValueError, RecursionError):  # neither JSON nor UTF-8
                     record = json.loads(line)
                     if isinstance(record, dict):
+                        if {"returns", "tensor"} <= record.keys():  # of an earlier version
+                            record["rollbacks"] = record.pop("returns")
                         yield record

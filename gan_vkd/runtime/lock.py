@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""A lock on a folder, held by one process at a time."""
 
 import fcntl
 import os
@@ -12,19 +12,19 @@ from typing import TextIO
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import reason
 
-_held: set[Path] = set()  # by this process, which the system lets lock twice
+_held: set[Path] = set()  # by this process, which fcntl would let lock twice
 
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Holds the folder for this process. The system lets go of it when the process ends, however.
+    """Locks the folder for this process. The system releases it whenever the process ends.
 
     Args:
-        folder: made where there is none.
-        wait: until no other process has it.
+        folder: created if it does not exist.
+        wait: wait for a process that holds the lock, instead of raising.
 
     Raises:
-        VkdError: another process has it, or the folder cannot be written.
+        VkdError: another process holds the lock, or the folder cannot be written.
     """
     file = folder.absolute() / ".lock"
     try:
@@ -36,7 +36,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         try:
             if file in _held:
                 raise BlockingIOError
-            # of the process alone: forked workers, which may outlive it, do not inherit it
+            # not inherited by forked workers, which may outlive this process
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             handle.seek(0)
@@ -48,7 +48,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
             print(f"{folder}: waiting for {holder}", flush=True)
             fcntl.lockf(handle, fcntl.LOCK_EX)
         except OSError as error:  # a file system without locks
-            print(f"{folder}: not locked ({error.strerror}); see that no other run writes there")
+            print(f"{folder}: not locked ({error.strerror}); ensure that no other run uses it")
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
@@ -59,7 +59,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
             _held.discard(file)
             with suppress(OSError):
                 if not wait and [entry.name for entry in folder.iterdir()] == [file.name]:
-                    file.unlink()  # nothing came of it
+                    file.unlink()  # nothing was written
                     folder.rmdir()
 
 

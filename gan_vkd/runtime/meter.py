@@ -1,4 +1,4 @@
-"""What iterations report of themselves, kept on the device: reporting never waits for it."""
+"""Logged values, accumulated on the device: adding a value does not synchronise."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from gan_vkd.runtime.finite import Watch
 
 
 class Meter:
-    """Means of the reported numbers since the last record, and the first that was not finite.
+    """Means of logged values since the last record, and a check that they are finite.
 
-    iteration: the present one, counted from 1.
+    iteration: the current one, counted from 1.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Meter:
         self._watch = Watch()
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Numbers of this iteration, which must be finite."""
+        """Adds values to log of the current iteration, which must be finite."""
         for name, value in values.items():
             value = value.detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -29,11 +29,11 @@ class Meter:
         self.watch(values)
 
     def watch(self, tensors: dict[str, Tensor]) -> None:
-        """Tensors that must be finite and are not recorded."""
+        """Checks that tensors are finite, without logging them."""
         self._watch.look(tensors, self.iteration)
 
     def take(self) -> dict[str, float]:
-        """The means since the last call, over all ranks; this waits for the device."""
+        """Returns the means since the last call, over all ranks. Synchronises with the device."""
         names = list(self.sums)
         if not names:
             return {}
@@ -60,6 +60,6 @@ class Meter:
         self.counts = {name: int(part["count"]) for name, part in state.items()}
 
     def fault(self) -> tuple[str, int] | None:
-        """The first tensor of any rank that was not finite, and its iteration; this waits too."""
+        """Returns the first tensor that was not finite on any rank, with its iteration, or None."""
         faults = [fault for fault in ranks.all_parts(self._watch.fault()) if fault]
         return min(faults, key=lambda fault: fault[1], default=None)

@@ -1,4 +1,4 @@
-"""Where a run stands: what a checkpoint holds, and how training goes on from one."""
+"""Training state of a run: checkpoints, resuming from one, and rollbacks."""
 
 import platform
 from typing import Annotated, Any, Protocol
@@ -21,17 +21,17 @@ from gan_vkd.runtime.settings_file import differences, load_as, parsed_as
 
 
 class Trained(Protocol):
-    """What is trained: networks, averages, optimisers, projections, statistics."""
+    """The state that is trained: networks, EMA, optimisers, projections, statistics."""
 
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any]) -> None: ...
 
     def shared(self) -> dict[str, Tensor]:
-        """What all ranks must agree on."""
+        """Returns the tensors that must be equal on all ranks."""
         ...
 
     def set_learning_rates(self, factor: float) -> None:
-        """Those of the settings times a factor."""
+        """Sets the learning rates to those of the settings times a factor."""
         ...
 
 
@@ -39,32 +39,33 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class Progress(BaseModel):
-    """Where a run stands; saved with every checkpoint.
+    """Progress of a run, saved in every checkpoint.
 
-    best: the measure that was best so far; the less, the better.
-    returns: how often it went back to a checkpoint from numbers that were not finite.
+    best: the best (lowest) loss of an evaluation so far.
+    rollbacks: number of rollbacks so far, after values that were not finite.
     total: iterations of the whole run.
-    evaluated: the last iteration that was; a run may be killed before that of its checkpoint is.
+    evaluated: the last evaluated iteration; a run may be killed between a checkpoint and its
+        evaluation.
     """
 
     iteration: Count = 0
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     best: float = float("inf")
     best_iteration: Count = 0
-    returns: Annotated[int, Field(ge=0, le=10_000)] = 0
+    rollbacks: Annotated[int, Field(ge=0, le=10_000)] = 0
     total: Count = 0
     evaluated: Count = 0
 
 
 class RunState:
-    """Where a run's training stands, in memory and in its folder.
+    """The training state of a run, in memory and in its folder.
 
     Args:
-        run: the folder.
-        trained: what a checkpoint holds.
+        run: the run folder.
+        trained: the state that checkpoints save.
         settings: of the run.
-        device: that it trains on.
-        data: what it is trained on: in words, and a digest of it.
+        device: that the run trains on.
+        data: of the training data, a description and a digest.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class RunState:
         self.progress, self.meter = Progress(), Meter()
 
     def begin(self, resume: bool, total: int) -> None:
-        """From the newest checkpoint where one is to be resumed, or from the start; the folder then
-        has the settings, and no records of a past that will be lived again."""
+        """Starts from the newest checkpoint (`resume`) or from the beginning.
+
+        Writes the settings to the folder and deletes records that the run will repeat.
+        """
         if resume:
             self.restore()
         self.progress.total = total
@@ -91,15 +94,15 @@ class RunState:
             self.run.record_end(None)
 
     def save(self) -> None:
-        """Writes a checkpoint: all that is trained, and the random numbers' state.
+        """Writes a checkpoint: trained state, progress and the states of the random generators.
 
         Raises:
-            VkdError: it cannot be written, or the ranks do not agree on it.
+            VkdError: it cannot be written, or the state differs between ranks.
         """
         train, progress = self.settings.train, self.progress
         on_host = torch.get_rng_state()
         on_device = torch.cuda.get_rng_state(self.device) if self._on_gpu else None
-        self._require_step()
+        self._require_equal_ranks()
         meter = self.meter.state()
         if ranks.is_first():
             state = {
@@ -118,27 +121,33 @@ class RunState:
     def _on_gpu(self) -> bool:
         return self.device.startswith("cuda")
 
-    def _require_step(self) -> None:
-        """Refuses to keep what the ranks do not agree on."""
+    def _require_equal_ranks(self) -> None:
+        """Raises VkdError if the shared state differs between ranks."""
         if ranks.world() == 1:
             return
         shared = {k: v.detach().cpu() for k, v in self.trained.shared().items()}
         if len(set(ranks.all_parts(digest("", shared)))) > 1:
             raise VkdError(
                 f"{self.run.path}: the ranks have drifted apart since the last checkpoint; use "
-                "devices of one kind, and go on from there with --resume"
+                "devices of one kind, and continue from it with --resume"
             )
 
-    def restore(self, returns: int | None = None) -> None:
-        """Puts everything back as the newest whole checkpoint has it, where there is one."""
+    def restore(self, rollbacks: int | None = None) -> None:
+        """Restores the newest intact checkpoint, if there is one.
+
+        Args:
+            rollbacks: replaces the checkpoint's number of rollbacks.
+        """
         saved = ranks.from_first(lambda: self.run.latest_state(retire=True))
         if saved is None:
             return
         self._require_same_run(saved)
         try:
             self.trained.load_state(saved["trained"])
-            told = saved["progress"]
-            self.progress = Progress(**({"evaluated": told["iteration"]} | told))
+            stored = dict(saved["progress"])
+            if "returns" in stored:  # the name in earlier versions
+                stored["rollbacks"] = stored.pop("returns")
+            self.progress = Progress(**({"evaluated": stored["iteration"]} | stored))
             self.meter = Meter()
             self.meter.load_state(saved.get("meter", {}), self.device)
             random, made = saved["random"], dict(saved["made"])
@@ -149,25 +158,26 @@ class RunState:
             reason = one_line(error)
             raise VkdError(
                 f"{self.run.path}: its checkpoint is of another version of this project "
-                f"({reason}); continue it with that version, or train anew elsewhere"
+                f"({reason}); continue it with that version, or train in a new folder"
             ) from None
-        if returns is not None:
-            self.progress.returns = returns
-        self.trained.set_learning_rates(self.settings.train.return_lr_factor**self.progress.returns)
+        if rollbacks is not None:
+            self.progress.rollbacks = rollbacks
+        factor = self.settings.train.rollback_lr_factor**self.progress.rollbacks
+        self.trained.set_learning_rates(factor)
         now = _circumstances(self.device)
         changed = [f"{k} {made.get(k)} is now {v}" for k, v in now.items() if made.get(k) != v]
         if changed:
             print(
-                f"{self.run.path}: goes on, but not to the last bit as it would have: "
+                f"{self.run.path}: resumed, but results will not be identical to the last bit: "
                 f"{', '.join(changed)}"
             )
 
     def _require_same_run(self, saved: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other settings, which a folder without settings.yaml may have, or
-        of other training data.
+        """Refuses a checkpoint of other settings, as in a folder without settings.yaml, or of other
+        training data.
 
         Raises:
-            SettingsError: what differs.
+            SettingsError: names what differs.
         """
         where = f"{self.run.path}: its checkpoint"
         settings = parsed_as(type(self.settings), saved.get("settings"), where)
@@ -178,44 +188,48 @@ class RunState:
         if data not in (None, self.data) and self.settings.train.changed_data == "refuse":
             before = data[0] if isinstance(data, list) and data else "other data"
             raise SettingsError(
-                f"{where} is of other training data ({before}, now {self.data[0]}, by their "
-                "content); restore the data, or go on with train.changed_data=accept"
+                f"{where} is of other training data (then {before}, now {self.data[0]}, compared "
+                "by content); restore the data, or continue with train.changed_data=accept"
             )
 
-    def go_back(self, fault: tuple[str, int], remedy: str) -> None:
-        """To the last checkpoint with a smaller learning rate, or ends the run.
+    def roll_back(self, fault: tuple[str, int], remedy: str) -> None:
+        """Restores the last checkpoint with smaller learning rates.
 
         Args:
-            fault: the tensor that is not finite, and the iteration.
-            remedy: what may help against it.
+            fault: name of the tensor that is not finite, and the iteration.
+            remedy: advice for the error message.
+
+        Raises:
+            VkdError: `train.rollbacks` is reached, or there is no checkpoint.
         """
         (name, bad), progress, train = fault, self.progress, self.settings.train
         kept = ranks.from_first(self.run.checkpoints)
         line = f"{self.run.path}: {name} is not finite at iteration {bad}"
-        if progress.returns >= train.returns or not kept:
+        if progress.rollbacks >= train.rollbacks or not kept:
             good = (
                 f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
             )
-            tried = f" after {progress.returns} returns" if progress.returns else ""
+            tried = f" after {progress.rollbacks} rollbacks" if progress.rollbacks else ""
             raise VkdError(
-                f"{line}{tried}; {good}; try {remedy} in a new run, or let this one go on from "
-                f"there with --resume train.returns={progress.returns + 3}"
+                f"{line}{tried}; {good}; try {remedy} in a new run, or continue this one from "
+                f"there with --resume train.rollbacks={progress.rollbacks + 3}"
             )
-        self.restore(progress.returns + 1)
+        self.restore(progress.rollbacks + 1)
         back = self.progress
         back.seconds, back.total = progress.seconds, progress.total
-        factor = train.return_lr_factor**back.returns
-        tqdm.write(f"{line}; back to iteration {back.iteration}, learning rates times {factor:g}")
+        factor = train.rollback_lr_factor**back.rollbacks
+        where = f"rolled back to iteration {back.iteration}"
+        tqdm.write(f"{line}; {where}, learning rates times {factor:g}")
         if ranks.is_first():
             self.run.truncate("metrics", back.iteration)
             record = {"iteration": back.iteration, "seconds": round(back.seconds, 3)}
             self.run.append(
-                "metrics", record | {"returns": back.returns, "from": bad, "tensor": name}
+                "metrics", record | {"rollbacks": back.rollbacks, "from": bad, "tensor": name}
             )
 
 
 def _circumstances(device: str) -> dict[str, Any]:
-    """What the last bits of a run depend on beside its settings."""
+    """Returns what bit-identical results depend on, apart from the settings."""
     return {
         "ranks": ranks.world(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
@@ -229,10 +243,10 @@ def _circumstances(device: str) -> dict[str, Any]:
 
 
 def is_finished(run: RunFolder, settings: RunSettings, resume: bool) -> bool:
-    """Whether nothing is left to do; refuses a folder that is another run's.
+    """Returns whether the run in the folder, if any, has done all its iterations.
 
     Raises:
-        SettingsError: the folder holds a run already, or one with other settings.
+        SettingsError: the folder holds a run without `resume`, or one with other settings.
     """
     if not (run.path / "settings.yaml").exists() and (resume or not run.checkpoints()):
         return False
@@ -242,7 +256,7 @@ def is_finished(run: RunFolder, settings: RunSettings, resume: bool) -> bool:
         )
     changed = _changed(load_as(type(settings), run.path), settings)
     if changed:
-        raise SettingsError(f"{run.path}: is a run with other settings: {'; '.join(changed)}")
+        raise SettingsError(f"{run.path}: holds a run with other settings: {'; '.join(changed)}")
     kept, total = run.checkpoints(), settings.total
     if not kept or (total is not None and int(kept[-1].stem) < total):
         return False

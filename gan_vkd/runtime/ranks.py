@@ -1,7 +1,7 @@
-"""Several processes that train as one: what one rank sees and draws, and what all of them agree on.
+"""Training on several ranks: process group, each rank's share of a batch, collective operations.
 
-Started by torchrun, W ranks hold a W-th of every batch each. Random numbers are drawn for the whole
-batch on every rank, from generators that stay in step, and each keeps its rows; means, batch norm,
+Started by torchrun, each of W ranks holds 1/W of every batch. Every rank draws the random numbers
+of the whole batch, from generators in equal states, and keeps its own rows; means, batch norm,
 whitening and gradients are taken over all ranks. So W ranks compute what one computes on the whole
 batch, up to rounding. Without torchrun there is one rank, and nothing here communicates.
 """
@@ -34,35 +34,35 @@ def world() -> int:
 
 
 def is_first() -> bool:
-    """Whether this rank writes files and speaks."""
+    """Returns whether this is rank 0, which writes files and prints."""
     return rank() == 0
 
 
 def launched() -> bool:
-    """Whether torchrun started this process."""
+    """Returns whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Within it the process is one of the ranks, where torchrun started it; the first speaks.
+    """Joins the process group if torchrun started this process; only rank 0 prints within it.
 
     Raises:
-        VkdError: the ranks cannot meet, or another one was lost.
+        VkdError: the ranks cannot connect, or another one was lost.
     """
     if not launched() or dist.is_initialized():
         yield
         return
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, **_meeting_place())
+        dist.init_process_group(backend, **_store())
         try:
             with nullcontext() if is_first() else redirect_stdout(StringIO()):
                 yield
-        except Stopped:  # of all ranks together
-            _take_leave()
+        except Stopped:  # raised on all ranks
+            _leave()
             raise
-        _take_leave()  # not after an error: a rank that is stuck would be waited for
+        _leave()  # not after an error: it would wait for a rank that is stuck
     except (dist.DistError, RuntimeError) as error:
         reason = str(error).partition("\n")[0][:200]
         if not isinstance(error, dist.DistError) and not _lost(reason):
@@ -73,15 +73,16 @@ def joined() -> Iterator[None]:
         ) from None
 
 
-def _take_leave() -> None:
-    """None goes before the others are done: torchrun would take a lost connection for a failure."""
+def _leave() -> None:
+    """Leaves the process group once all ranks are done, since torchrun takes an earlier lost
+    connection for a failure."""
     dist.barrier()
     dist.destroy_process_group()
 
 
-def _meeting_place() -> dict[str, Any]:
-    """torchrun's store, under a name of its own after a restart: it still has the addresses that
-    the lost ranks left there (pytorch/pytorch#135712)."""
+def _store() -> dict[str, Any]:
+    """Returns arguments of init_process_group: torchrun's store with a prefix for each restart,
+    since it still holds the addresses of the lost ranks (pytorch/pytorch#135712)."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}  # a new store after every restart: TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))
@@ -98,33 +99,33 @@ def _lost(reason: str) -> bool:
 
 
 def local_device() -> str:
-    """The GPU of this rank on its machine."""
+    """Returns this rank's GPU on its machine."""
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if world() > 1 else "cuda"
 
 
-# What each rank sees
+# Each rank's share
 
 
 def own_rows(draw: Callable[[int], Tensor], count: int) -> Tensor:
-    """This rank's `count` rows of what one process draws for the whole batch."""
+    """Draws random rows for the whole batch and returns this rank's `count` of them."""
     return draw(count * world())[rank() * count : (rank() + 1) * count]
 
 
 def own_part(count: int) -> slice:
-    """This rank's part of `count` things, which need not be a multiple of the ranks."""
+    """Returns this rank's slice of `count` items, which need not be divisible by the ranks."""
     return slice(count * rank() // world(), count * (rank() + 1) // world())
 
 
-# What all ranks compute together
+# Collective operations on tensors
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over ranks of a tensor, differentiable."""
+    """Returns the sum of a tensor over ranks; differentiable."""
     return sum_over_ranks(x)
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean over ranks of a tensor, differentiable."""
+    """Returns the mean of a tensor over ranks; differentiable."""
     return total(x) / world()
 
 
@@ -143,18 +144,18 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows (B, ...) of all ranks, in their order, on every rank; differentiable."""
+    """Returns the rows (B, ...) of all ranks in rank order, on every rank; differentiable."""
     return _Gather.apply(x) if world() > 1 else x
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replaces the gradients by their means over ranks, in one message."""
+    """Replaces the gradients by their means over ranks, in one all-reduce."""
     average([p.grad for p in parameters if p.grad is not None])
 
 
 @torch.no_grad()
 def average(tensors: Sequence[Tensor]) -> None:
-    """Replaces the tensors by their means over ranks, in one message."""
+    """Replaces the tensors by their means over ranks, in one all-reduce."""
     if world() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -165,11 +166,11 @@ def average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-# What all ranks agree on, without the accelerator
+# Collective operations on the CPU
 
 
 def largest(value: int) -> int:
-    """The largest of the ranks' numbers."""
+    """Returns the largest of the ranks' values."""
     if world() == 1:
         return value
     one = torch.tensor(value)
@@ -178,7 +179,7 @@ def largest(value: int) -> int:
 
 
 def from_first(compute: Callable[[], T]) -> T:
-    """What rank 0 computes, on every rank; tensors in it should lie on the CPU."""
+    """Returns the result of rank 0 on every rank; tensors in it should be on the CPU."""
     if world() == 1:
         return compute()
     box = [compute() if is_first() else None]
@@ -187,7 +188,7 @@ def from_first(compute: Callable[[], T]) -> T:
 
 
 def all_parts(part: T) -> list[T]:
-    """The ranks' objects, in their order, on every rank."""
+    """Returns the objects of all ranks in rank order, on every rank."""
     if world() == 1:
         return [part]
     parts: list[T] = [part] * world()
@@ -196,17 +197,17 @@ def all_parts(part: T) -> list[T]:
 
 
 def require_alike(facts: Callable[[], object], where: Path) -> None:
-    """Refuses ranks that have not read the same, such as settings and images.
+    """Raises VkdError if ranks have read different data, such as settings or images.
 
-    Averages would hide it: their weights stay equal.
+    Training would hide it, since averaged gradients keep the weights equal.
     """
     if world() > 1 and len({repr(part) for part in all_parts(facts())}) > 1:
-        raise VkdError(f"{where}: the ranks have read other settings or other images")
+        raise VkdError(f"{where}: the ranks have read different settings or images")
 
 
 @contextmanager
 def one_first_on_each_machine() -> Iterator[None]:
-    """The other ranks of a machine follow when its first has what it needs, such as downloads."""
+    """Runs the body on the first rank of a machine before the others, e.g. for downloads."""
     follows = world() > 1 and os.environ.get("LOCAL_RANK", "0") != "0"
     if follows:
         dist.barrier()

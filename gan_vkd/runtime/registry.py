@@ -1,12 +1,12 @@
-"""Components by name: one registry a kind, to which anybody can add.
+"""Registries of components by name, one per kind, which other packages can extend.
 
     @PROJECTIONS.register("mine")
     class Mine(Projection):
         def __init__(self, student_width: int, teacher_width: int, *, scale: float = 1.0): ...
 
-The keyword-only arguments of a component are its settings: their annotations say which values are
-valid, their defaults what is usual. `projection: {name: mine, scale: 2}` in a settings file, or
-`projection: mine`, then chooses it.
+The keyword-only arguments of a component are its settings: their annotations define which values
+are valid, their defaults are the settings' defaults. `projection: mine` in a settings file, or
+`projection: {name: mine, scale: 2}`, then chooses it.
 """
 
 import difflib
@@ -26,13 +26,13 @@ def _of_kind(kind: str) -> "Registry[Any]":
 
 
 class Registry(Mapping[str, Callable[..., Made]], Generic[Made]):
-    """Classes or functions of one kind by name.
+    """Classes or functions of one kind, by name.
 
     Args:
-        kind: what they are, in words that no other registry has.
+        kind: noun for the components in messages; unique among registries.
 
     Raises:
-        ValueError: a second registry of a kind.
+        ValueError: there is a registry of this kind already.
     """
 
     def __init__(self, kind: str) -> None:
@@ -43,13 +43,13 @@ class Registry(Mapping[str, Callable[..., Made]], Generic[Made]):
         self._makers: dict[str, Callable[..., Made]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _of_kind, (self.kind,)  # another process has its own
+        return _of_kind, (self.kind,)  # unpickled as the registry of that process
 
     def register(self, name: str) -> Callable[[Maker], Maker]:
         """Adds the decorated class or function.
 
         Raises:
-            ValueError: a name that is taken.
+            ValueError: the name is taken.
         """
 
         def add(maker: Maker) -> Maker:
@@ -61,18 +61,18 @@ class Registry(Mapping[str, Callable[..., Made]], Generic[Made]):
         return add
 
     def make(self, chosen: Chosen, *args: Any) -> Made:
-        """The component that is chosen, from its positional arguments.
+        """Makes the chosen component with its options and the positional arguments `args`.
 
         Raises:
-            ValueError: no such name; or what the component does not take.
+            ValueError: unknown name, or arguments that the component refuses.
         """
         options = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
         return self[options.pop("name")](*args, **options)
 
     def unknown(self, name: str) -> str:
-        """Why there is nothing of that name, with the nearest name or all that are known."""
+        """Returns the message for an unknown name, with the closest name or all known ones."""
         near = difflib.get_close_matches(name, self, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(self)}"
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(self)}"
         return f"no {self.kind} of that name; {hint}"
 
     def __getitem__(self, name: str) -> Callable[..., Made]:

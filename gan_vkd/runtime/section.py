@@ -1,4 +1,4 @@
-"""A part of the settings: a pydantic model that knows which of its values have an effect."""
+"""Base class of settings: a pydantic model that refuses values without effect."""
 
 from typing import Self
 
@@ -10,11 +10,11 @@ class Section(BaseModel):
 
     @property
     def idle(self) -> dict[str, str]:
-        """Settings that the others leave without effect, and why."""
+        """Keys that have no effect given the other settings, each with the reason."""
         return {}
 
     def _unless(self, key: str, owner: str, *names: str) -> dict[str, str]:
-        """The names are idle unless the setting `key` is `owner`."""
+        """Returns the names as idle keys unless the setting `key` is `owner`."""
         chosen = getattr(self, key)
         why = f"belongs to {key} = {owner}, but {key} = {chosen}"
         return {} if chosen == owner else dict.fromkeys(names, why)

@@ -1,11 +1,11 @@
-"""What every run is told, and the kinds of values that settings have."""
+"""Settings that all runs have, and types of the values of settings."""
 
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.loggers import LOGGERS
@@ -16,11 +16,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Above0 = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's seeds
 
 
 def number_or(*words: str, number: str, fits: Callable[[float], bool]) -> BeforeValidator:
-    """One of the words, or a number that fits, which `number` describes: one fault for both."""
+    """Returns a validator for one of the words or a number that `fits`, with one error for both.
+
+    number: describes the valid numbers in the error.
+    """
 
     def checked(value: Any) -> Any:
         with suppress(ValueError, TypeError):
@@ -31,46 +34,62 @@ def number_or(*words: str, number: str, fits: Callable[[float], bool]) -> Before
     return BeforeValidator(checked)
 
 
+# Of the loop: keys by their names in earlier versions, and those that every stored file has
+RENAMED_KEYS = {"returns": "rollbacks", "return_lr_factor": "rollback_lr_factor"}
+STORED_KEYS = {*RENAMED_KEYS, "log_every", "checkpoint_every", "keep_checkpoints"}
+
+
 class LoopSettings(Section):
-    """What every training's loop is told (gan_vkd/runtime/training.py)."""
+    """Settings of the training loop (gan_vkd/runtime/training.py)."""
 
     log_every: Positive = 50
     logger: Annotated[Choice, OneOf(LOGGERS)] = choice("tensorboard")
     checkpoint_every: Positive = 1000
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, beside the best one
-    returns: Annotated[int, Field(ge=0)] = 0  # to the last checkpoint, from what is not finite
-    return_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the learning rates, at each
-    changed_data: Literal["refuse", "accept"] = "refuse"  # since the checkpoint that is resumed
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest; the best is kept as well
+    rollbacks: Annotated[int, Field(ge=0)] = 0  # at most, after values that are not finite
+    rollback_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # of learning rates, at each one
+    # when a run is resumed whose training data differ from those of its checkpoint
+    changed_data: Literal["refuse", "accept"] = "refuse"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, tree: Any) -> Any:
+        """Renames the keys of a stored section of an earlier version, which has all of them; one
+        written by hand does not."""
+        if not isinstance(tree, dict) or not tree.keys() >= STORED_KEYS:
+            return tree
+        renamed = {new: tree[old] for old, new in RENAMED_KEYS.items()}
+        return renamed | {key: value for key, value in tree.items() if key not in RENAMED_KEYS}
 
 
 class RunSettings(Section):
-    """What every run is told."""
+    """Settings that all runs have."""
 
-    arm: str  # the row of the table that the run belongs to
+    arm: str  # the configuration in a comparison: a row of its table
     seed: Seed = 0
     device: str = "auto"
     train: LoopSettings = Field(default_factory=LoopSettings)
 
-    # Settings, or their beginnings, that may be others when a run is continued: what it reports,
-    # what it does in trouble
+    # Keys, or their prefixes, that may change when a run is resumed: they affect what is reported
+    # and how errors are handled
     may_change: ClassVar[tuple[str, ...]] = (
         "device", "train.log_every", "train.logger", "train.checkpoint_every",
-        "train.keep_checkpoints", "train.returns", "train.changed_data", "evaluate.every",
+        "train.keep_checkpoints", "train.rollbacks", "train.changed_data", "evaluate.every",
     )  # fmt: skip
 
     @property
     def total(self) -> int | None:
-        """Iterations that make a run finished; None: as many as its checkpoint says."""
+        """Iterations of a finished run; None: the number stored in its checkpoint."""
         return None
 
     @property
     def length(self) -> str:
-        """Of a finished run, in words."""
+        """The length of a finished run, in words."""
         raise NotImplementedError
 
     @property
     def relief(self) -> str:
-        """What to do without memory."""
+        """Advice for a run that is out of memory."""
         raise NotImplementedError
 
     def dump(self) -> str:

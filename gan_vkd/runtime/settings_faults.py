@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with settings, in one line: the key, the value, what was expected."""
+"""Errors of settings in one line each: the key, the value, what was expected."""
 
 import difflib
 import re
@@ -10,7 +10,7 @@ from gan_vkd.runtime.section import Section
 
 
 def in_one_line(error: Any, schema: type[Section]) -> str:
-    """One of the faults of a ValidationError of the schema."""
+    """Formats one of the errors of a ValidationError of the schema."""
     path, section, chosen = _follow(error["loc"], schema)
     key = ".".join(path) or "settings"
     listed = error["loc"][-1:] == ("[key]",)  # a mapping whose keys are listed
@@ -33,7 +33,7 @@ def in_one_line(error: Any, schema: type[Section]) -> str:
 
 
 def in_one_clause(error: Any) -> str:
-    """The message of a pydantic fault: ours as it is, pydantic's begun in lower case."""
+    """Returns an error's message: of our own validators unchanged, of pydantic in lower case."""
     ours = str(error["msg"]).partition("Value error, ")[2]
     return ours or error["msg"][0].lower() + error["msg"][1:]
 
@@ -41,8 +41,8 @@ def in_one_clause(error: Any) -> str:
 def _follow(
     loc: Sequence[str | int], schema: type[Section]
 ) -> tuple[list[str], type[Section], OneOf | None]:
-    """The keys to a fault, without the names of the components on the way; the section that the
-    last key is in; and what is chosen there."""
+    """Returns the keys of an error's location without component names, the section that holds the
+    last key, and the `OneOf` of that key, if any."""
     path: list[str] = []
     section: type[Section] | None = schema
     holder, chosen = schema, None
@@ -53,7 +53,7 @@ def _follow(
             section, chosen = chosen.models()[part], None
             continue
         path.append(str(part))
-        if isinstance(part, int) or section is None:  # a place in a list; a key of a mapping
+        if isinstance(part, int) or section is None:  # an index of a list, or a key of a mapping
             continue
         holder = section
         field = section.model_fields.get(part)
@@ -63,7 +63,7 @@ def _follow(
 
 
 def _section_in(annotation: Any) -> type[Section] | None:
-    """The section behind `Section | None`, `list[Section]` and the like."""
+    """Returns the section in an annotation such as `Section | None` or `list[Section]`."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     found = (_section_in(inner) for inner in get_args(annotation))
@@ -75,5 +75,5 @@ def _cut(text: str) -> str:
 
 
 def _names(expected: str) -> list[str]:
-    """Those that pydantic quotes: 'a', 'b' or 'c'."""
+    """Returns the names in a list as pydantic writes it: 'a', 'b' or 'c'."""
     return re.findall("'([^']*)'", expected)

@@ -1,6 +1,6 @@
-"""Settings as YAML: inherited by `base`, overridden by key=value, checked, each fault in one line.
+"""Settings as YAML: inherited by `base`, overridden by key=value, validated, one line per error.
 
-Of any schema that is made of sections: nothing here knows what is trained.
+Works for any schema that is a `Section`, whatever is trained.
 """
 
 from datetime import date
@@ -24,10 +24,10 @@ Schema = TypeVar("Schema", bound=Section)
 
 
 def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None) -> Schema:
-    """The settings that a reference names (`settings_names`), with key=value overrides.
+    """Reads the settings of a reference (see `settings_names`), with key=value overrides.
 
     Raises:
-        SettingsError: missing or unreadable file, unknown key, bad value; one line each.
+        SettingsError: missing or unreadable file, unknown key, invalid value; one line per error.
     """
     tree, items = _merged(path, overrides or [])
     where = str(path / "settings.yaml" if path.is_dir() else path)
@@ -65,7 +65,7 @@ def _validated(schema: type[Schema], tree: Any, where: str) -> Schema:
 
 
 def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """The files of a reference with their bases, its values and key=value on top; unchecked.
+    """Merges a reference's files with their bases, its values and the overrides; not validated.
 
     Raises:
         SettingsError: missing or unreadable file.
@@ -86,18 +86,18 @@ def _merged(path: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]
 
 
 class _Reader:
-    """Reads a settings file and its bases, MOST_FILES at most."""
+    """Reads a settings file with its bases, at most MOST_FILES files."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def read(self, path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-        """above: the files that have it as their base."""
-        if path.resolve() in above:
-            raise SettingsError(f"{path}: it is its own base")
+    def read(self, path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
+        """parents: the files of which this one is a base."""
+        if path.resolve() in parents:
+            raise SettingsError(f"{path}: its bases include the file itself")
         self.count += 1
         if self.count > MOST_FILES:
-            raise SettingsError(f"{path}: more than {MOST_FILES} files with the bases of all")
+            raise SettingsError(f"{path}: more than {MOST_FILES} files, all bases included")
         tree = _read(path)
         bases = tree.pop("base", [])
         bases = [bases] if isinstance(bases, str) else bases
@@ -105,12 +105,12 @@ class _Reader:
             raise SettingsError(f"{path}: base: expected a file name or a list of them")
         merged: dict[str, Any] = {}
         for base in bases:
-            merged = _merge(merged, self.read(path.parent / base, (*above, path.resolve())))
+            merged = _merge(merged, self.read(path.parent / base, (*parents, path.resolve())))
         return _merge(merged, tree)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a settings file."""
+    """Returns the mapping in a settings file."""
     if not path.exists():
         raise SettingsError(f"{path}: no such settings file")
     try:
@@ -125,7 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Key by key; what names another component than the base does replaces it whole."""
+    """Merges key by key; a component of another name than the base's replaces it entirely."""
     merged = dict(base)
     for key, value in top.items():
         below = _mapping(merged.get(key))
@@ -135,7 +135,7 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mapping(node: Any) -> dict[str, Any]:
-    """A component that is given by its name alone as a mapping; nothing for other values."""
+    """Returns a mapping as it is, a component's name as a mapping, {} for other values."""
     if isinstance(node, str):
         return {"name": node}
     return node if isinstance(node, dict) else {}
@@ -158,25 +158,25 @@ def _overridden(tree: dict[str, Any], item: str) -> dict[str, Any]:
 
 
 def _put(node: Any, path: list[str], value: Any, item: str) -> Any:
-    """The node with a value at the end of a path: keys of mappings, which are made where there is
-    none, and places in lists, which have to be there."""
+    """Returns the node with the value set at a path of keys of mappings, which are created where
+    missing, and indices of lists, which must exist."""
     if not path:
         return value
     part, *rest = path
     if isinstance(node, list):
         if not part.isdecimal() or int(part) >= len(node):
-            known = f"0 to {len(node) - 1}" if node else "none: it is empty"
-            raise SettingsError(f"{item!r}: {part} is no place in the list; it has {known}")
-        place = int(part)
-        return [*node[:place], _put(node[place], rest, value, item), *node[place + 1 :]]
+            valid = f"expected 0 to {len(node) - 1}" if node else "it is empty"
+            raise SettingsError(f"{item!r}: {part} is not an index of the list; {valid}")
+        index = int(part)
+        return [*node[:index], _put(node[index], rest, value, item), *node[index + 1 :]]
     if part.isdecimal():
-        raise SettingsError(f"{item!r}: {part} is a place in a list, and no list is set there")
+        raise SettingsError(f"{item!r}: {part} is an index of a list, but no list is set there")
     mapping = _mapping(node)
     return mapping | {part: _put(mapping.get(part), rest, value, item)}
 
 
 def differences(old: Section, new: Section) -> list[str]:
-    """The keys in which two settings differ, with both values."""
+    """Returns the keys in which two settings differ, each with both values."""
     a, b = _flat(old.model_dump()), _flat(new.model_dump())
     return [f"{k}: {a.get(k)!r} -> {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
 

@@ -1,4 +1,4 @@
-"""What a name of settings stands for: paths, shipped files and key.sub=value, joined by "+".
+"""References to settings: paths, names of shipped files and key.sub=value, joined by "+".
 
 `cifar10_10pct+methods/whitening` is the shipped experiment with the shipped method on top;
 `cifar10_10pct+methods/whitening+distill.method.projection=linear+arm=linear` is a variant of it.
@@ -13,27 +13,27 @@ import gan_vkd
 from gan_vkd.runtime.errors import SettingsError
 
 _PACKAGE = Path(gan_vkd.__file__).parent
-# In the package where that was installed from a wheel, beside it in a checkout
+# Inside the package when installed from a wheel, beside it in a checkout
 SHIPPED = next(
     (f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE
 )
 
 
 def files_of(reference: Path) -> list[Path]:
-    """The settings files of a reference, each on top of those before it.
+    """Returns the settings files of a reference; each overrides those before it.
 
-    A part is a path or, from anywhere, the name of a shipped file; ".yaml" may be left out. Parts
-    after the first are looked for beside the first one too. A file whose own name has a "+" is
-    found as it is; a run folder stands for its settings.yaml.
+    A part is a path or the name of a shipped file; ".yaml" may be left out. Parts after the first
+    are also searched in the folder of the first. A file with a "+" in its own name is found under
+    that name; a run folder stands for its settings.yaml.
 
     Raises:
-        SettingsError: a part that is no file, with the nearest name there is.
+        SettingsError: a part is not a file; the message has the closest name.
     """
     return _resolved(reference)[0]
 
 
 def values_of(reference: Path) -> list[str]:
-    """The key.sub=value parts of a reference, which lie on top of all its files.
+    """Returns the key.sub=value parts of a reference, which override all its files.
 
     Raises:
         SettingsError: as in `files_of`.
@@ -66,18 +66,18 @@ def _resolved(reference: Path) -> tuple[list[Path], list[str]]:
 
 
 def extended(reference: Path, items: list[str]) -> tuple[Path, list[str]]:
-    """The reference with each +NAME and +key.sub=value of the items on top, and the other items."""
+    """Appends items that start with "+" to the reference; returns it and the other items."""
     added = [item for item in items if item.startswith("+")]
     return Path("".join([str(reference), *added])), [item for item in items if item not in added]
 
 
 def short_name(reference: Path) -> str:
-    """What runs of it are called: cifar10_10pct_whitening for cifar10_10pct+methods/whitening.
+    """Returns the name of its runs: cifar10_10pct_whitening for cifar10_10pct+methods/whitening.
 
-    Of its values, arm=NAME alone is in the name.
+    Of the values only arm=NAME becomes part of the name.
 
     Raises:
-        SettingsError: a part that is no file.
+        SettingsError: a part is not a file.
     """
     if os.path.isdir(reference):
         return reference.name
@@ -88,15 +88,15 @@ def short_name(reference: Path) -> str:
 
 
 def shipped_names() -> list[str]:
-    """Of all shipped files, as they are referred to."""
+    """Returns the names of all shipped files, as references use them."""
     files = sorted(SHIPPED.rglob("*.yaml"))
     return [str(file.relative_to(SHIPPED)).removesuffix(".yaml") for file in files]
 
 
 def _find(name: str, places: list[Path]) -> Path | None:
     candidates = [place / f"{name}{suffix}" for place in places for suffix in ("", ".yaml")]
-    there = (file for file in candidates if os.path.exists(file) and not os.path.isdir(file))
-    return next(there, None)
+    existing = (file for file in candidates if os.path.exists(file) and not os.path.isdir(file))
+    return next(existing, None)
 
 
 def _nearby(path: Path, places: list[Path]) -> str:

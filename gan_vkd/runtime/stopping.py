@@ -1,4 +1,4 @@
-"""How a run ends: finished, or asked to by a signal or by a budget of wall-clock time."""
+"""How a run ends: finished, or stopped by a signal or a limit of wall-clock time."""
 
 import os
 import re
@@ -12,11 +12,11 @@ from typing import Any
 
 from gan_vkd.runtime.errors import SettingsError, VkdError
 
-SECOND = 1.0  # seconds after which a signal is a second one: launchers repeat the first
+SECOND = 1.0  # seconds in which a repeated signal is ignored: launchers send it twice
 
 
 class End(IntEnum):
-    """How a run ends, as the exit code of its command."""
+    """How a run ended; the value is the exit code of its command."""
 
     FINISHED = 0
     OUT_OF_TIME = 124  # as of timeout(1)
@@ -27,7 +27,7 @@ class End(IntEnum):
 
 
 class Stopped(VkdError):
-    """What ran was asked to stop and did, with nothing lost."""
+    """A run or sweep stopped at a signal or time limit; no work is lost."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class Stopped(VkdError):
 
 
 def ignored_hangup() -> bool:
-    """Whether the process runs under nohup."""
+    """Returns whether SIGHUP is ignored, as under nohup."""
     return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
@@ -43,7 +43,7 @@ def ignored_hangup() -> bool:
 def handled(
     numbers: Sequence[int], handle: Callable[[int, FrameType | None], Any]
 ) -> Iterator[None]:
-    """The handler in the place of those that were, for a time. A hang-up under nohup is left."""
+    """Installs a signal handler within the context. An ignored SIGHUP (nohup) stays ignored."""
     numbers = [n for n in numbers if n != signal.SIGHUP or not ignored_hangup()]
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
@@ -54,18 +54,18 @@ def handled(
 
 
 def outlive(worker: int) -> None:
-    """For a loader's worker: a launcher may signal all processes of a run, and the run that is to
-    stop after the present step still wants a batch. After SIGTERM it lives a minute longer."""
+    """Initialises a data loader's worker to survive signals that a launcher sends to all processes:
+    the run needs batches until it stops. After SIGTERM the worker lives for another minute."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))
 
 
 class Stop:
-    """Whether to stop after the present step.
+    """Whether to stop after the current iteration.
 
-    SIGINT, SIGTERM, SIGHUP and SIGUSR1 (SLURM's announcement of its limit) ask for it, and the end
-    of `budget` seconds. A second SIGINT or SIGTERM raises KeyboardInterrupt at once.
+    A stop is requested by SIGINT, SIGTERM, SIGHUP or SIGUSR1 (which SLURM sends before its limit),
+    or after `budget` seconds. A second SIGINT or SIGTERM raises KeyboardInterrupt at once.
     """
 
     def __init__(self, budget: float | None = None) -> None:
@@ -81,21 +81,21 @@ class Stop:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if number == signal.SIGHUP:  # the terminal is gone: what is written to it would fail
-            nowhere = os.open(os.devnull, os.O_WRONLY)
+        if number == signal.SIGHUP:  # the terminal is gone: writing to it would fail
+            null = os.open(os.devnull, os.O_WRONLY)
             for terminal in self._terminals:
-                os.dup2(nowhere, terminal)
-            os.close(nowhere)
+                os.dup2(null, terminal)
+            os.close(null)
         if not self.signal:
             self.signal, self._since = number, now
-            with suppress(OSError):  # print may be interrupted by a signal, and must not be by this
+            with suppress(OSError):  # print is not reentrant, and the signal may interrupt one
                 os.write(2, b"\nstopping after this iteration\n")
         elif number in (signal.SIGINT, signal.SIGTERM) and now - self._since >= SECOND:
             raise KeyboardInterrupt
 
     @property
     def end(self) -> End:
-        """FINISHED while nothing asks to stop: then the work decides when it is."""
+        """The reason to stop now; FINISHED: none, train to the last iteration."""
         if self.signal:
             return End(128 + self.signal)
         over = self.deadline is not None and time.monotonic() >= self.deadline
@@ -103,10 +103,10 @@ class Stop:
 
 
 def seconds(text: str) -> float:
-    """A time as 45s, 90m, 3h30m, 1d, 02:30:00, or @N until the Unix time N.
+    """Parses a time such as 45s, 90m, 3h30m, 1d, 02:30:00, or @N: until the Unix time N.
 
     Raises:
-        SettingsError: anything else.
+        SettingsError: the text has another form.
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
@@ -117,4 +117,4 @@ def seconds(text: str) -> float:
         return 3600 * hours + 60 * minutes + rest
     if until := re.fullmatch(r"@(\d+)", text):
         return int(until[1]) - time.time()
-    raise SettingsError(f"--max-time {text}: expected a time as 45s, 90m, 3h30m or 02:30:00")
+    raise SettingsError(f"--max-time {text}: expected a time such as 45s, 90m, 3h30m or 02:30:00")

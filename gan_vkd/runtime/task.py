@@ -1,4 +1,4 @@
-"""What is trained: the interface between a run (gan_vkd/runtime/training.py) and its networks."""
+"""The interface between the training loop (gan_vkd/runtime/training.py) and what is trained."""
 
 import re
 from abc import ABC, abstractmethod
@@ -13,10 +13,10 @@ from gan_vkd.runtime.progress import Progress, Trained
 
 @dataclass(frozen=True)
 class Hook:
-    """Something that is done every `period` iterations and after the last one.
+    """A callback, called every `period` iterations and after the last one.
 
-    call: gets the number of iterations that were done.
-    every_rank: call it on all ranks; otherwise on the first one alone.
+    call: takes the number of completed iterations.
+    every_rank: call it on all ranks, otherwise on rank 0 only.
     """
 
     period: int
@@ -26,12 +26,12 @@ class Hook:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
-    loss: the measure that the best is chosen by; the less, the better. inf: not defined.
-    export: writes the files of the best; called on the first rank, where this is the best.
-    record: for metrics.jsonl; empty where nothing was measured.
-    text: for the terminal.
+    loss: selects the best evaluation; lower is better, inf is undefined.
+    export: writes the files of the best evaluation; called on rank 0 if this is the best so far.
+    record: for metrics.jsonl; empty if nothing was measured.
+    text: printed to the terminal.
     """
 
     loss: float
@@ -41,19 +41,20 @@ class Evaluation:
 
 
 class Task(ABC):
-    """Networks, data and measures of a run, made of its settings, its folder and a device.
+    """Networks, data and measures of a run, built from its settings, its folder and a device.
 
-    What can fail for want of a file fails when it is made: with SettingsError for settings that do
-    not fit the data, the ranks or each other, with VkdError for data or weights.
+    Files are read by the constructor, so that missing ones are reported before training: it raises
+    SettingsError for settings that do not fit the data, the ranks or each other, and VkdError for
+    data or weights that cannot be used.
 
-    trained: what a checkpoint holds.
+    trained: the state that checkpoints save.
     total: iterations of the whole run.
-    evaluate_every: iterations.
-    data: what is trained on, in words.
-    fingerprint: digest of what is trained on, which a resumed run must have too.
-    images: of one iteration; the pace is then told in images, not in iterations.
-    remedies: patterns of tensors' names, and what may help where such a tensor is not finite; the
-        first pattern that is found counts, and the last fits every name.
+    evaluate_every: iterations between evaluations.
+    data: description of the training data.
+    fingerprint: digest of the training data; a resumed run must have the same.
+    images: per iteration; if set, progress is shown and speed logged in images.
+    remedies: patterns of tensor names, each with advice for a tensor that is not finite; the first
+        match counts, and the last pattern must match every name.
     """
 
     trained: Trained
@@ -66,29 +67,29 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, done: int, meter: Meter) -> None:
-        """One iteration after `done` others; it does not wait for the device."""
+        """Runs the iteration after `done` completed ones. Does not synchronise with the device."""
 
     @abstractmethod
     def evaluate(self, now: int, logger: Logger) -> Evaluation:
-        """Measures after `now` iterations; called on all ranks."""
+        """Evaluates after `now` iterations; called on all ranks."""
 
     @abstractmethod
     def best(self, progress: Progress) -> str:
-        """The best measure in words, for the last line; "" where nothing was measured."""
+        """Returns the best result in words, for the final message; "" if nothing was measured."""
 
     def place(self, iteration: int) -> str:
-        """How far a run is, in words."""
+        """Returns the position in the run, in words."""
         return f"iteration {iteration} of {self.total}"
 
     def notes(self, now: int) -> dict[str, float]:
-        """What a record says beside the means of the losses; called on the first rank."""
+        """Returns values to log besides the means of the losses; called on rank 0."""
         return {}
 
     def hooks(self, logger: Logger) -> list[Hook]:
-        """What else is to be done between iterations."""
+        """Returns further callbacks between iterations."""
         return []
 
     @classmethod
     def remedy(cls, name: str) -> str:
-        """What may help against a tensor of that name that is not finite."""
+        """Returns advice for a tensor of this name that is not finite."""
         return next(advice for pattern, advice in cls.remedies if re.search(pattern, name))

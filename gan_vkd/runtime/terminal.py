@@ -34,7 +34,7 @@ def plain_output() -> Iterator[None]:
     """Within it, standard output and standard error are plain: names and texts in run folders, data
     and error messages may be a stranger's."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (PlainStream(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (PlainStream(stream) for stream in before)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A run from start to end. What is trained is a `Task` (gan_vkd/runtime/task.py)."""
+"""A run from start to end: the training loop of a `Task` (gan_vkd/runtime/task.py)."""
 
 import math
 import sys
@@ -32,25 +32,26 @@ def run_to_end(
     resume: bool = False,
     max_time: float | None = None,
 ) -> None:
-    """Trains until all iterations are done and leaves everything in the run folder.
+    """Trains a run to its last iteration and writes all results to the run folder.
 
     Started by torchrun, the ranks share each batch.
 
     Args:
-        build: makes the task of the settings, in the folder, on the device; everything that can
-            fail for want of a file fails there.
+        build: makes the task from the settings, the folder and the device; missing files are
+            reported there.
         settings: of the run.
-        run: a new folder, or with `resume` that of a run that was stopped.
-        resume: continue from the newest checkpoint, or start where there is none.
+        run: a new folder, or with `resume` that of a stopped run.
+        resume: continue from the newest checkpoint, or start if there is none.
         max_time: seconds after which the run stops, with a checkpoint.
 
     Raises:
-        SettingsError: the folder holds a run already, or one with other settings.
+        SettingsError: the folder holds a run without `resume`, or one with other settings.
         Stopped: by a signal or by `max_time`, after a checkpoint.
-        VkdError: data, weights, disk, memory, a folder in use, or numbers that are not finite.
+        VkdError: unusable data or weights, no disk space or memory, a folder in use, or values
+            that are not finite.
     """
     stop = Stop(max_time)
-    advice = f"{settings.relief}; the last checkpoint is whole"
+    advice = f"{settings.relief}; the last checkpoint is intact"
 
     def finished() -> bool:
         return is_finished(run, settings, resume)
@@ -61,7 +62,7 @@ def run_to_end(
             return
         with run.locked(), stop.listening():
             if ranks.from_first(finished):
-                return  # by the process that held the folder before
+                return  # by the process that held the lock before
             device = pick_device(settings.device)
             task = build(settings, run, device)
             data = task.data, task.fingerprint
@@ -76,11 +77,11 @@ def run_to_end(
             shown = settings.train.logger.chosen if ranks.is_first() else "none"
             with closing(LOGGERS.make(shown, run.path, done + 1)) as logger:
                 end = Training(task, state, stop, logger).loop()
-            _leave(run, task, state.progress, end)
+            _report_end(run, task, state.progress, end)
 
 
-def _leave(run: RunFolder, task: Task, progress: Progress, end: End) -> None:
-    """Says and records how the run ended; raises `Stopped` where it is not finished."""
+def _report_end(run: RunFolder, task: Task, progress: Progress, end: End) -> None:
+    """Prints and records how the run ended; raises `Stopped` if it is not finished."""
     if ranks.is_first():
         run.record_end(end)
     if end is End.FINISHED:
@@ -89,20 +90,20 @@ def _leave(run: RunFolder, task: Task, progress: Progress, end: End) -> None:
             f"{run.path}: finished, {progress.seconds:.0f} s of training{best and f', best {best}'}"
         )
         return
-    why = "out of its time" if end is End.OUT_OF_TIME else "stopped"
+    why = "out of time" if end is End.OUT_OF_TIME else "stopped"
     text = f"{why} at {task.place(progress.iteration)}, checkpoint written; continue with --resume"
     raise Stopped(
         f"{run.path}: {text}" if ranks.is_first() else "",
-        0 if ranks.launched() else end,  # torchrun starts anew what fails
+        0 if ranks.launched() else end,  # torchrun restarts a failed process
     )
 
 
 class Training:
-    """The iterations, and what is due between them.
+    """The training loop, with its hooks between iterations.
 
-    After an iteration the hooks that are due are called in their order: a record, the task's own,
-    an evaluation, a checkpoint. Before that, numbers that were not finite lead back to the last
-    checkpoint; after it, the loop ends where that was asked for.
+    After an iteration the hooks that are due are called in order: record, the task's own,
+    evaluation, checkpoint. Values that were not finite cause a rollback to the last checkpoint
+    instead; after the hooks, the loop ends if a stop was requested.
     """
 
     def __init__(self, task: Task, state: RunState, stop: Stop, logger: Logger) -> None:
@@ -128,13 +129,13 @@ class Training:
         return self.state.progress
 
     def loop(self) -> End:
-        """Iterates until all is done or the end was asked for."""
+        """Trains to the last iteration or until a stop is requested; returns which."""
         task, total, images = self.task, self.task.total, self.task.images or 1
         started = self.progress.iteration
-        if started == 0 and self.settings.train.returns:
-            self._save()  # to go back to, before the first that is due
+        if started == 0 and self.settings.train.rollbacks:
+            self._save()  # for a rollback before the first checkpoint is due
         if 0 < started != self.progress.evaluated and self._is_due(task.evaluate_every, started):
-            self._evaluate(started)  # it was killed between a checkpoint and its evaluation
+            self._evaluate(started)  # the run was killed between checkpoint and evaluation
         bar = tqdm(
             total=total * images, initial=started * images, desc=self.settings.arm,
             unit=" images" if task.images else "it", dynamic_ncols=True,
@@ -151,10 +152,10 @@ class Training:
                 due = [hook for hook in self.hooks if self._is_due(hook.period, now)]
                 if not due and self.end is End.FINISHED:
                     continue
-                fault = self.meter.fault()  # which waits for the device
+                fault = self.meter.fault()  # synchronises with the device
                 self.progress.seconds += time.perf_counter() - since
                 if fault is not None:
-                    self._go_back(fault)
+                    self._roll_back(fault)
                     bar.n = self.progress.iteration * images
                 else:
                     for hook in due:
@@ -170,17 +171,18 @@ class Training:
     def _is_due(self, period: int, now: int) -> bool:
         return now % period == 0 or now == self.task.total
 
-    def _go_back(self, fault: tuple[str, int]) -> None:
-        """Nothing is recorded or kept of numbers that are not finite."""
-        self.state.go_back(fault, self.task.remedy(fault[0]))
+    def _roll_back(self, fault: tuple[str, int]) -> None:
+        """Rolls back to the last checkpoint, with the values logged until then."""
+        self.state.roll_back(fault, self.task.remedy(fault[0]))
         self._mark()
 
     def _mark(self) -> None:
-        """The last checkpoint, and the last record that a pace is told from, are here."""
+        """Takes the current iteration as that of the last checkpoint and the start of the pace."""
         self._saved = self.progress.iteration
         self._paced = self.progress.iteration, self.progress.seconds
 
     def _record(self, now: int) -> None:
+        """Logs the means since the last record."""
         means = self.meter.take()
         if not ranks.is_first():
             return
@@ -190,7 +192,7 @@ class Training:
         self.logger.scalars("train", record, now)
 
     def _pace(self, now: int) -> dict[str, float]:
-        """Since the last record, where it is told in images; this is training alone."""
+        """Returns images per second of training since the last record, and the hours left."""
         (before, then), self._paced = self._paced, (now, self.progress.seconds)
         if self.task.images is None:
             return {}
@@ -199,12 +201,12 @@ class Training:
         return {"images_per_second": round(pace, 1), "hours_left": round(left, 4)}
 
     def _evaluate(self, now: int) -> None:
-        """Measures, exports the best, and writes a checkpoint afterwards."""
+        """Evaluates, exports if it is the best so far, and writes a checkpoint afterwards."""
         progress = self.progress
         if self.end is not End.FINISHED and now < self.task.total:
-            self._save()  # who asked for the end may not wait for that of an evaluation
+            self._save()  # the process may be killed before the evaluation ends
         found = self.task.evaluate(now, self.logger)
-        # While the measure was never defined, the last counts as the best
+        # As long as the loss was never defined, the latest evaluation counts as the best
         best = found.loss < progress.best or progress.best == math.inf
         if best:
             progress.best, progress.best_iteration = found.loss, now
@@ -220,7 +222,7 @@ class Training:
         self._save()
 
     def _checkpoint(self, now: int) -> None:
-        """Writes one, where the evaluation has not."""
+        """Writes a checkpoint, unless the evaluation has just done so."""
         if self._saved != now:
             self._save()
 
@@ -229,5 +231,5 @@ class Training:
         self._saved = self.progress.iteration
 
     def _stamp(self, now: int) -> dict[str, float]:
-        """What every record begins with: the iteration, and seconds of training before it."""
+        """Returns the first keys of every record: the iteration and the seconds of training."""
         return {"iteration": now, "seconds": round(self.progress.seconds, 3)}

@@ -21,7 +21,7 @@ def parse_yaml(text: str) -> Any:
         if node is None:
             return None
         _check(node)
-        return SafeConstructor().construct_document(node)  # type: ignore[no-untyped-call]
+        return SafeConstructor().construct_document(node)
     except (yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError) as error:
         # PyYAML's constructors raise those of the third to fifth kind for tags such as !!bool foo
         raise ValueError(one_line(error)) from None

@@ -1,4 +1,4 @@
-"""The runs of a sweep on this machine, some at once."""
+"""Runs of a sweep on this machine, several at once."""
 
 import os
 import signal
@@ -27,16 +27,16 @@ def sweep(
 ) -> list[Path]:
     """Trains every arm at every seed; a run that fails or is killed does not stop the others.
 
-    Called again, it skips what is finished and continues the rest.
+    Called again, it skips finished runs and continues the others.
 
     Args:
-        program: what trains.
-        configs: a settings file an arm; the file's stem names the arm.
+        program: the training program.
+        configs: settings of each arm; their short name names the arm's runs.
         seeds: of the runs.
-        out: gets a folder ARM_seedS and a log ARM_seedS.log a run.
-        overrides: key.sub=value, each for the arms that have a use for it: those of distill.* go to
-            the arms with a distillation, those of a method's options to the arms of that method.
-        jobs: how many runs go on at once; they share the cores.
+        out: folder in which each run gets a folder ARM_seedS and a log ARM_seedS.log.
+        overrides: key.sub=value, applied to the arms that have the key: distill.* to arms with a
+            distillation, options of a method to arms with that method.
+        jobs: number of runs at once; they share the cores.
 
     Returns:
         The folders of the finished runs: fewer than arms x seeds where some failed.
@@ -44,10 +44,10 @@ def sweep(
     Raises:
         SettingsError: as in `plan`, before anything is started.
         Stopped: by SIGINT, SIGTERM or SIGHUP, after the runs have stopped.
-        VkdError: a process or its log cannot be started.
+        VkdError: a process cannot be started, or its log cannot be written.
     """
     if jobs < 1:
-        raise SettingsError(f"jobs = {jobs}: at least one run must go on at a time")
+        raise SettingsError(f"jobs = {jobs}: expected at least one run at a time")
     runs = plan(program, configs, seeds, out, overrides)
     waiting = [job for job in runs if not job.finished]
     outcomes = {job.name: "finished already" for job in runs if job.finished}
@@ -57,51 +57,55 @@ def sweep(
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads}
     took: list[float] = []
-    asked: list[int] = []
+    signals: list[int] = []
     with (
-        handled(STOPS, lambda number, frame: asked.append(number)),
-        closing(_ended(waiting, jobs, environment, asked)) as ended,
+        handled(STOPS, lambda number, frame: signals.append(number)),
+        closing(_ended(waiting, jobs, environment, signals)) as ended,
     ):
         for job, code, seconds in ended:
-            outcomes[job.name] = outcome = describe(code, bool(asked))
+            outcomes[job.name] = outcome = describe(code, bool(signals))
             if code == 0:
                 finished.add(job.name)
                 took.append(seconds)
             left = len(runs) - len(outcomes)
             line = f"{len(outcomes)}/{len(runs)} {job.name} {outcome} in {_duration(seconds)}"
-            if took and left and not asked:
+            if took and left and not signals:
                 half_done = min(jobs - 1, left) / 2
                 rest = sum(took) / len(took) * (left - half_done) / min(jobs, left)
                 line += f"; about {_duration(rest)} left"
             print(line, flush=True)
     for job in runs:
-        said = "" if job.finished else last_line(job.log)
+        line = "" if job.finished else last_line(job.log)
         outcome = outcomes.get(job.name, "not started")
-        print(f"{job.name}: {outcome}; {said + '; ' if said else ''}{job.log}", flush=True)
-    if asked:
-        name = signal.Signals(asked[0]).name
-        raise Stopped(f"{out}: stopped by {name}; call again to go on", 128 + asked[0])
+        print(f"{job.name}: {outcome}; {line + '; ' if line else ''}{job.log}", flush=True)
+    if signals:
+        name = signal.Signals(signals[0]).name
+        raise Stopped(f"{out}: stopped by {name}; call again to continue", 128 + signals[0])
     return [job.folder for job in runs if job.name in finished]
 
 
 def _ended(
-    waiting: list[Job], jobs: int, environment: dict[str, str], asked: list[int]
+    waiting: list[Job], jobs: int, environment: dict[str, str], signals: list[int]
 ) -> Generator[tuple[Job, int, float], None, None]:
-    """Starts the jobs one after the other and yields each as it ends: its code and its seconds."""
+    """Starts the jobs, `jobs` at once, and yields each as it ends: job, exit code and seconds.
+
+    signals: those that were received; the first stops the runs, a further SIGINT kills them.
+    """
     running: dict[str, tuple[Job, subprocess.Popen[bytes], float]] = {}
-    told, reported = False, time.monotonic()
+    forwarded, reported = False, time.monotonic()
     try:
-        while running or (waiting and not asked):
-            while waiting and not asked and len(running) < jobs:
+        while running or (waiting and not signals):
+            while waiting and not signals and len(running) < jobs:
                 job = waiting.pop(0)
                 running[job.name] = job, start(job, environment), time.monotonic()
                 print(f"{job.name} started, {job.log}", flush=True)
-            if asked and not told:
-                told = True
+            if signals and not forwarded:
+                forwarded = True
+                number = signal.SIGINT if signals[0] == signal.SIGINT else signal.SIGTERM
                 for _, process, _ in running.values():  # SIGHUP would end a run without checkpoint
-                    process.send_signal(asked[0] if asked[0] == signal.SIGINT else signal.SIGTERM)
-                print("stopping the runs; SIGINT (Ctrl-C) once more kills them", flush=True)
-            if signal.SIGINT in asked[1:]:
+                    process.send_signal(number)
+                print("stopping the runs; a further SIGINT (Ctrl-C) kills them", flush=True)
+            if signal.SIGINT in signals[1:]:
                 for _, process, _ in running.values():
                     process.kill()
             for name, (job, process, since) in list(running.items()):
@@ -113,7 +117,7 @@ def _ended(
                 for job, _, _ in running.values():
                     print(f"{job.name}: {last_line(job.log)}", flush=True)
             time.sleep(0.2)
-    finally:  # left early: the terminal is gone, or a process cannot be started
+    finally:  # on an exception: the terminal is gone, or a process cannot be started
         for _, process, _ in running.values():
             process.terminate()
         for _, process, _ in running.values():
@@ -121,7 +125,7 @@ def _ended(
 
 
 def _duration(seconds: float) -> str:
-    """7s, 3m20s or 1h02m."""
+    """Formats a duration as 7s, 3m20s or 1h02m."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60}h{minutes % 60:02d}m"

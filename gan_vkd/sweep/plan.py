@@ -1,4 +1,4 @@
-"""Arms x seeds: which runs a sweep has, and by which command each is trained."""
+"""Arms x seeds: the runs of a sweep and the command that trains each."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from gan_vkd.runtime.settings_names import extended, short_name, values_of
 
 
 class Program(NamedTuple):
-    """What trains, and how its settings and runs are read.
+    """The training program of a sweep.
 
-    command: of the process, before `train`.
-    load: the settings of a file with overrides.
+    command: of its process, before `train`.
+    load: reads settings with overrides.
     """
 
     command: list[str]
@@ -27,26 +27,29 @@ class Program(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One arm at one seed."""
+    """A run of a sweep: one arm at one seed."""
 
     name: str
     folder: Path
     log: Path
     command: list[str]
-    finished: bool  # before the sweep
+    finished: bool  # before the sweep started
 
 
 def read_arguments(
     arguments: list[str], seeds: list[str] | None
 ) -> tuple[list[Path], list[int], list[str]]:
-    """Settings, seeds and overrides of `CONFIG[+NAME][+key=value]... --seeds 0 1 2 key=value`.
+    """Parses `CONFIG[+NAME][+key=value]... --seeds 0 1 2 key=value`.
 
     Args:
-        arguments: the positional ones, among them the seeds after the first.
-        seeds: of --seeds, each a number or several with commas; None: not given, seed 0.
+        arguments: the positional arguments, which include the seeds after the first.
+        seeds: values of --seeds, each a number or several with commas; None (not given) is seed 0.
+
+    Returns:
+        Settings of each arm, seeds, and overrides for all arms.
 
     Raises:
-        SettingsError: a seed that is no number, or a number without --seeds.
+        SettingsError: a seed is not a number, or there are numbers without --seeds.
     """
     numbers = [item for item in arguments if item.isdecimal()]
     if numbers and seeds is None:
@@ -59,7 +62,7 @@ def read_arguments(
     overrides = [item for item in rest if _is_override(item)]
     configs: list[Path] = []
     for item in [item for item in rest if item not in overrides]:
-        if item.startswith("+") and configs:  # goes on top of the one before
+        if item.startswith("+") and configs:  # belongs to the settings before it
             configs[-1] = extended(configs[-1], [item])[0]
         else:
             configs.append(Path(item))
@@ -67,7 +70,7 @@ def read_arguments(
 
 
 def _is_override(item: str) -> bool:
-    """Of all arms; a "+" before the "=" puts it on top of one."""
+    """Returns whether it applies to all arms; a "+" before the "=" makes it part of one arm."""
     key, equals, _ = item.partition("=")
     return bool(equals) and "+" not in key and not os.path.exists(item)
 
@@ -79,10 +82,10 @@ def plan(
     out: Path,
     overrides: list[str],
 ) -> list[Job]:
-    """The runs of a sweep, seeds outermost; everything that settings can have wrong fails here.
+    """Returns the runs of a sweep, all arms of a seed together; validates all their settings.
 
     Raises:
-        SettingsError: no or twice the same arm or seed, bad settings, a folder of another run.
+        SettingsError: no arm or seed, or one twice; invalid settings; a folder of another run.
         VkdError: `out` cannot be written.
     """
     arms = [short_name(config) for config in configs]
@@ -103,7 +106,7 @@ def plan(
             chosen = [item for item in overrides if _concerns(item, plain)]
             if seed == seeds[0]:
                 for item in [item for item in overrides if item not in chosen]:
-                    print(f"{arm}: {item} is left out, it has no use for it")
+                    print(f"{arm}: {item} is ignored, since it does not apply to this arm")
             chosen.append(f"seed={seed}")
             settings = program.load(config, chosen)
             folder, log = out / f"{arm}_seed{seed}", out / f"{arm}_seed{seed}.log"
@@ -126,7 +129,7 @@ def plan(
 
 
 def _concerns(override: str, settings: RunSettings) -> bool:
-    """False for a setting that has no part or no effect in the arm, such as distill.weight."""
+    """Returns whether an override applies: the arm has its key, and the key has an effect there."""
     node: Any = settings
     chosen: OneOf | None = None
     for part in override.partition("=")[0].split("."):
@@ -134,7 +137,7 @@ def _concerns(override: str, settings: RunSettings) -> bool:
             if part in node.idle:
                 return False
             field = type(node).model_fields.get(part)
-            if field is None:  # of another component, or to be refused as an unknown key
+            if field is None:  # of another component, or an unknown key to refuse
                 return chosen is None or not chosen.takes(part)
             node, chosen = getattr(node, part), one_of(field)
         elif isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""A run of a sweep as a process: how it is started, and what is told of its end."""
+"""Processes of a sweep's runs: starting them, and describing how they ended."""
 
 import os
 import re
@@ -14,7 +14,13 @@ from gan_vkd.sweep.plan import Job
 def start(
     job: Job, environment: dict[str, str], own_session: bool = True
 ) -> "subprocess.Popen[bytes]":
-    """In a session of its own a run does not get the terminal's Ctrl-C beside the sweep's."""
+    """Starts a run's process; its output is appended to its log.
+
+    own_session: the process does not receive the terminal's Ctrl-C itself; the sweep forwards it.
+
+    Raises:
+        VkdError: the process cannot be started, or the log cannot be written.
+    """
     try:
         with open(job.log, "ab", buffering=0) as log:
             log.write(f"$ {shlex.join(job.command)}\n".encode())
@@ -23,7 +29,7 @@ def start(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Unbuffered: what comes last in the log was said last, as an error is
+                # Unbuffered, so that the log ends with the last output, such as an error
                 env=environment | {"PYTHONUNBUFFERED": "1"},
                 start_new_session=own_session,
             )
@@ -31,20 +37,21 @@ def start(
         raise VkdError(f"{job.log}: the run cannot be started ({error.strerror})") from None
 
 
-def describe(code: int, asked: bool) -> str:
+def describe(code: int, stopping: bool) -> str:
+    """Describes an exit code; `stopping`: the sweep has stopped its runs."""
     if code == 0:
         return "finished"
     names = {-number: number.name for number in signal.Signals}
     reason = names.get(code, f"exit code {code}")
-    return f"{'stopped' if asked else 'failed'} ({reason})"
+    return f"{'stopped' if stopping else 'failed'} ({reason})"
 
 
 def last_line(log: Path) -> str:
-    """What a run said last, its error where there is one; "" for nothing."""
+    """Returns the last line of a run's log, such as its error; "" if there is none."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            said = re.split(r"[\r\n]+", file.read().decode(errors="replace").rstrip())[-1].strip()
+            line = re.split(r"[\r\n]+", file.read().decode(errors="replace").rstrip())[-1].strip()
     except OSError:
         return ""
-    return "" if said.startswith("$ ") else said[:300]  # the command that start wrote
+    return "" if line.startswith("$ ") else line[:300]  # the command that start wrote

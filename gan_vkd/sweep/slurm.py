@@ -1,4 +1,4 @@
-"""Arms x seeds handed to SLURM through submitit: each run a job that starts the sweep's process."""
+"""Sweeps on SLURM through submitit: one job per run, which starts the process of a local sweep."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.sweep.plan import Job, Program, plan
 from gan_vkd.sweep.process import describe, last_line, start
 
-# What submitit's AutoExecutor takes for every cluster; other names get the prefix slurm_.
+# Parameters of submitit's AutoExecutor for any cluster; others get the prefix slurm_.
 SHARED = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node",
           "tasks_per_node", "stderr_to_stdout")  # fmt: skip
 
@@ -26,20 +26,20 @@ def submit(
     parameters: str,
     make_executor: Callable[[Path], Any] | None = None,
 ) -> list[str]:
-    """Hands every run that is not finished to SLURM, a job each, and does not wait for them.
+    """Submits one SLURM job for every run that is not finished; does not wait for them.
 
     Args:
         program, configs, seeds, out, overrides: as in `sweep`.
-        parameters: "timeout_min=240,partition=gpu,gpus_per_node=1": what submitit's AutoExecutor
-            and sbatch take, the latter with or without the prefix slurm_.
-        make_executor: a submitit executor that keeps its files in the given folder; None: SLURM's.
+        parameters: such as "timeout_min=240,partition=gpu,gpus_per_node=1": of submitit's
+            AutoExecutor or of sbatch, the latter with or without the prefix slurm_.
+        make_executor: makes a submitit executor from the folder for its files; None: SLURM's.
 
     Returns:
-        The ids of the jobs.
+        The job ids.
 
     Raises:
         SettingsError: as in `plan`, or parameters that submitit does not know.
-        VkdError: no submitit, no SLURM, or a job that SLURM refuses.
+        VkdError: submitit or SLURM is missing, or SLURM refuses a job.
     """
     chosen = _slurm_parameters(parameters)
     runs = plan(program, configs, seeds, out, overrides)
@@ -58,18 +58,18 @@ def submit(
             reason = one_line(error)
             raise VkdError(f"{job.name}: not submitted ({reason})") from None
         print(f"{job.name}: job {ids[-1]}, {job.log}", flush=True)
-    print(f"{len(ids)} jobs submitted; what SLURM says of them is in {folder}")
+    print(f"{len(ids)} jobs submitted; their SLURM logs are in {folder}")
     return ids
 
 
 def run_job(job: Job) -> None:
-    """What a SLURM job does: the same process as in `sweep`, with the same log.
+    """Runs in a SLURM job: starts the same process as `sweep`, with the same log.
 
     Raises:
         VkdError: the run failed.
     """
-    # SLURM sends the announcement of its time limit to every process of a job. It would end the
-    # run; submitit's process answers it, leaves here by an exception and queues the job again.
+    # Before its time limit SLURM sends a signal to every process of a job. It would end the run;
+    # submitit handles it in this process, raises an exception here and requeues the job.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
     try:
         process = start(job, dict(os.environ), own_session=False)
@@ -85,13 +85,13 @@ def run_job(job: Job) -> None:
         raise VkdError(f"{job.name} {describe(code, False)}: {last_line(job.log)}; {job.log}")
 
 
-def _again(job: Job) -> Any:
+def _requeued(job: Job) -> Any:
     from submitit.helpers import DelayedSubmission
 
     return DelayedSubmission(run_job, job)
 
 
-run_job.checkpoint = _again  # type: ignore[attr-defined]  # what submitit queues after a time limit
+run_job.checkpoint = _requeued  # type: ignore[attr-defined]  # queued after a time limit
 
 
 def _slurm(folder: Path) -> Any:
@@ -103,7 +103,7 @@ def _slurm(folder: Path) -> Any:
         # Without `cluster` submitit would start all jobs at once on a machine that has no SLURM
         return submitit.AutoExecutor(folder, cluster="slurm")
     except RuntimeError as error:
-        raise VkdError(f"--slurm: {error} Call it where sbatch is.") from None
+        raise VkdError(f"--slurm: {error} Run it where sbatch is installed.") from None
 
 
 def _slurm_parameters(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Frozen networks; importing the package registers its own families."""
+"""Frozen networks by name; importing this package registers the built-in families."""
 
 from gan_vkd.teachers import cifar_resnet as cifar_resnet
 from gan_vkd.teachers import discriminator as discriminator

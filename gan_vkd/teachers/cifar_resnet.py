@@ -1,4 +1,4 @@
-"""The CIFAR ResNets: published ones, and those that `vkd teach` trains."""
+"""CIFAR ResNets: published weights, and checkpoints of `vkd teach`."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from gan_vkd.teachers.interface import (
     IMAGENET_STD,
     TEACHERS,
     Built,
-    local,
+    local_path,
     unreachable,
 )
 from gan_vkd.teachers.settings import NetworkSettings
@@ -49,10 +49,10 @@ def _published(depth: int, settings: NetworkSettings, whole: bool = False) -> Bu
         saved = load_foreign(Path(weights).expanduser())
     state = {str(k).removeprefix("module."): v for k, v in unwrapped(saved).items()}
     fill(network, state, weights or name)
-    return of_cifar(network, IMAGENET_MEAN, IMAGENET_STD)
+    return _built(network, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def of_cifar(network: CifarResNet, mean: Sequence[float], std: Sequence[float]) -> Built:
+def _built(network: CifarResNet, mean: Sequence[float], std: Sequence[float]) -> Built:
     rows = network.linear.weight.detach()
     return Built(network, mean, std, layer="pool", classifier="linear", class_rows=rows)
 
@@ -64,10 +64,10 @@ for _depth in CIFAR_RESNET_FILES:
 @TEACHERS.register("classifier")
 def classifier(settings: NetworkSettings, whole: bool = False) -> Built:
     """A checkpoint of `vkd teach`."""
-    path = local(settings)
+    path = local_path(settings)
     state = load_state(path)
     if state.get("kind") != "classifier":
         raise VkdError(f"{path}: not a classifier of `vkd teach`")
     network = CifarResNet(state["depth"], state["classes"])
     fill(network, state["network"], str(path))
-    return of_cifar(network, state["mean"], state["std"])
+    return _built(network, state["mean"], state["std"])

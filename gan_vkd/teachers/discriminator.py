@@ -14,12 +14,12 @@ from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings_file import load_as
-from gan_vkd.teachers.interface import HALF, TEACHERS, Built, local
+from gan_vkd.teachers.interface import HALF, TEACHERS, Built, local_path
 from gan_vkd.teachers.settings import NetworkSettings
 
 
 class _TrainedDiscriminator(Section):
-    """What a run's settings say of its discriminator."""
+    """The part of a run's settings that its discriminator is built from."""
 
     model_config = ConfigDict(extra="ignore")
     data: DataSettings
@@ -38,7 +38,7 @@ class _FeaturesOf(nn.Module):
 
 @TEACHERS.register("discriminator")
 def discriminator(settings: NetworkSettings, whole: bool = False) -> Built:
-    path = local(settings)
+    path = local_path(settings)
     trained = load_as(_TrainedDiscriminator, path)
     state = RunFolder(path).latest_state()
     if state is None:

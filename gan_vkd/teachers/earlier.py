@@ -1,15 +1,15 @@
-"""The settings of a method as run folders of earlier versions have them."""
+"""Conversion of a method's settings in run folders of earlier versions."""
 
 from typing import Any
 
-# What stood beside `method`; a stored settings file has all of them, one written by hand does not
+# Keys that were beside `method`: a stored settings file has all, a hand-written one does not
 BESIDE = {"projection", "normalization", "whitening", "statistics", "distance", "pkd_form"}
 WITH_STATISTICS = ("whitening", "standardize", "phi_s")
 
 
 def with_method(tree: Any) -> Any:
-    """A section of an earlier version's run folder with its method as a component, any other as it
-    is."""
+    """Converts an earlier version's section to one with its method as a component; returns any
+    other section unchanged."""
     if not isinstance(tree, dict) or not tree.keys() >= BESIDE:
         return tree
     name, kind = tree.get("method"), str(tree["normalization"])

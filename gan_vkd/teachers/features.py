@@ -1,4 +1,4 @@
-"""Features of images that never change, computed once, kept in a file and checked before use."""
+"""Features of fixed images: computed once, cached in a file and verified before use."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +17,8 @@ from gan_vkd.runtime.checkpoint import digest, load_state, save_state
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.registry import Chosen
 
-CHECKED = 8  # rows that are computed anew before a file is believed
-TOLERANCE = 1e-2  # of their relative error: other devices and kernels round differently
+CHECKED = 8  # rows that are recomputed to verify a file
+TOLERANCE = 1e-2  # relative error of these rows: devices and kernels round differently
 BATCH = 200
 
 
@@ -29,18 +29,17 @@ def compute_once(
     facts: Callable[[], dict[str, Any]],
     weights: dict[str, Tensor],
 ) -> Tensor:
-    """All rows of `compute`, from a file in `folder` or computed now and kept there.
+    """Returns all rows of `compute`, read from a file in `folder`, or computed and saved there.
 
-    The file is named by a digest of everything that the rows depend on. Before it is believed, a
-    few are computed anew and compared; a file that is damaged or does not agree is named and
-    replaced.
+    The file's name is a digest of everything that the rows depend on. When it is read, a few rows
+    are recomputed and compared; a file that is damaged or differs is reported and replaced.
 
     Args:
-        compute: indices (n,) to rows (n, d), on any device.
-        rows: how many there are.
-        folder: None keeps nothing.
-        facts: gives the JSON values that the rows depend on (data, layers, sizes, ...).
-        weights: tensors that they depend on.
+        compute: maps indices (n,) to rows (n, d), on any device.
+        rows: number of rows.
+        folder: folder of the cache; None saves nothing.
+        facts: returns the JSON values that the rows depend on (data, layers, sizes, ...).
+        weights: tensors that the rows depend on.
     """
     everything = torch.arange(rows)
     if folder is None:
@@ -50,36 +49,36 @@ def compute_once(
     file = folder.expanduser() / f"{key[:32]}.safetensors"
     if file.exists():
         try:
-            return _checked(file, key, compute, rows)
+            return _verified(file, key, compute, rows)
         except VkdError as error:
-            print(f"computed anew: {error}")
+            print(f"features are computed again: {error}")
     features = compute(everything)
     try:
         save_state(file, {"kind": "features", "key": key, "features": features})
     except VkdError as error:
-        print(f"not kept: {error}")
+        print(f"features are not cached: {error}")
     return features
 
 
-def _checked(file: Path, key: str, compute: Callable[[Tensor], Tensor], rows: int) -> Tensor:
+def _verified(file: Path, key: str, compute: Callable[[Tensor], Tensor], rows: int) -> Tensor:
     state = load_state(file)
     features = state.get("features")
     if state.get("key") != key or not isinstance(features, Tensor) or len(features) != rows:
-        raise VkdError(f"{file}: not the features that its name says")
+        raise VkdError(f"{file}: does not hold the features that its name stands for")
     chosen = torch.linspace(0, rows - 1, CHECKED).long()
-    anew = compute(chosen)
-    features = features.to(anew.device)
-    error = (features[chosen.to(anew.device)] - anew).norm() / anew.norm()
+    recomputed = compute(chosen)
+    features = features.to(recomputed.device)
+    error = (features[chosen.to(recomputed.device)] - recomputed).norm() / recomputed.norm()
     if not error <= TOLERANCE:
-        raise VkdError(f"{file}: differs from what the network says now (by {error:.1%})")
+        raise VkdError(f"{file}: differs from the network's present output (by {error:.1%})")
     return features
 
 
 class FeatureBank:
-    """A teacher's features of every image of a set, and of its mirror images where those train.
+    """A teacher's features of every image of a set, and of the mirror images where flips are used.
 
     Args:
-        features: (N, d), or (2N, d) with those of the mirror images behind.
+        features: (N, d), or (2N, d) where the second half is of the mirror images.
         images: N.
     """
 
@@ -87,25 +86,25 @@ class FeatureBank:
         self.features, self.images = features, images
 
     def __call__(self, indices: Tensor, flipped: Tensor) -> Tensor:
-        """Indices (B,) and bool (B,) -> features (B, d)."""
+        """Indices (B,) of images and flips (B,), bool -> features (B, d)."""
         return self.features[indices + self.images * flipped]
 
 
 def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None) -> FeatureBank:
-    """The features of a set, from `folder` where they are kept.
+    """Computes a teacher's features of a set, or reads them from the cache.
 
     Args:
-        teacher: on the device that the bank will lie on.
+        teacher: on the device where the bank is kept.
         data: the training set.
-        flip: whether mirror images are needed too.
-        folder: None keeps the features for this run only.
+        flip: whether features of the mirror images are needed too.
+        folder: folder of the cache; None: no cache.
     """
     n, device = len(data), teacher.mean.device
 
     @torch.no_grad()
     def compute(rows: Tensor) -> Tensor:
         found = []
-        for part in _parts(rows):
+        for part in _batches(rows):
             images = to_network(data.images[part % n].to(device))
             mirrored = (part >= n).to(device)[:, None, None, None]
             found.append(teacher(torch.where(mirrored, images.flip(3), images)))
@@ -124,20 +123,20 @@ def load_bank(teacher: Teacher, data: ImageSet, flip: bool, folder: Path | None)
 def load_views(
     teacher: Teacher, data: ImageSet, policy: Sequence[Chosen], folder: Path | None
 ) -> tuple[Tensor, Tensor]:
-    """The features (N, d) of one augmented view of every image, and of another one.
+    """Computes or reads the features (N, d), (N, d) of two augmented views of every image.
 
     Args:
-        teacher: on the device that the features will lie on.
+        teacher: on the device where the features are kept.
         data: the training set.
         policy: of the augmentation.
-        folder: None keeps the features for this run only.
+        folder: folder of the cache; None: no cache.
     """
     n, device = len(data), teacher.mean.device
 
     @torch.no_grad()
     def compute(rows: Tensor) -> Tensor:
         found = []
-        for part in _parts(rows):
+        for part in _batches(rows):
             views = [_view(data.images[row % n], row, policy) for row in part.tolist()]
             found.append(teacher(torch.stack(views).to(device)))
         return torch.cat(found)
@@ -153,20 +152,20 @@ def load_views(
 
 
 def _view(pixels: Tensor, seed: int, policy: Sequence[Chosen]) -> Tensor:
-    """An augmented image (3, R, R), always the same for a seed."""
+    """An augmented image (3, R, R), determined by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Augmentations(policy)(to_network(pixels[None]))[0]
 
 
-def _parts(rows: Tensor) -> Iterable[Tensor]:
+def _batches(rows: Tensor) -> Iterable[Tensor]:
     return tqdm(rows.split(BATCH), "teacher features", leave=False, disable=None)
 
 
 def teacher_facts(teacher: Teacher) -> dict[str, Any]:
-    """What a teacher's features depend on beside its weights."""
+    """The JSON values that a teacher's features depend on, beside its weights."""
     layers = [vars(layer) for layer in teacher.reader.layers]
     facts = {"network": str(teacher.network), "layers": layers, "size": teacher.size}
-    # named where it is not the usual one, so that what was kept before is found; the normalisation
-    # is among the weights
+    # left out at its default, so that existing files are found; the normalisation is among the
+    # weights
     return facts if teacher.enlarge == "bicubic" else facts | {"enlarge": teacher.enlarge}

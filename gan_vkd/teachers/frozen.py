@@ -1,4 +1,4 @@
-"""Frozen networks by name, with their own preprocessing: to distil from and to judge with."""
+"""Frozen networks by name, with their own preprocessing: teachers and judges."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +15,13 @@ def load_teacher(
     device: str,
     layers: Sequence[LayerSettings] | None = None,
 ) -> Teacher:
-    """The network that the settings name, frozen, on the device.
+    """Loads the network that the settings name, frozen, onto the device.
 
     Args:
-        settings: name, local weights, input size, and the layer it is usually read at.
-        resolution: of the images it will be shown.
+        settings: name, local weights, input size, and the default layer.
+        resolution: of the images that it is given.
         device: where it runs.
-        layers: to read instead of that one.
+        layers: layers to read instead of the default one.
 
     Raises:
         SettingsError: no such network or layer.
@@ -38,10 +38,10 @@ def load_recogniser(
     device: str,
     early: LayerSettings | None = None,
 ) -> Teacher:
-    """The network that the settings name, frozen, read at its logits, its features and early maps.
+    """Loads the network that the settings name, frozen, read at its logits, features and early map.
 
-    The first layer is the network's output, the second its features (what goes into the classifier,
-    or the layer of the settings), the third, where it is asked for, an early map (B, d, H, W).
+    The first layer is the network's output, the second its features (the classifier's input, or the
+    layer of the settings), the third an early map (B, d, H, W) where `early` is given.
 
     Raises:
         SettingsError: no such network or layer.
@@ -57,19 +57,19 @@ def load_recogniser(
     teacher = built.read_at(layers, settings, resolution, device)
     if early is not None and len(shape := teacher.shapes[2]) != 4:
         raise SettingsError(
-            f"{settings.name}: layer {early.layer} is no map: one image gives {shape} there"
+            f"{settings.name}: layer {early.layer} is no map: its output for an image is {shape}"
         )
     return teacher
 
 
-def as_layer(settings: LayerSettings, usual: str) -> Layer:
-    """The layer that the settings name, or the network's usual one."""
-    name = usual if settings.layer is None else settings.layer
+def as_layer(settings: LayerSettings, default: str) -> Layer:
+    """The layer that the settings name, or the network's default one."""
+    name = default if settings.layer is None else settings.layer
     return Layer(name, settings.pool, settings.prefix_tokens, settings.channels_last)
 
 
 def _build(settings: NetworkSettings, whole: bool = False) -> Built:
-    """whole: with its classifier, where a network is usually read without."""
+    """Builds the network; `whole` keeps a classifier that is removed otherwise."""
     family = settings.name.partition("/")[0]
     if family not in TEACHERS:
         raise SettingsError(f"{settings.name}: {TEACHERS.unknown(settings.name)}")

@@ -1,7 +1,7 @@
-"""What a frozen network comes with, and the registry of their families.
+"""A frozen network with its preprocessing, and the registry of network families.
 
-A family is a function of the settings that builds the network with its weights, registered under
-the name, or under what stands before the "/" of names as timm/NAME.
+A family is a function that builds the network of the settings with its weights. It is registered
+under the network's name, or under the part before the "/" of names like timm/NAME.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from gan_vkd.runtime.registry import Registry
 from gan_vkd.teachers.settings import NetworkSettings
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)  # as mean and as std, it leaves images in [-1, 1]
+HALF = (0.5, 0.5, 0.5)  # as mean and std, it leaves images in [-1, 1] unchanged
 
 
 @dataclass(frozen=True)
 class Built:
-    """A network with its weights, and what is its own.
+    """A network with its weights and its own preprocessing.
 
-    mean, std: of its normalisation, for images in [0, 1]. size: of its images; None: any. layer:
-    where it is usually read. classifier: the module behind its features; "" for none. class_rows:
-    the classifier's weights (C, d).
+    mean, std: normalisation of images in [0, 1]. size: of input images; None: any. layer: the
+    default layer. classifier: name of the module behind the features; "" for none. class_rows: the
+    classifier's weights (C, d).
     """
 
     network: nn.Module
@@ -40,16 +40,16 @@ class Built:
     def read_at(
         self, layers: list[Layer], settings: NetworkSettings, resolution: int, device: str
     ) -> Teacher:
-        """Frozen, on the device.
+        """Freezes the network on the device and reads it at the layers.
 
         Raises:
-            SettingsError: a layer or size that is not the network's, or nothing to enlarge.
+            SettingsError: a layer or size that the network lacks, or `enlarge` without effect.
         """
         size = settings.size or self.size
         if settings.enlarge != "bicubic" and size in (None, resolution):
             raise SettingsError(
                 f"{settings.name}: enlarge = {settings.enlarge} has no effect, since images of "
-                f"{resolution} pixels are shown as they are: set its size, or leave enlarge out"
+                f"{resolution} pixels are not resized: set its size, or leave enlarge out"
             )
         mean, std = (self.mean, self.std) if settings.normalize else (HALF, HALF)
         try:
@@ -65,9 +65,11 @@ class Built:
             )
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # networks fail on a size or layer not theirs in many ways
+        except Exception as error:  # networks fail on a wrong size or layer in many ways
             reason = one_line(error)
-            raise SettingsError(f"{settings.name}: cannot be read as asked: {reason}") from None
+            raise SettingsError(
+                f"{settings.name}: cannot be read with these settings: {reason}"
+            ) from None
 
 
 TEACHERS: Registry[Built] = Registry("frozen network")
@@ -81,12 +83,12 @@ def unreachable(name: str, url: str, error: Exception) -> VkdError:
     )
 
 
-def local(settings: NetworkSettings) -> Path:
-    """The file or run folder of a network that is not published.
+def local_path(settings: NetworkSettings) -> Path:
+    """The file or run folder of a network that has no published weights.
 
     Raises:
-        SettingsError: none is named.
+        SettingsError: `weights` is not set.
     """
     if settings.weights is None:
-        raise SettingsError(f"{settings.name}: set its weights to one of our files or run folders")
+        raise SettingsError(f"{settings.name}: set its `weights` to a local file or run folder")
     return Path(settings.weights).expanduser()

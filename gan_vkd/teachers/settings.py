@@ -1,4 +1,4 @@
-"""The settings of a frozen network, where it is read, and of a text tower."""
+"""The settings of a frozen network, of its layer, and of a text tower."""
 
 from typing import Annotated, Literal
 
@@ -11,9 +11,9 @@ Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the
 
 
 class LayerSettings(Section):
-    """Where a network is read, and how what comes out there is pooled to one vector a sample."""
+    """The layer that a network is read at, and how its output is pooled to a vector per sample."""
 
-    layer: str | None = None  # a module's name; null: the network's usual features
+    layer: str | None = None  # a module's name; null: the network's default features
     pool: Literal["mean", "sum", "first"] = "mean"
     prefix_tokens: Annotated[int, Field(ge=0)] = 0  # left out of a mean or sum over tokens
     channels_last: bool = False  # maps are (B, H, W, d), as in Swin
@@ -25,16 +25,16 @@ class NetworkSettings(LayerSettings):
 
     name: str
     weights: str | None = None  # a local copy; null: the published download
-    size: Positive | None = None  # null: the network's own
-    enlarge: Literal["bicubic", "nearest"] = "bicubic"  # how images come to that size
-    normalize: bool = True  # false: it sees images in [-1, 1] as they are
+    size: Positive | None = None  # input size; null: the network's own
+    enlarge: Literal["bicubic", "nearest"] = "bicubic"  # how images are resized to it
+    normalize: bool = True  # false: it is given images in [-1, 1] unchanged
 
 
 class TextSettings(Section):
-    """A text tower of open_clip whose embeddings of the classes lie in the teacher's space."""
+    """A text tower of open_clip whose class embeddings are in the teacher's feature space."""
 
     model: str = "ViT-B-32-quickgelu"
     weights: str = "openai"  # a published tag, or a local copy
-    names: list[str] | None = None  # of the classes; null: those of the data
-    prompts: Annotated[list[Prompt], Field(min_length=1)] = ["a {}"]  # KD-DLGAN's; a mean over them
-    normalize: bool = True  # to unit length; false as KD-DLGAN's code
+    names: list[str] | None = None  # class names; null: those of the data
+    prompts: Annotated[list[Prompt], Field(min_length=1)] = ["a {}"]  # KD-DLGAN's; averaged
+    normalize: bool = True  # to unit length; false as in KD-DLGAN's code

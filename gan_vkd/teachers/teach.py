@@ -1,4 +1,4 @@
-"""A small classifier trained on the spot: a teacher or a judge where no published one fits."""
+"""Training of a small classifier: a teacher or a judge where no published network fits."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,15 +42,19 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
         Accuracy on the held-out set, None without one.
 
     Raises:
-        SettingsError: a set without classes, or a held-out set with other ones.
+        SettingsError: a set without classes, or a held-out set with other classes.
     """
     device = pick_device(settings.device)
     data = load_training_set(settings.data)
     if len(data.classes) < 2:
-        raise SettingsError(f"{settings.data.source} has no class folders: nothing to teach")
+        raise SettingsError(
+            f"data.source = {settings.data.source}: has no class folders, so nothing to teach"
+        )
     heldout = load_heldout_set(settings.data)
     if heldout is not None and heldout.classes != data.classes:
-        raise SettingsError(f"data.heldout = {settings.data.heldout}: has other classes")
+        raise SettingsError(
+            f"data.heldout = {settings.data.heldout}: has other classes than data.source"
+        )
     torch.manual_seed(settings.seed)
     network = CifarResNet(settings.depth, len(data.classes)).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=5e-3)
@@ -86,9 +90,9 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
 
 @torch.no_grad()
 def measure_accuracy(network: torch.nn.Module, data: ImageSet, device: str) -> float:
-    """Share of images whose largest logit is their label's; images go in as [-1, 1]."""
-    right = 0
+    """Share of images whose largest logit is their label's; images are passed in [-1, 1]."""
+    correct = 0
     for images, labels in zip(data.images.split(200), data.labels.split(200), strict=True):
         logits = network(to_network(images.to(device)))
-        right += int((logits.argmax(1).cpu() == labels).sum())
-    return right / len(data)
+        correct += int((logits.argmax(1).cpu() == labels).sum())
+    return correct / len(data)

@@ -1,4 +1,4 @@
-"""One embedding a class in the teacher's space: of a text tower, or of the teacher's classifier."""
+"""Class embeddings in the teacher's feature space, by a text tower or the teacher's classifier."""
 
 import warnings
 from pathlib import Path
@@ -13,34 +13,36 @@ from gan_vkd.teachers.settings import TextSettings
 
 
 def class_embeddings(settings: TextSettings | None, teacher: Teacher, classes: list[str]) -> Tensor:
-    """One vector a class (C, dt), of unit length unless the text tower's settings say otherwise.
+    """Class embeddings (C, dt), of unit length unless the text tower's settings disable it.
 
     Args:
         settings: of the text tower; None takes the rows of the teacher's classifier.
-        teacher: on the device that the embeddings will lie on.
+        teacher: on the device where the embeddings are kept.
         classes: names, used where the settings give none; "_" and "-" are read as spaces.
 
     Raises:
         SettingsError: no names, no such tower, or a teacher without a classifier.
-        VkdError: open_clip or weights that are not to be had.
+        VkdError: open_clip is not installed, or the weights cannot be loaded.
     """
     if settings is None:
         if teacher.class_rows is None:
             raise SettingsError(
-                "distill.method = kd_dlgm: this teacher has no classifier whose rows could stand "
-                "for the classes; set distill.text to a text tower"
+                "distill.method = kd_dlgm: this teacher has no classifier whose rows could be the "
+                "class embeddings; set distill.text to a text tower"
             )
         return F.normalize(teacher.class_rows.to(teacher.mean.device), dim=1)
     names = settings.names or [name for name in classes if name]
     if not names:
-        raise SettingsError("distill.text.names: needed, since the data has no class folders")
+        raise SettingsError(
+            "distill.text.names: needed, since the data has no class folders to take names from"
+        )
     readable = [name.replace("_", " ").replace("-", " ") for name in names]
     return _embed(settings, readable).to(teacher.mean.device)
 
 
 @torch.no_grad()
 def _embed(settings: TextSettings, names: list[str]) -> Tensor:
-    """Each name's mean over the prompts, as it is or of unit vectors and made one again."""
+    """Means over the prompts (C, dt): of raw embeddings, or of unit vectors, normalised again."""
     try:
         import open_clip
     except ImportError:
@@ -61,8 +63,8 @@ def _embed(settings: TextSettings, names: list[str]) -> Tensor:
     except Exception as error:  # hub, file and shape errors of many kinds
         reason = one_line(error)
         raise VkdError(
-            f"distill.text.weights = {settings.weights}: cannot be had ({reason}); set it to a "
-            "local copy"
+            f"distill.text.weights = {settings.weights}: cannot be loaded ({reason}); set it to "
+            "a local copy"
         ) from None
     tokenize = open_clip.get_tokenizer(settings.model)
     prompts = [tokenize([prompt.format(name) for prompt in settings.prompts]) for name in names]

@@ -1,4 +1,4 @@
-"""Models of timm, by its names."""
+"""Models of timm, by timm's names."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from gan_vkd.teachers.settings import NetworkSettings
 
 @TEACHERS.register("timm")
 def timm_model(settings: NetworkSettings, whole: bool = False) -> Built:
-    """CLIP towers are read at their output, the joint embedding; others before the classifier."""
+    """A timm model: CLIP towers are read at the joint embedding, others before the classifier."""
     import timm
     from timm.data.config import resolve_model_data_config
 
@@ -25,12 +25,12 @@ def timm_model(settings: NetworkSettings, whole: bool = False) -> Built:
         raise SettingsError(f"timm/{name}: timm has no model of that name")
     try:
         overlay = None
-        if weights is not None:  # older versions of timm would unpickle anything
+        if weights is not None:  # older versions of timm would unpickle any object
             path = str(Path(weights).expanduser())
             overlay = {"state_dict": timm.models.load_state_dict(path, weights_only=True)}
-            if not overlay["state_dict"]:  # timm would fetch the published ones in their place
-                raise ValueError("there is nothing in it")
-        # with its classifier, since timm lets any names pass where num_classes is not the weights'
+            if not overlay["state_dict"]:  # timm would fetch the published weights instead
+                raise ValueError("the file has no weights")
+        # with its classifier: timm accepts any names where num_classes differs from the weights'
         network: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # hub, network and file errors of many kinds
         if weights is None:

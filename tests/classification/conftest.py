@@ -1,4 +1,4 @@
-"""Small runs for tests: a tiny ViT on a hundred digits, a hardly trained teacher."""
+"""Small runs for tests: a tiny ViT on a hundred digits, a teacher trained for two iterations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -65,11 +65,11 @@ def tiny(classifier: Path) -> MakeStudent:
 
 
 def learner_of(settings: ClassifierSettings) -> tuple[Learner, Feed]:
-    """As a run makes them, at its first update."""
+    """Learner and feed as a run builds them, before the first update."""
     feed = Feed(settings, load_training_images(settings.data), "cpu")
     early = settings.objective.early
-    asked, layers = (None, []) if early is None else (early.teacher, [early.student])
-    teachers = [load_recogniser(n, 32, "cpu", asked) for n in settings.teachers.values()]
+    early_layer, layers = (None, []) if early is None else (early.teacher, [early.student])
+    teachers = [load_recogniser(n, 32, "cpu", early_layer) for n in settings.teachers.values()]
     torch.manual_seed(0)
     student = build_student(settings.student, 10, len(teachers), layers)
     return Learner(settings, student, teachers, feed.per_epoch, "cpu"), feed

@@ -1,4 +1,4 @@
-"""The command line: a run, a sweep and its table, one line for every mistake."""
+"""The command line: a run, a sweep and its table, one-line errors."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def test_a_run_from_training_to_export(written, tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "attention.png").exists(), looked.stderr
 
 
-def test_a_sweep_ends_in_a_table_and_skips_what_is_done(written, tmp_path: Path) -> None:
+def test_a_sweep_prints_a_table_and_skips_finished_runs(written, tmp_path: Path) -> None:
     configs = [written(arm, "train.epochs=1", arm=arm) for arm in ("plain", "vkd")]
     out = tmp_path / "out"
     first = vkd_classify("sweep", *configs, "--seeds", 0, 1, "objective.features.weight=2",
@@ -62,11 +62,11 @@ def test_a_sweep_ends_in_a_table_and_skips_what_is_done(written, tmp_path: Path)
         "objective.features.weight=2", "--out", out).stdout  # fmt: skip
 
 
-def test_a_stop_writes_a_checkpoint_and_says_how_to_go_on(written, tmp_path: Path) -> None:
+def test_a_time_limit_ends_a_run_with_a_checkpoint(written, tmp_path: Path) -> None:
     config = written("long", "train.epochs=5000", arm="plain")
     stopped = vkd_classify("train", config, "--out", tmp_path / "run", "--max-time", "2s")
     assert stopped.returncode == 124
-    assert "out of its time" in stopped.stderr
+    assert "out of time" in stopped.stderr
     assert Run(tmp_path / "run").checkpoints()
 
 
@@ -79,7 +79,7 @@ def test_two_ranks_train_and_agree(written, tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     last = Run(tmp_path / "run").records("metrics")[-1]
-    assert last["images"] == 297  # each once
+    assert last["images"] == 297  # every held-out image once
     assert "2 ranks" in ended.stdout
     until(lambda: Run(tmp_path / "run").checkpoints(), 1)
 
@@ -95,7 +95,7 @@ def test_two_ranks_train_and_agree(written, tmp_path: Path) -> None:
         (["features", "nowhere", "--out", "nowhere"], "no such settings file"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_usage_errors_are_one_line(
     arguments: list[str],
     fault: str,
     monkeypatch: pytest.MonkeyPatch,

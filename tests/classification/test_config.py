@@ -23,13 +23,13 @@ EXPERIMENTS = [
 
 
 @pytest.mark.parametrize("name", [*sorted(EXPERIMENTS), *TAUGHT])
-def test_every_config_loads_and_survives_its_dump(name: str, tmp_path: Path) -> None:
+def test_every_config_loads_and_is_restored_from_its_dump(name: str, tmp_path: Path) -> None:
     settings = load_settings(CONFIGS / name)
     (tmp_path / "settings.yaml").write_text(settings.dump())
     assert load_settings(tmp_path) == settings
 
 
-def test_a_student_takes_no_options_that_lead_to_files(tmp_path: Path) -> None:
+def test_a_student_refuses_options_that_name_files(tmp_path: Path) -> None:
     """timm would read checkpoint_path, by versions before 1.0.31 as a pickle."""
     for option, hint in (("checkpoint_path", "known here: img_size"), ("img_sise", "img_size?")):
         with pytest.raises(SettingsError) as caught:
@@ -40,7 +40,7 @@ def test_a_student_takes_no_options_that_lead_to_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_is_an_arm_of_its_name(name: str) -> None:
+def test_the_arm_is_named_after_the_objective(name: str) -> None:
     assert load_settings(CONFIGS / f"{SMALL}+objectives/{name}").arm == name
 
 
@@ -51,7 +51,7 @@ def test_the_published_settings_of_deit() -> None:
         train, augment = settings.train, settings.augment
         assert (train.epochs, train.batch_size, settings.lr) == (300, 1024, 1e-3)
         assert (train.warmup_epochs, train.warmup_lr, train.min_lr) == (5, 1e-6, 1e-5)
-        assert (train.weight_decay, train.ema_decay) == (0.05, 0)  # its average is not measured
+        assert (train.weight_decay, train.ema_decay) == (0.05, 0)  # its EMA is not evaluated
         assert (augment.mixup, augment.cutmix, augment.smoothing) == (0.8, 1, 0.1)
         assert (augment.erasing, augment.repeats, settings.student.drop_path) == (0.25, 3, 0.1)
         assert augment.policy == "rand-m9-mstd0.5-inc1"
@@ -87,8 +87,8 @@ def test_the_settings_of_vkds_released_code() -> None:
     ("name", "overrides", "fault"),
     [
         ("cifar10_vit", ["train.batch_sise=3"], "did you mean train.batch_size"),
-        ("cifar10_vit", ["objective.token={kind: soft}"], "needs teachers, and there is none"),
-        ("cifar10_vit_vkd", ["objective={}"], "the objective asks for nothing of them"),
+        ("cifar10_vit", ["objective.token={kind: soft}"], "its terms need a teacher"),
+        ("cifar10_vit_vkd", ["objective={}"], "no term of the objective uses them"),
         ("cifar10_vit_vkd", ["objective=null"], "objective"),
         ("cifar10_vit", ["data.resolution=224"], "holds images of 32 or 64 pixels, not 224"),
         ("cifar10_vit", ["data.num_images=100"], "give fraction or num_images, not both"),
@@ -101,18 +101,20 @@ def test_the_settings_of_vkds_released_code() -> None:
         (f"{SMALL}+objectives/hard", ["objective.token.temperature=2"],
          "temperature belongs to kind = soft"),
         (f"{SMALL}+objectives/dearkd", ["objective.early.teacher.pool=sum"],
-         "a map is matched as it is"),
+         "a map is matched unpooled"),
         ("cifar10_vit", ["data.kind=shards"], "set num_images and classes"),
         ("imagenet_deit_ti_vkd_shards", ["augment.repeats=3"], "set augment.repeats = 1"),
         ("imagenet_deit_ti", ["data.num_images=10"], "belong to kind = memory"),
         ("cifar10_vit_vkd", ["objective.features.method={name: spkd, projection: mlp}"],
          "objective.features.method.projection: unknown key"),
-        ("cifar10_vit_vkd", ["objective.features.method=kd_dlgm"], "kd_dlgm belongs to GANs"),
+        ("cifar10_vit_vkd", ["objective.features.method=kd_dlgm"], "kd_dlgm is for GANs"),
         ("cifar10_vit_vkd", ["objective.features.method.normalization={name: standardize, "
-         "statistics: training_set}"], "training_set belongs to GANs"),
+         "statistics: training_set}"], "training_set is for GANs"),
     ],
 )  # fmt: skip
-def test_settings_that_contradict_are_one_line(name: str, overrides: list[str], fault: str) -> None:
+def test_contradicting_settings_are_a_one_line_error(
+    name: str, overrides: list[str], fault: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(CONFIGS / name, overrides)
     assert fault in str(caught.value)
@@ -120,7 +122,7 @@ def test_settings_that_contradict_are_one_line(name: str, overrides: list[str], 
 
 
 @pytest.mark.parametrize("module", ["classification", "classification.detection"])
-def test_help_imports_nothing_heavy(module: str) -> None:
+def test_help_does_not_import_torch(module: str) -> None:
     code = (
         f"import sys\nfrom {module}.cli import main\nsys.argv = ['x', '--help']\n"
         "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"

@@ -1,4 +1,4 @@
-"""A miniature of ImageNet's folders, broken images among them, and tar shards."""
+"""Folders in ImageNet's layout with damaged images, and tar shards."""
 
 import io
 import tarfile
@@ -31,7 +31,7 @@ def picture(rng: np.random.Generator, mode: str = "RGB") -> Image.Image:
 
 @pytest.fixture
 def imagenet(tmp_path: Path) -> Path:
-    """train/ and val/ with a folder a class: JPEGs of many sizes, grey and CMYK ones too."""
+    """train/ and val/ with one folder per class: JPEGs of many sizes, some in grey or CMYK."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 5)):
         for name in CLASSES:
@@ -63,7 +63,7 @@ def files(tiny: MakeStudent, imagenet: Path):
     return make
 
 
-def test_imagenets_folders(files, imagenet: Path, tmp_path: Path) -> None:
+def test_a_run_reads_imagenets_folders(files, imagenet: Path, tmp_path: Path) -> None:
     settings = files()
     images = load_training_images(settings.data)
     assert images.classes == CLASSES
@@ -74,7 +74,7 @@ def test_imagenets_folders(files, imagenet: Path, tmp_path: Path) -> None:
     assert read_student(tmp_path / "run")[1]["classes"] == CLASSES
 
 
-def test_a_broken_training_image_is_named_and_stops_or_is_passed_over(
+def test_a_damaged_training_image_is_named_and_refused_or_skipped(
     files, imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = break_one(imagenet / "train")
@@ -86,28 +86,30 @@ def test_a_broken_training_image_is_named_and_stops_or_is_passed_over(
     assert len(message.splitlines()) == 1
     train(files("data.damaged=skip"), tmp_path / "run", resume=True)
     printed = capsys.readouterr().err
-    assert printed.count("passed over") == 1
+    assert printed.count("skipped: ") == 1
     assert broken.name in printed
 
 
-def test_broken_images_come_through_worker_processes(files, imagenet: Path, tmp_path: Path) -> None:
+def test_damaged_images_are_reported_from_worker_processes(
+    files, imagenet: Path, tmp_path: Path
+) -> None:
     broken = break_one(imagenet / "train")
     with pytest.raises(VkdError, match=broken.name) as caught:
         train(files("data.workers=2"), tmp_path / "run")
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_good_image_stands_in_the_place_of_a_broken_one(files, imagenet: Path) -> None:
+def test_a_damaged_image_is_replaced_by_another(files, imagenet: Path) -> None:
     break_one(imagenet / "train")
     settings = files("data.damaged=skip", "augment.repeats=1", "augment.erasing=0")
     feed = Feed(settings, load_training_images(settings.data), "cpu")
     for number in range(4):
         batch = feed(number)
         assert batch.images.flatten(1).std(1).min() > 0  # none is blank
-    assert len(feed.faults.told) == 1
+    assert len(feed.faults.reported) == 1
 
 
-def test_a_broken_heldout_image_is_refused_or_counted_apart(
+def test_a_damaged_heldout_image_is_refused_or_counted_separately(
     files, imagenet: Path, tmp_path: Path
 ) -> None:
     train(files(), tmp_path / "run")
@@ -118,7 +120,7 @@ def test_a_broken_heldout_image_is_refused_or_counted_apart(
     assert (result["images"], result["damaged"]) == (14, 1)
 
 
-def test_a_class_that_is_missing_in_val(files, imagenet: Path) -> None:
+def test_heldout_images_of_other_classes_are_refused(files, imagenet: Path) -> None:
     for file in (imagenet / "val" / CLASSES[1]).iterdir():
         file.unlink()
     settings = files()
@@ -126,7 +128,7 @@ def test_a_class_that_is_missing_in_val(files, imagenet: Path) -> None:
         load_heldout_images(settings.data, CLASSES)
 
 
-def test_a_folder_that_is_not_there(files) -> None:
+def test_a_missing_folder_is_refused(files) -> None:
     with pytest.raises(VkdError, match="no such folder of class folders"):
         load_training_images(files("data.source=nowhere").data)
 
@@ -161,13 +163,13 @@ def shards(files, imagenet: Path, tmp_path: Path):
     return make
 
 
-def test_shards_train_and_measure(shards, tmp_path: Path) -> None:
+def test_a_run_trains_on_shards_and_evaluates(shards, tmp_path: Path) -> None:
     train(shards(), tmp_path / "run")
     assert Run(tmp_path / "run").records("metrics")[-1]["images"] == 15
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_shards_go_on_where_they_stopped(shards, workers: int) -> None:
+def test_shards_resume_where_they_stopped(shards, workers: int) -> None:
     settings = shards(f"data.workers={workers}")
     images = load_training_images(settings.data)
     feed = Feed(settings, images, "cpu")
@@ -179,7 +181,7 @@ def test_shards_go_on_where_they_stopped(shards, workers: int) -> None:
         assert torch.equal(batch.labels, whole[number].labels)
 
 
-def test_going_on_reads_no_pass_but_the_last(shards, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_reads_the_last_pass_only(shards, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = shards("data.workers=0")
     images = load_training_images(settings.data)
     read: list[Path] = []
@@ -188,8 +190,8 @@ def test_going_on_reads_no_pass_but_the_last(shards, monkeypatch: pytest.MonkeyP
     assert 1 <= len(read) <= 3
 
 
-def test_a_pass_is_as_long_as_the_settings_say(shards) -> None:
-    """Where the shards of a stream hold fewer images, they come again."""
+def test_a_pass_has_the_length_of_the_settings(shards) -> None:
+    """Shards that hold fewer images are repeated."""
     settings = shards("data.num_images=30", "augment.mixup=0", "augment.cutmix=0")
     feed = Feed(settings, load_training_images(settings.data), "cpu")
     labels = torch.cat([feed(number).labels for number in range(10)])[:60]
@@ -197,11 +199,11 @@ def test_a_pass_is_as_long_as_the_settings_say(shards) -> None:
     assert sum(labels[30:54].bincount() == 8) == 3
 
 
-def test_an_empty_shard_is_told(shards, tmp_path: Path) -> None:
+def test_an_empty_shard_is_refused_by_name(shards, tmp_path: Path) -> None:
     tarfile.open(tmp_path / "shards" / "train-001.tar", "w").close()
     settings = shards("data.workers=3", "data.num_images=16")
     feed = Feed(settings, load_training_images(settings.data), "cpu")
-    with pytest.raises(VkdError, match=r"train-001\.tar: empty \(no sample is in it\)"):
+    with pytest.raises(VkdError, match=r"train-001\.tar: empty \(has no samples\)"):
         _ = [feed(number) for number in range(3)]
 
 
@@ -220,13 +222,13 @@ def test_one_pass_of_the_shards_shows_every_image_once(shards) -> None:
         (["data.workers=4"], "fewer than the 4 workers"),
     ],
 )
-def test_shards_that_cannot_be_had(shards, overrides: list[str], fault: str) -> None:
+def test_unusable_shards_are_refused(shards, overrides: list[str], fault: str) -> None:
     settings = shards(*overrides)
     with pytest.raises(VkdError, match=fault):
         Feed(settings, load_training_images(settings.data), "cpu")(0)
 
 
-def test_a_shard_with_a_broken_image_and_a_bad_label(
+def test_a_damaged_image_and_a_bad_label_in_a_shard_are_refused(
     shards, imagenet: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "shards" / "train-001.tar"
@@ -246,7 +248,7 @@ def test_a_shard_with_a_broken_image_and_a_bad_label(
         train(shards("train.epochs=6", "seed=1"), tmp_path / "other")
 
 
-def test_a_cut_off_shard_is_one_line(shards, tmp_path: Path) -> None:
+def test_a_truncated_shard_is_a_one_line_error(shards, tmp_path: Path) -> None:
     file = tmp_path / "shards" / "train-002.tar"
     file.write_bytes(file.read_bytes()[:3000])
     with pytest.raises(VkdError, match=r"train-002\.tar") as caught:
@@ -254,7 +256,7 @@ def test_a_cut_off_shard_is_one_line(shards, tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_3_augment_is_one_of_three_and_keeps_the_colour_jitter() -> None:
+def test_three_augment_has_three_policies_and_colour_jitter() -> None:
     data = InputSettings(source="", kind="files", heldout=None, resolution=16)
     steps = training_transform(data, AugmentSettings(policy="3a", erasing=0)).transforms
     policies = [step.policy for step in steps if hasattr(step, "policy")]
@@ -265,7 +267,7 @@ def test_3_augment_is_one_of_three_and_keeps_the_colour_jitter() -> None:
 
 
 @pytest.mark.parametrize("policy", ["nonsense", "rand-x9", "rand-m9-q3"])
-def test_a_policy_that_timm_refuses_is_told_in_one_line(policy: str) -> None:
+def test_a_policy_that_timm_refuses_is_a_one_line_error(policy: str) -> None:
     data = InputSettings(source="", kind="files", heldout=None, resolution=16)
     with pytest.raises(SettingsError, match=r"augment\.policy = ") as caught:
         training_transform(data, AugmentSettings(policy=policy))
@@ -273,7 +275,7 @@ def test_a_policy_that_timm_refuses_is_told_in_one_line(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "rand-m10-inc1", "v0", "augmix-m10"])
-def test_the_strongest_augmentation_goes_through(policy: str) -> None:
+def test_augmentations_at_full_strength_keep_the_size(policy: str) -> None:
     data = InputSettings(source="", kind="files", heldout=None, resolution=16)
     transform = training_transform(data, AugmentSettings(policy=policy))
     image = Image.fromarray(np.arange(20 * 20 * 3, dtype=np.uint8).reshape(20, 20, 3))

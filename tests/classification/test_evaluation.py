@@ -21,7 +21,7 @@ from tests.classification.conftest import MakeStudent
 from tests.processes import on_ranks
 
 
-def test_measure_counts_as_timm_does(tiny: MakeStudent) -> None:
+def test_accuracy_is_that_of_timm(tiny: MakeStudent) -> None:
     settings = tiny("evaluate.batch_size=64")
     heldout = load_heldout_images(settings.data, None)
     assert heldout is not None
@@ -50,7 +50,7 @@ def _measured_on(rank: int, world: int, folder: str, text: str, file: str, queue
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_measure_what_one_measures(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_two_ranks_evaluate_as_one(tiny: MakeStudent, tmp_path: Path) -> None:
     settings = tiny()
     train(settings, tmp_path / "run")
     alone = evaluate_run(tmp_path / "run", settings)
@@ -60,22 +60,20 @@ def test_two_ranks_measure_what_one_measures(tiny: MakeStudent, tmp_path: Path) 
     for _, result in found.values():
         assert result == {key: alone[key] for key in result}
     assert found[0][0] + found[1][0] == alone["images"]
-    assert found[0][0] != found[1][0]  # 297 images: a part more for one
+    assert found[0][0] != found[1][0]  # 297 images: one rank has one more
     record = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text())
     assert record["top1"] == alone["top1"]
 
 
-def test_a_run_without_heldout_images_still_leaves_its_student(
-    tiny: MakeStudent, tmp_path: Path
-) -> None:
+def test_a_run_without_a_heldout_set_writes_its_student(tiny: MakeStudent, tmp_path: Path) -> None:
     settings = tiny("data.heldout=null", "train.epochs=1", arm="plain")
     train(settings, tmp_path / "run")
     assert read_student(tmp_path / "run")[1]["tokens"] == 0
-    with pytest.raises(SettingsError, match="nothing to measure on"):
+    with pytest.raises(SettingsError, match="no images to measure on"):
         evaluate_run(tmp_path / "run", settings)
 
 
-def test_the_average_is_what_is_measured_and_left(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_the_ema_is_evaluated_and_written(tiny: MakeStudent, tmp_path: Path) -> None:
     settings = tiny("train.epochs=2", "train.ema_decay=0.9", "evaluate.every=2", arm="plain")
     train(settings, tmp_path / "run")
     student, _ = read_student(tmp_path / "run")

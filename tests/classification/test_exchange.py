@@ -1,4 +1,4 @@
-"""Students leave: for timm, torch.hub and onnxruntime."""
+"""Export of students to timm, torch.hub and onnxruntime."""
 
 import sys
 from pathlib import Path
@@ -35,14 +35,14 @@ def run(tiny: MakeStudent, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @torch.no_grad()
 def test_timm_loads_an_export(suffix: str, run: Path, tmp_path: Path, images: torch.Tensor) -> None:
     out = tmp_path / f"student.{suffix}"
-    said = export_student(run, out)
-    call = said.partition(": ")[2]
+    message = export_student(run, out)
+    call = message.partition(": ")[2]
     assert call.startswith("timm.create_model('deit_tiny_distilled_patch16_224', checkpoint_path=")
     network = eval(call, {"timm": timm}).eval()
     torch.testing.assert_close(network(images), read_student(run)[0](images))
 
 
-def test_a_student_without_tokens_is_timms_whatever_taught_it(
+def test_a_student_without_tokens_is_exported_as_a_timm_model(
     tiny: MakeStudent, tmp_path: Path
 ) -> None:
     settings = tiny(
@@ -51,8 +51,8 @@ def test_a_student_without_tokens_is_timms_whatever_taught_it(
     student = build_student(settings.student, 10, 2)
     run = Run(tmp_path / "run")
     run.export(student, facts_of(settings, [str(i) for i in range(10)]))
-    said = export_student(run.path, tmp_path / "student.pth")
-    assert said.partition(": ")[2].startswith("timm.create_model('resnet10t', checkpoint_path=")
+    message = export_student(run.path, tmp_path / "student.pth")
+    assert message.partition(": ")[2].startswith("timm.create_model('resnet10t', checkpoint_path=")
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def test_torch_hub_loads_an_export(run: Path, tmp_path: Path, images: torch.Tens
     assert network.facts["resolution"] == 32
 
 
-def test_onnxruntime_computes_the_same(run: Path, tmp_path: Path, images: torch.Tensor) -> None:
+def test_onnxruntime_gives_the_same_logits(run: Path, tmp_path: Path, images: torch.Tensor) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "student.onnx"
     assert "of torch's" in export_student(run, out)
@@ -76,11 +76,13 @@ def test_onnxruntime_computes_the_same(run: Path, tmp_path: Path, images: torch.
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
-def test_two_tokens_have_no_timm_model(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_the_export_of_two_tokens_says_that_timm_has_no_model(
+    tiny: MakeStudent, tmp_path: Path
+) -> None:
     settings = tiny(arm="cit")
     student = build_student(settings.student, 10, 2)
     Run(tmp_path / "run").export(student, facts_of(settings, [str(i) for i in range(10)]))
-    assert "which timm has no model for" in export_student(tmp_path / "run", tmp_path / "x.pth")
+    assert "timm has no model with" in export_student(tmp_path / "run", tmp_path / "x.pth")
 
 
 def test_another_suffix_is_refused(run: Path, tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_another_suffix_is_refused(run: Path, tmp_path: Path) -> None:
         export_student(run, tmp_path / "student.pt2")
 
 
-def test_without_onnxruntime_it_says_what_to_install(
+def test_a_missing_onnxruntime_is_an_error_that_says_what_to_install(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -97,7 +99,7 @@ def test_without_onnxruntime_it_says_what_to_install(
     assert not (tmp_path / "student.onnx").exists()
 
 
-def test_a_damaged_student_is_one_line(run: Path, tmp_path: Path) -> None:
+def test_a_damaged_student_is_refused(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "student.safetensors"
     data = bytearray(Run(run).student_file.read_bytes())
     data[-5] ^= 1
@@ -105,5 +107,5 @@ def test_a_damaged_student_is_one_line(run: Path, tmp_path: Path) -> None:
     with pytest.raises(VkdError, match="its checksum does not match"):
         read_student(file)
     file.write_bytes(data[:100])
-    with pytest.raises(VkdError, match="damaged or not one of our files"):
+    with pytest.raises(VkdError, match="damaged, or not a file of this project"):
         read_student(file)

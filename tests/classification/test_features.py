@@ -1,4 +1,4 @@
-"""The look inside: maps and measures against what they are by definition."""
+"""Feature maps and measures of students against their definitions."""
 
 import json
 from pathlib import Path
@@ -42,8 +42,8 @@ def test_procrustes_finds_the_orthogonal_map() -> None:
 
 
 @torch.no_grad()
-def test_attention_is_what_the_block_computes(student: Student) -> None:
-    """The mean over heads of softmax(q k^T / sqrt(d)) in the class token's row, patches alone."""
+def test_attention_maps_are_those_of_the_block(student: Student) -> None:
+    """The mean over heads of softmax(q k^T / sqrt(d)): the class token's row, patch columns."""
     images = torch.randn(2, 3, 32, 32)
     maps = attention_maps(student, images)
     assert maps is not None
@@ -64,7 +64,7 @@ def test_attention_is_what_the_block_computes(student: Student) -> None:
 
 
 class Read(nn.Module):
-    """In the place of a teacher: of images (B, 3, 32, 32) in [-1, 1], logits and a feature."""
+    """Stands in for a teacher: reads logits and a feature from images (B, 3, 32, 32) in [-1, 1]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -76,10 +76,8 @@ class Read(nn.Module):
 
 @torch.no_grad()
 @pytest.mark.parametrize("std", [[1.0, 1.0, 1.0], [0.2, 0.3, 0.4]])
-def test_patches_that_are_the_teachers_turned_feature_are_wholly_similar(
-    std: list[float], tiny: MakeStudent
-) -> None:
-    """Cosine 1 at each patch, of the layer-normed feature of the images as they were."""
+def test_rotated_teacher_features_have_similarity_one(std: list[float], tiny: MakeStudent) -> None:
+    """Cosine 1 at each patch, with the layer-normed feature of the unnormalised images."""
     torch.manual_seed(0)
     settings = tiny("data.mean=[0.5, 0.4, 0.3]", f"data.std={std}")
     teacher, frame = Read(9), torch.linalg.qr(torch.randn(9, 9)).Q
@@ -98,13 +96,13 @@ def test_patches_that_are_the_teachers_turned_feature_are_wholly_similar(
     torch.testing.assert_close(maps, torch.ones(5, 4, 4))
 
 
-def test_networks_without_attention_have_no_map() -> None:
+def test_networks_without_attention_have_no_attention_map() -> None:
     network = build_student(StudentSettings(name="resnet18"), 10, 0).eval()
     assert attention_maps(network, torch.randn(1, 3, 64, 64)) is None
 
 
 class Convolution(nn.Module):
-    """A network that is equivariant to cyclic shifts of whole strides, and its mean invariant."""
+    """A network equivariant to cyclic shifts by whole strides; its pooled feature is invariant."""
 
     num_features = 5
 
@@ -148,8 +146,8 @@ def test_the_figures_of_two_runs(tiny: MakeStudent, tmp_path: Path) -> None:
     assert -1 <= measured["vkd, seed 0"]["patches"]["8"] <= 1
 
 
-def test_runs_on_other_images_are_not_shown_together(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_runs_with_different_data_settings_are_refused(tiny: MakeStudent, tmp_path: Path) -> None:
     train(tiny("train.epochs=1", arm="plain"), tmp_path / "a")
     train(tiny("train.epochs=1", "data.mean=[0.5, 0.5, 0.5]", arm="vkd"), tmp_path / "b")
-    with pytest.raises(SettingsError, match="other data settings"):
+    with pytest.raises(SettingsError, match="differ in their data settings"):
         look([tmp_path / "a", tmp_path / "b"], tmp_path / "figures", 4, "cpu")

@@ -1,4 +1,4 @@
-"""The update of a student: its schedule, its average, in parts and on ranks."""
+"""The update of a student: schedule, EMA, accumulation and ranks."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tests.states import flat
 
 
 @pytest.mark.parametrize("unit", ["epochs", "updates"])
-def test_the_schedule_is_timms(tiny: MakeStudent, unit: str) -> None:
+def test_the_schedule_is_that_of_timm(tiny: MakeStudent, unit: str) -> None:
     settings = tiny(
         f"train.schedule={unit}", "train.epochs=12", "train.warmup_epochs=3",
         "train.cooldown_epochs=2",
@@ -51,7 +51,7 @@ def test_the_schedule_is_timms(tiny: MakeStudent, unit: str) -> None:
     assert halved == rate.now / 2
 
 
-def test_rate_and_average_in_training_are_timms(tiny: MakeStudent) -> None:
+def test_learning_rate_and_ema_in_training_are_those_of_timm(tiny: MakeStudent) -> None:
     settings = tiny("train.ema_decay=0.9", "train.schedule=updates")
     learner, feed = learner_of(settings)
     average = ModelEmaV3(learner.student.network, 0.9)
@@ -64,13 +64,13 @@ def test_rate_and_average_in_training_are_timms(tiny: MakeStudent) -> None:
         average.update(learner.student.network)
         reference.step_update(number)
         assert learner.rate.now == reference.optimizer.param_groups[0]["lr"]
-    assert learner.average is not None
-    states = average.module.state_dict(), learner.average.module.state_dict()
+    assert learner.ema is not None
+    states = average.module.state_dict(), learner.ema.module.state_dict()
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
 
 
-def test_weights_decay_but_not_gains_biases_positions_and_what_is_thrown_away(
+def test_weight_decay_spares_gains_biases_positions_and_the_objective(
     tiny: MakeStudent,
 ) -> None:
     learner, _ = learner_of(tiny("train.weight_decay=0.07", arm="dearkd"))
@@ -85,7 +85,7 @@ def test_weights_decay_but_not_gains_biases_positions_and_what_is_thrown_away(
         assert decay == (0 if spared else 0.07), name
 
 
-def test_the_gradient_is_cut_to_the_norm(tiny: MakeStudent) -> None:
+def test_the_gradient_norm_is_clipped(tiny: MakeStudent) -> None:
     learner, feed = learner_of(tiny("train.clip_norm=1e-3"))
     found: list[torch.Tensor] = []
 
@@ -94,12 +94,12 @@ def test_the_gradient_is_cut_to_the_norm(tiny: MakeStudent) -> None:
         found.append(torch.nn.utils.get_total_norm([p.grad for p in learnt if p.grad is not None]))
 
     learner.optimizer.register_step_pre_hook(note)
-    told = learner.step(feed(0), 0)
+    logged = learner.step(feed(0), 0)
     assert float(found[0]) == pytest.approx(1e-3, rel=1e-3)
-    assert float(told["gradient_norm"]) > 1e-2, "it tells the norm before"
+    assert float(logged["gradient_norm"]) > 1e-2, "the norm before clipping"
 
 
-def test_labels_are_smoothed_and_mixing_is_timms(
+def test_labels_are_smoothed_and_mixing_is_that_of_timm(
     tiny: MakeStudent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = Batch(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 1, 4]))
@@ -108,35 +108,35 @@ def test_labels_are_smoothed_and_mixing_is_timms(
     expected = torch.full((4, 5), 0.06).scatter(1, batch.labels[:, None], 0.7 + 0.06)
     torch.testing.assert_close(targets, expected)
 
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(learner_module, "Mixup", lambda **options: asked.update(options))
+    options_of_mixup: dict[str, Any] = {}
+    monkeypatch.setattr(learner_module, "Mixup", lambda **options: options_of_mixup.update(options))
     make_mix(
         tiny("augment.mixup=0.1", "augment.cutmix=0.2", "augment.mix_probability=0.3",
              "augment.switch_probability=0.4", "augment.smoothing=0.5"), 5,
     )  # fmt: skip
-    assert asked == {
+    assert options_of_mixup == {
         "mixup_alpha": 0.1, "cutmix_alpha": 0.2, "prob": 0.3, "switch_prob": 0.4,
         "label_smoothing": 0.5, "num_classes": 5,
     }  # fmt: skip
 
 
-def test_teachers_see_the_images_in_their_own_normalisation(tiny: MakeStudent) -> None:
+def test_teachers_get_images_in_their_own_normalisation(tiny: MakeStudent) -> None:
     settings = tiny("data.mean=[0.1, 0.2, 0.3]", "data.std=[0.4, 0.5, 0.6]",
                     "train.teacher_precision=float32", arm="dearkd")  # fmt: skip
     learner, feed = learner_of(settings)
     images = feed(0).images
-    (verdict,) = learner.ask(images)
+    (outputs,) = learner.teacher_outputs(images)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (settings.data.mean, settings.data.std))
     raw = images * std + mean
     network = learner.teachers[0].network
     x = (raw - 0.5) / 0.5  # as `vkd teach` trains
-    torch.testing.assert_close(verdict.logits, network(x))
-    torch.testing.assert_close(verdict.logits, network.linear(verdict.features))
+    torch.testing.assert_close(outputs.logits, network(x))
+    torch.testing.assert_close(outputs.logits, network.linear(outputs.features))
     maps = network.layer1(torch.relu(network.bn1(network.conv1(x))))
-    torch.testing.assert_close(verdict.early, maps)
+    torch.testing.assert_close(outputs.early, maps)
 
 
-def test_a_checkpoint_gives_back_all_that_is_trained(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_a_checkpoint_restores_the_whole_state(tiny: MakeStudent, tmp_path: Path) -> None:
     settings = tiny("train.ema_decay=0.5", arm="vkd_whitening")
     (learner, feed), (other, _) = learner_of(settings), learner_of(settings)
     for number in range(2):
@@ -161,7 +161,7 @@ PLAIN_UPDATES = ["student.drop_path=0", "train.warmup_epochs=0", "train.lr=1e-2"
 
 
 def gradients(settings: ClassifierSettings, transform: Any = None) -> list[float]:
-    """Those of three updates in float64, where rounding does not grow."""
+    """Returns the gradients of three updates in float64, so that rounding stays small."""
     learner, feed = learner_of(settings)
     for network in (learner.student, learner.objective, *learner.teachers):
         network.double()
@@ -184,7 +184,7 @@ def gradients(settings: ClassifierSettings, transform: Any = None) -> list[float
     return torch.cat(found).tolist()
 
 
-def test_accumulation_is_the_whole_batch(tiny: MakeStudent) -> None:
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny: MakeStudent) -> None:
     whole, halves = (
         gradients(tiny(*PLAIN_UPDATES, f"train.accumulate={parts}"), timm.data.create_transform(32))
         for parts in (1, 2)
@@ -192,7 +192,7 @@ def test_accumulation_is_the_whole_batch(tiny: MakeStudent) -> None:
     assert halves == pytest.approx(whole, abs=1e-9, rel=0)
 
 
-def test_mixed_images_are_the_same_in_parts(tiny: MakeStudent) -> None:
+def test_mixing_does_not_depend_on_accumulation(tiny: MakeStudent) -> None:
     mixing = ["augment.mixup=0.8", "augment.cutmix=1.0"]
     whole, halves = (
         gradients(tiny(*PLAIN_UPDATES, *mixing, f"train.accumulate={parts}")) for parts in (1, 2)

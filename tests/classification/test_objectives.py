@@ -10,7 +10,7 @@ from classification.recognition.network.students import Outputs
 from classification.recognition.objectives import (
     Aligner,
     Objective,
-    Verdict,
+    TeacherOutputs,
     hard_loss,
     label_loss,
     soft_loss,
@@ -35,7 +35,7 @@ def logits() -> tuple[Tensor, Tensor]:
     return torch.randn(B, C, dtype=torch.float64), torch.randn(B, C, dtype=torch.float64)
 
 
-def test_label_loss(logits):
+def test_the_label_loss_matches_its_formula(logits):
     ours, targets = logits[0], logits[1].softmax(1)
     slow = 0.0
     for row, target in zip(ours.tolist(), targets.tolist(), strict=True):
@@ -44,7 +44,7 @@ def test_label_loss(logits):
     assert float(label_loss(ours, targets)) == pytest.approx(slow, abs=1e-6)
 
 
-def test_hard_loss(logits):
+def test_the_hard_loss_matches_its_formula(logits):
     slow = 0.0
     for row, theirs in zip(logits[0].tolist(), logits[1].tolist(), strict=True):
         slow -= math.log(softmax(row)[theirs.index(max(theirs))]) / B
@@ -52,7 +52,7 @@ def test_hard_loss(logits):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_soft_loss(logits, temperature):
+def test_the_soft_loss_matches_its_formula(logits, temperature):
     slow = 0.0
     for row, theirs in zip(logits[0].tolist(), logits[1].tolist(), strict=True):
         p, q = softmax(row, temperature), softmax(theirs, temperature)
@@ -61,7 +61,7 @@ def test_soft_loss(logits, temperature):
     assert float(soft_loss(*logits, temperature)) == pytest.approx(slow, abs=1e-6)
 
 
-def test_the_aligner_is_its_formula():
+def test_the_aligner_matches_its_formula():
     align = Aligner(DS, DT).requires_grad_(False)
     tokens, target = torch.randn(B, 4, DS), torch.randn(B, DT, 4, 4)
     grid = tokens.view(B, 2, 2, DS).permute(0, 3, 1, 2)
@@ -86,7 +86,7 @@ def test_the_aligner_is_its_formula():
     assert float(align(tokens, target)) == pytest.approx(slow, abs=1e-5)
 
 
-def said(tokens: int = 1) -> Outputs:
+def random_outputs(tokens: int = 1) -> Outputs:
     distilled = [torch.randn(B, C, requires_grad=True) for _ in range(tokens)]
     return Outputs(
         torch.randn(B, C, requires_grad=True), distilled,
@@ -95,18 +95,18 @@ def said(tokens: int = 1) -> Outputs:
     )  # fmt: skip
 
 
-def verdict() -> Verdict:
-    return Verdict(torch.randn(B, C), torch.randn(B, DT), torch.randn(B, DT, 4, 4))
+def random_teacher_outputs() -> TeacherOutputs:
+    return TeacherOutputs(torch.randn(B, C), torch.randn(B, DT), torch.randn(B, DT, 4, 4))
 
 
 @pytest.mark.parametrize("tokens", ["all", "patches"])
-def test_vkd_is_the_smooth_l1_of_the_projection_to_the_layer_normed_teacher(tokens: str) -> None:
+def test_vkd_matches_smooth_l1_to_the_layer_normed_teacher(tokens: str) -> None:
     settings = ObjectiveSettings(
         label=0.9, token={"kind": "soft", "weight": 2.0, "temperature": 3.0},
         features={"weight": 3.0, "tokens": tokens},
     )  # fmt: skip
     objective = Objective(settings, DS, 0, [(DT, 0)])
-    ours, theirs, targets = said(), verdict(), torch.randn(B, C).softmax(1)
+    ours, theirs, targets = random_outputs(), random_teacher_outputs(), torch.randn(B, C).softmax(1)
     losses = objective(ours, targets, [theirs])
     p = objective.features[0].project.matrix().detach()
     torch.testing.assert_close(p.T @ p, torch.eye(DS), atol=1e-5, rtol=0)
@@ -126,13 +126,13 @@ def test_vkd_is_the_smooth_l1_of_the_projection_to_the_layer_normed_teacher(toke
     torch.testing.assert_close(losses["label_loss"], 0.9 * label_loss(ours.logits, targets))
 
 
-def test_each_teacher_has_its_token_its_projection_and_its_aligner():
+def test_each_teacher_has_its_own_token_projection_and_aligner():
     settings = ObjectiveSettings(
         token={"kind": "soft", "weight": 1.0}, features={"weight": 3.0},
         early={"teacher": {"layer": "layer1"}, "weight": 1.5},
     )  # fmt: skip
     objective = Objective(settings, DS, DS, [(DT, DT), (DT + 2, DT + 1)])
-    ours, first, second = said(2), verdict(), verdict()
+    ours, first, second = random_outputs(2), random_teacher_outputs(), random_teacher_outputs()
     second = second._replace(features=torch.randn(B, DT + 2), early=torch.randn(B, DT + 1, 4, 4))
     both = [first, second]
     losses = objective(ours, torch.full((B, C), 1 / C), both)
@@ -146,32 +146,32 @@ def test_each_teacher_has_its_token_its_projection_and_its_aligner():
     torch.testing.assert_close(losses["early_loss"], 1.5 * (terms[0] + terms[1]))
 
 
-def test_without_a_token_of_its_own_the_teacher_speaks_to_the_only_output():
+def test_without_a_distillation_token_the_class_output_learns_the_teacher():
     objective = Objective(
         ObjectiveSettings(token={"kind": "hard", "weight": 1.0}), DS, 0, [(DT, 0)]
     )
-    ours, theirs = said(0), verdict()
+    ours, theirs = random_outputs(0), random_teacher_outputs()
     losses = objective(ours, torch.full((B, C), 1 / C), [theirs])
     torch.testing.assert_close(losses["token_loss"], hard_loss(ours.logits, theirs.logits))
 
 
-def test_without_teachers_all_outputs_together_learn_the_label():
+def test_without_teachers_the_mean_output_learns_the_label():
     objective = Objective(
         ObjectiveSettings(token={"kind": "hard", "weight": 1.0}), DS, 0, [(DT, 0)]
     )
-    ours, targets = said(), torch.full((B, C), 1 / C)
+    ours, targets = random_outputs(), torch.full((B, C), 1 / C)
     losses = objective(ours, targets, [])
     mean = (ours.logits + ours.distilled[0]) / 2
     assert list(losses) == ["label_loss"]
     torch.testing.assert_close(losses["label_loss"], label_loss(mean, targets))
 
 
-def test_gradients_reach_the_student_by_every_term():
+def test_every_term_has_a_gradient_for_the_student():
     settings = ObjectiveSettings(
         token={"kind": "soft"}, features={}, early={"teacher": {"layer": "layer1"}}
     )
-    objective, ours = Objective(settings, DS, DS, [(DT, DT)]), said()
-    losses = objective(ours, torch.full((B, C), 1 / C), [verdict()])
+    objective, ours = Objective(settings, DS, DS, [(DT, DT)]), random_outputs()
+    losses = objective(ours, torch.full((B, C), 1 / C), [random_teacher_outputs()])
     torch.stack(list(losses.values())).sum().backward()
     for output in (ours.logits, ours.distilled[0], ours.features, ours.early[0]):
         assert output.grad is not None

@@ -1,4 +1,4 @@
-"""Which images come in which batch."""
+"""The order of the images in the batches."""
 
 import torch
 
@@ -7,7 +7,7 @@ from classification.recognition.data.images import load_training_images
 from tests.classification.conftest import MakeStudent
 
 
-def test_the_number_of_workers_changes_nothing(tiny: MakeStudent) -> None:
+def test_batches_do_not_depend_on_the_number_of_workers(tiny: MakeStudent) -> None:
     seen = []
     for workers in (0, 2):
         settings = tiny(f"data.workers={workers}", "augment.erasing=0.5", "augment.repeats=3")
@@ -26,10 +26,10 @@ def test_an_epoch_shows_every_image_once(tiny: MakeStudent) -> None:
     assert epochs[0] != epochs[1]
 
 
-def test_repeated_augmentation_shows_an_image_thrice(tiny: MakeStudent) -> None:
+def test_repeated_augmentation_shows_an_image_three_times(tiny: MakeStudent) -> None:
     settings = tiny("train.batch_size=30", "augment.repeats=3")
     order = Feed(settings, load_training_images(settings.data), "cpu").order
     rows = [row for n in range(3) for row in order(n)]
     counts = torch.tensor([index for _, index in rows]).bincount(minlength=100)
     assert sorted(set(counts.tolist())) == [0, 3]
-    assert len({key for key, _ in rows}) == 90  # differently augmented
+    assert len({key for key, _ in rows}) == 90  # each with its own augmentation

@@ -1,4 +1,4 @@
-"""Crops and flips on the device: torchvision's, of a batch at once."""
+"""Crops and flips of whole batches on the device, against torchvision."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from classification.recognition.settings import AugmentSettings
 from tests.classification.conftest import MakeStudent
 
 
-def test_crops_are_torchvisions() -> None:
+def test_crops_and_flips_are_those_of_torchvision() -> None:
     images = torch.randint(0, 256, (40, 3, 24, 24), dtype=torch.uint8)
     top, left = torch.randint(0, 9, (2, 40))
     flipped = torch.rand(40) < 0.5
@@ -22,7 +22,7 @@ def test_crops_are_torchvisions() -> None:
         assert torch.equal(found[i], F.horizontal_flip(window) if flipped[i] else window)
 
 
-def test_a_batch_is_normalised_windows_of_the_padded_images(tiny: MakeStudent) -> None:
+def test_a_batch_holds_normalised_crops_of_the_padded_images(tiny: MakeStudent) -> None:
     images = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
     settings = tiny("data.mean=[0.5, 0.4, 0.3]", "data.std=[0.2, 0.3, 0.4]")
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (settings.data.mean, settings.data.std))
@@ -39,10 +39,10 @@ def test_a_batch_is_normalised_windows_of_the_padded_images(tiny: MakeStudent) -
             }  # fmt: skip
             (place,) = [key for key, w in windows.items() if torch.equal(w, image)]
             places.add(place)
-    assert len(places) > 130  # of 162, 300 draws
+    assert len(places) > 130  # of 162 in 300 draws
 
 
-def test_batches_are_a_function_of_seed_and_number(tiny: MakeStudent) -> None:
+def test_batches_depend_on_seed_and_number_only(tiny: MakeStudent) -> None:
     settings = tiny()
     images = load_training_images(settings.data)
     first, again = (Feed(settings, images, "cpu") for _ in range(2))
@@ -59,7 +59,7 @@ def test_batches_are_a_function_of_seed_and_number(tiny: MakeStudent) -> None:
 @pytest.mark.parametrize(
     "more", [{"policy": "3a"}, {"color_jitter": 0.1}, {"erasing": 0.1}, {"crop": "resized"}]
 )
-def test_what_is_more_than_a_crop_is_made_by_workers(more: dict[str, object]) -> None:
+def test_augmentations_beyond_crop_and_flip_run_in_workers(more: dict[str, object]) -> None:
     plain = {"policy": None, "color_jitter": 0, "erasing": 0, "crop": "padded"}
     assert is_simple(AugmentSettings.model_validate(plain))
     assert not is_simple(AugmentSettings.model_validate(plain | more))

@@ -1,4 +1,4 @@
-"""From settings to a student: resumed bit for bit, scheduled and averaged as timm does."""
+"""Runs of recognition: every arm, resuming bit for bit, non-finite values, invalid settings."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ ARMS = ["plain", "hard", "soft", "cit", "dearkd", "vkd", "vkd_linear", "vkd_mlp"
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_trains_and_leaves_its_student(
+def test_every_arm_trains_and_writes_its_student(
     arm: str, tiny: MakeStudent, tmp_path: Path
 ) -> None:
     settings = tiny("train.epochs=1", "train.batch_size=50", arm=arm)
@@ -34,7 +34,7 @@ def test_every_arm_trains_and_leaves_its_student(
     assert measure(student, settings, heldout, "cpu")["top1"] == records[-1]["top1"]
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_a_resumed_run_is_bit_identical(tiny: MakeStudent, tmp_path: Path) -> None:
     rich = [
         "train.accumulate=2", "augment.mixup=0.8", "augment.cutmix=1.0", "augment.erasing=0.25",
         "augment.repeats=3", "train.ema_decay=0.9", "train.clip_norm=1.0", "seed=3",
@@ -62,7 +62,7 @@ def _dies_at(number: int) -> Any:
     return dying
 
 
-def test_a_run_may_go_on_in_smaller_parts(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_a_run_may_be_resumed_with_more_accumulation(tiny: MakeStudent, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Learner, "step", _dies_at(7))
         with pytest.raises(ZeroDivisionError):
@@ -71,31 +71,31 @@ def test_a_run_may_go_on_in_smaller_parts(tiny: MakeStudent, tmp_path: Path) -> 
     assert Run(tmp_path / "run").records("metrics")[-1]["epoch"] == 3
 
 
-def test_a_gradient_that_is_not_finite_is_told_before_a_checkpoint_keeps_what_it_did(
+def test_a_non_finite_gradient_is_reported_before_a_checkpoint_is_written(
     tiny: MakeStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = Learner.losses
 
-    def steep(self: Learner, part: Any, number: int) -> Any:
-        told = losses(self, part, number)
-        if number == 5:  # a finite value whose slope is none
-            told["label_loss"] = told["label_loss"] + (told["label_loss"] * 0).sqrt()
-        return told
+    def with_infinite_gradient(self: Learner, part: Any, number: int) -> Any:
+        logged = losses(self, part, number)
+        if number == 5:  # a finite value with a non-finite derivative
+            logged["label_loss"] = logged["label_loss"] + (logged["label_loss"] * 0).sqrt()
+        return logged
 
-    monkeypatch.setattr(Learner, "losses", steep)
+    monkeypatch.setattr(Learner, "losses", with_infinite_gradient)
     with pytest.raises(VkdError, match="gradient_norm is not finite at iteration 6") as caught:
         train(tiny("train.checkpoint_every=3"), tmp_path / "run")
     assert "the last good checkpoint" in str(caught.value)
     assert Run(tmp_path / "run").checkpoints()[-1].stem <= "00000005"
 
 
-def test_dearkd_leaves_its_teacher(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_dearkd_drops_its_teacher_in_the_second_stage(tiny: MakeStudent, tmp_path: Path) -> None:
     train(tiny("train.epochs=5", arm="dearkd"), tmp_path / "run")
     records = [r for r in Run(tmp_path / "run").records("metrics") if "label_loss" in r]
     assert ["early_loss" in record for record in records] == [True] * 20 + [False] * 5
 
 
-def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_path: Path) -> None:
+def test_non_finite_losses_are_an_error_with_a_remedy(tiny: MakeStudent, tmp_path: Path) -> None:
     with pytest.raises(VkdError, match=r"not finite at iteration \d+.*a smaller") as caught:
         train(tiny("train.lr=1e30", "train.warmup_epochs=0"), tmp_path / "run")
     assert len(str(caught.value).splitlines()) == 1
@@ -110,9 +110,9 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
             "did you mean cifar_resnet56?",
         ),
         ("vkd", ["teachers.resnet56.layer=layer9"], "has no layer 'layer9'"),
-        ("vkd", ["data.resolution=64"], "data.resolution = 64: not for this student"),
-        ("vkd", ["train.batch_size=200"], "more than an epoch of the 100 there are has"),
-        ("vkd", ["augment.mixup=0.8", "train.batch_size=25"], "must have an even number"),
+        ("vkd", ["data.resolution=64"], "data.resolution = 64: does not fit the student"),
+        ("vkd", ["train.batch_size=200"], "more than an epoch of the 100 images has"),
+        ("vkd", ["augment.mixup=0.8", "train.batch_size=25"], "needs an even number"),
         (
             "vkd",
             ["augment.repeats=3", "data.num_images=300", "train.batch_size=290"],
@@ -125,7 +125,7 @@ def test_numbers_that_are_not_finite_name_their_remedy(tiny: MakeStudent, tmp_pa
         ("vkd", ["objective.features={method: spkd}", "train.accumulate=2"], "relates the samples"),
     ],
 )
-def test_what_does_not_fit_is_one_line_before_any_work(
+def test_settings_that_do_not_fit_are_a_one_line_error_before_the_run_starts(
     arm: str, overrides: list[str], fault: str, tiny: MakeStudent, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match=fault) as caught:
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_one_line_before_any_work(
     assert not (tmp_path / "run" / "settings.yaml").exists()
 
 
-def test_a_teacher_of_other_classes_is_refused(
+def test_a_teacher_with_other_classes_is_refused(
     tiny: MakeStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "images"
@@ -144,7 +144,7 @@ def test_a_teacher_of_other_classes_is_refused(
         folder = source / f"{int(images.labels[i]) % 3}"
         folder.mkdir(parents=True, exist_ok=True)
         images.image(i).save(folder / f"{i}.png")
-    with pytest.raises(SettingsError, match="predicts 10 classes, the images have 3"):
+    with pytest.raises(SettingsError, match="predicts 10 classes, but the images have 3"):
         train(
             tiny(f"data.source={source}", "data.num_images=null", "data.heldout=null"),
             tmp_path / "run",

@@ -1,4 +1,4 @@
-"""Normalisations by the names that tests give them."""
+"""Normalisations by short names."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from gan_vkd.distill import NORMALIZATIONS, Normalization
 
 
 def make_normalization(name: str, width: int, **options: Any) -> Normalization:
-    """One of the registry; whitening_pca and whitening_cholesky are whitening of that kind."""
+    """Makes a normalisation of the registry; whitening_pca and whitening_cholesky set `kind`."""
     name, _, kind = name.partition("whitening_")
     chosen = {"name": "whitening", "kind": kind} if kind else {"name": name or "whitening"}
     return NORMALIZATIONS.make(chosen | options, width)

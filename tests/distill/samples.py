@@ -1,4 +1,4 @@
-"""Features to normalise, and how far their covariance is from the identity."""
+"""Synthetic features, and the distance of their covariance to the identity."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def correlated(count: int, d: int, seed: int = 0) -> Tensor:
-    """Features with eigenvalues over three decades, far from the origin."""
+    """Returns features whose covariance eigenvalues span three decades, with mean 3."""
     source = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
     scale = torch.logspace(0, -1.5, d, dtype=torch.float64)
@@ -22,7 +22,7 @@ def distance_to_identity(z: Tensor) -> float:
 
 
 def two_views(count: int, noise: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A common part of decreasing variance and noise of each view, in a turned basis."""
+    """Returns two views: a common part of decreasing variance and own noise, in a rotated basis."""
     source = torch.Generator().manual_seed(seed)
     d = len(noise)
     scale = torch.logspace(0.5, -0.5, d, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""In training the statistics of a batch alone, in eval mode the running ones."""
+"""`statistics: batch`: those of the batch in training, running ones in eval mode."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ EXACT = {"eps": 0.0, "shrinkage": 0.0}
 
 
 def plain_cholesky(z: Tensor) -> Tensor:
-    """Whitening2d of github.com/htdt/self-supervised in training, with eps 0; by N, not N - 1."""
+    """Whitening2d of github.com/htdt/self-supervised in training, with eps 0, divided by N."""
     centred = z - z.mean(0)
     factor = torch.linalg.cholesky(centred.T @ centred / len(z))
     return torch.linalg.solve_triangular(factor, centred.T, upper=False).T
 
 
 @pytest.mark.parametrize("name", WHITENINGS)
-def test_every_batch_gets_identity_covariance_whatever_came_before(name: str) -> None:
+def test_every_batch_gets_identity_covariance(name: str) -> None:
     module = make_normalization(name, 8, statistics="batch", **EXACT)
     for seed, scale in enumerate((1.0, 50.0, 0.1)):
         white = module(correlated(100, 8, seed=seed).float() * scale)
@@ -28,7 +28,7 @@ def test_every_batch_gets_identity_covariance_whatever_came_before(name: str) ->
         assert white.mean(0).abs().max() < 1e-3
 
 
-def test_cholesky_is_the_plain_formula() -> None:
+def test_cholesky_matches_its_formula() -> None:
     module = make_normalization("whitening_cholesky", 16, statistics="batch", **EXACT)
     for seed in range(3):
         z = correlated(50, 16, seed=seed)
@@ -36,15 +36,15 @@ def test_cholesky_is_the_plain_formula() -> None:
 
 
 @pytest.mark.parametrize("name", WHITENINGS)
-def test_fewer_samples_than_dimensions_whiten_their_span(name: str) -> None:
-    """Centred samples of full rank B - 1 become equally far from each other."""
+def test_fewer_samples_than_dimensions_are_whitened_in_their_span(name: str) -> None:
+    """Centred samples of full rank B - 1 become equidistant."""
     module = make_normalization(name, 32, statistics="batch", **EXACT)
     white = module(correlated(10, 32)).double()
     equal = 10 * torch.eye(10).double() - 1
     torch.testing.assert_close(white @ white.T, equal, rtol=0, atol=1e-3)
 
 
-def test_singular_zca_is_the_pseudo_inverse_root() -> None:
+def test_zca_of_a_singular_covariance_is_the_pseudo_inverse_root() -> None:
     z = correlated(10, 32)
     module = make_normalization("whitening", 32, statistics="batch", **EXACT)
     centred = z - z.mean(0)
@@ -71,7 +71,7 @@ def test_standardize_is_batch_norm_without_affine_parameters() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("momentum", [0.0, 0.3])
-def test_in_eval_mode_it_is_the_running_normalisation(name: str, momentum: float) -> None:
+def test_eval_mode_uses_running_statistics(name: str, momentum: float) -> None:
     modules = [
         make_normalization(name, 8, statistics=statistics, momentum=momentum)
         for statistics in ("batch", "running")
@@ -91,7 +91,7 @@ def test_unknown_statistics_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["whitening", "phi_s", "standardize"])
-def test_statistics_of_the_training_set_are_taken_before_and_do_not_move(name: str) -> None:
+def test_statistics_of_the_training_set_are_fitted_first_and_do_not_change(name: str) -> None:
     module = make_normalization(name, 8, statistics="training_set")
     features = correlated(200, 8).float()
     with pytest.raises(ValueError, match="call fit first"):

@@ -1,4 +1,4 @@
-"""The head: two linear maps one after the other, spectrally normalised or not."""
+"""KD-DLGAN's head: two linear layers, spectrally normalised or not."""
 
 import pytest
 import torch
@@ -15,20 +15,20 @@ def build(spectral: bool = True) -> Head:
 
 
 @pytest.mark.parametrize("spectral", [True, False])
-def test_it_is_affine(spectral: bool) -> None:
+def test_the_head_is_affine(spectral: bool) -> None:
     head = build(spectral).double().eval()
     a, b = torch.randn(2, 5, DS, dtype=torch.float64)
     torch.testing.assert_close(head(0.3 * a + 0.7 * b), 0.3 * head(a) + 0.7 * head(b))
     assert head(a).shape == (5, DT)
 
 
-def test_weights_begin_as_the_discriminators() -> None:
+def test_weights_are_initialised_as_in_the_discriminator() -> None:
     for layer in build(spectral=False).layers:
         assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.02)
         assert float(layer.weight.detach().mean()) == pytest.approx(0, abs=1e-3)
 
 
-def test_it_computes_what_the_discriminators_layers_of_equal_weights_do() -> None:
+def test_the_head_equals_the_discriminators_layers_with_equal_weights() -> None:
     """Output and gradients, once the power iterations of both have settled."""
     head = build().double()
     layers = [SNLinear(DS, HIDDEN).double(), SNLinear(HIDDEN, DT).double()]
@@ -62,7 +62,7 @@ def test_singular_values_are_one_from_the_first_forward() -> None:
         assert float(norm) == pytest.approx(1, rel=0.02)
 
 
-def test_its_power_iteration_follows_the_weights() -> None:
+def test_the_power_iteration_follows_the_weights() -> None:
     head = build()
     with torch.no_grad():
         for layer in head.layers:
@@ -74,7 +74,7 @@ def test_its_power_iteration_follows_the_weights() -> None:
         assert float(norm) == pytest.approx(1, rel=1e-3)
 
 
-def test_float32_in_half_models_and_under_autocast() -> None:
+def test_the_head_computes_in_float32_in_half_models_and_under_autocast() -> None:
     features = torch.randn(3, DS)
     expected = build()(features)
     with torch.autocast("cpu", torch.bfloat16):

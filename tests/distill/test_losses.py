@@ -11,7 +11,7 @@ from gan_vkd.distill.losses import DISTANCES
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("projection", ["orthogonal", "linear"])
-def test_a_gradient_for_student_and_projection_only(projection: str, normalization: str) -> None:
+def test_only_student_and_projection_get_a_gradient(projection: str, normalization: str) -> None:
     torch.manual_seed(0)
     method = VkDLoss(4, 8, projection=projection, normalization=normalization)
     student = torch.randn(20, 4, requires_grad=True)
@@ -24,7 +24,7 @@ def test_a_gradient_for_student_and_projection_only(projection: str, normalizati
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_the_loss_is_its_formula_written_as_loops(distance: str) -> None:
+def test_the_loss_matches_a_loop(distance: str) -> None:
     torch.manual_seed(0)
     method = VkDLoss(3, 5, normalization="l2", distance=distance)
     student, teacher = torch.randn(6, 3), torch.randn(6, 5)
@@ -44,7 +44,7 @@ def test_the_loss_is_its_formula_written_as_loops(distance: str) -> None:
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_a_distance_to_itself_is_nothing_with_a_finite_gradient(distance: str) -> None:
+def test_the_distance_to_itself_is_zero_with_zero_gradient(distance: str) -> None:
     torch.manual_seed(0)
     target = torch.randn(6, 5)
     features = target.clone().requires_grad_()
@@ -55,21 +55,21 @@ def test_a_distance_to_itself_is_nothing_with_a_finite_gradient(distance: str) -
     torch.testing.assert_close(features.grad, torch.zeros(6, 5), atol=1e-7, rtol=0)
 
 
-def test_a_norm_pulls_equally_from_near_and_far() -> None:
+def test_the_gradient_of_the_norm_does_not_depend_on_the_distance() -> None:
     far = torch.tensor([[3.0, 4.0], [0.03, 0.04], [-600.0, 800.0]], requires_grad=True)
     DISTANCES["norm"](far, torch.zeros(3, 2)).backward()
     directions = torch.tensor([[0.6, 0.8], [0.6, 0.8], [-0.6, 0.8]])
     torch.testing.assert_close(far.grad, directions / 3)
 
 
-def test_a_cosine_is_scipys_and_does_not_see_lengths() -> None:
+def test_the_cosine_distance_is_that_of_scipy_and_ignores_lengths() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(6, 5), torch.randn(6, 5)
     expected = sum(scipy.spatial.distance.cosine(x, y) for x, y in zip(a, b, strict=True)) / 6
     assert float(DISTANCES["cosine"](7 * a, b)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_half_features_are_compared_in_float32() -> None:
+def test_half_precision_features_are_compared_in_float32() -> None:
     method = VkDLoss(4, 7, normalization="layer_norm")
     student, teacher = torch.randn(8, 4).bfloat16(), torch.randn(8, 7).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
@@ -81,7 +81,7 @@ def test_half_features_are_compared_in_float32() -> None:
     torch.testing.assert_close(loss, expected)
 
 
-def test_a_student_that_is_trained_comes_nearer_to_whitened_features() -> None:
+def test_training_brings_a_student_to_the_whitened_features() -> None:
     torch.manual_seed(0)
     teacher = torch.randn(400, 6) @ torch.randn(6, 6)
     network = torch.nn.Linear(6, 4)
@@ -95,12 +95,12 @@ def test_a_student_that_is_trained_comes_nearer_to_whitened_features() -> None:
         optimizer.step()
         retract(method)
         losses.append(float(loss.detach()))
-    # of six white directions a student of four can match four: two sixths of the variance stay
+    # a student of width 4 can match four of six white directions: 2/6 of the variance remain
     assert losses[0] > 0.9
     assert losses[-1] == pytest.approx(2 / 6, abs=0.03)
 
 
-def test_pairs_of_layers_are_weighted_and_apart() -> None:
+def test_pairs_of_layers_are_weighted_and_independent() -> None:
     torch.manual_seed(0)
     methods = [
         VkDLoss(3, 5, normalization="layer_norm"),

@@ -1,4 +1,4 @@
-"""The methods that VkD is compared with, against their formulas written as loops."""
+"""The methods that VkD is compared with, against loops over their formulas."""
 
 import math
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def pkd(method: nn.Module, student: Tensor, teacher: Tensor) -> float:
 
 
 def divergences(student: Tensor, teacher: Tensor, itself: bool) -> list[float]:
-    """One a sample, of probabilities that leave the sample itself out or not."""
+    """Returns PKD's divergence for each sample; itself: include the sample in its probabilities."""
     found = []
     for j in range(B):
         conditional = []
@@ -135,35 +135,35 @@ FORMULAS: dict[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
 }
 
 
-def test_every_method_but_vkd_is_written_down_here() -> None:
+def test_every_method_but_vkd_has_a_formula_here() -> None:
     assert FORMULAS.keys() | {"vkd"} == METHODS.keys()
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_loss_is_its_formula(name: str, seed: int) -> None:
+def test_the_loss_matches_its_formula(name: str, seed: int) -> None:
     method, (student, teacher) = make(name), features(seed)
     found = float(method(student, teacher).detach())
-    method.eval()  # a head's power iteration stands still
+    method.eval()  # freezes the head's power iteration
     assert found == pytest.approx(FORMULAS[name](method, student, teacher), rel=1e-6)
 
 
-def test_pkd_as_its_code_computes_it_is_the_mean_over_all_pairs() -> None:
+def test_the_code_form_of_pkd_is_the_mean_over_all_pairs() -> None:
     method, (student, teacher) = METHODS["pkd"](DS, DT, form="code"), features()
     expected = sum(divergences(student, teacher, itself=True)) / B**2
     assert float(method(student, teacher)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("spectral", [True, False])
-def test_kd_dlgms_head_is_spectrally_normalised_unless_told_otherwise(spectral: bool) -> None:
+def test_the_head_of_kd_dlgm_is_spectrally_normalised_by_default(spectral: bool) -> None:
     options = {} if spectral else {"spectral": False}
     method = METHODS["kd_dlgm"](DS, DT, text=TEXT, **options)
     norms = [float(torch.linalg.matrix_norm(x.weight.detach(), 2)) for x in method.head.layers]
     assert (norms == pytest.approx([1, 1], rel=0.02)) == spectral
 
 
-def test_the_aggregated_term_draws_each_side_to_both_sides_of_the_teacher() -> None:
-    """At the teacher's features themselves, what is left is the distance between its two sides."""
+def test_the_aggregated_term_compares_each_half_with_both_halves_of_the_teacher() -> None:
+    """For student = teacher, the distance between the teacher's two halves remains."""
     _, teacher = features()
     fake, real = teacher.chunk(2)
     apart = float((fake - real).norm(dim=1).mean())
@@ -171,12 +171,12 @@ def test_the_aggregated_term_draws_each_side_to_both_sides_of_the_teacher() -> N
     assert float(aggregated(teacher, teacher)) == pytest.approx(2 * apart)
     assert float(aggregated(torch.cat([real, fake]), teacher)) == pytest.approx(2 * apart)
     assert float(aggregated(torch.cat([real, real]), teacher)) == pytest.approx(2 * apart)
-    further = torch.cat([fake, real + 3 * (real - fake)])  # four and three times as far
+    further = torch.cat([fake, real + 3 * (real - fake)])  # at four and three times the distance
     assert float(aggregated(further, teacher)) == pytest.approx((1 + 4 + 3) * apart)
     assert not list(aggregated.parameters())
 
 
-def test_the_aggregated_term_at_no_distance_has_a_finite_gradient() -> None:
+def test_the_aggregated_term_has_a_zero_gradient_at_distance_zero() -> None:
     student = torch.ones(B, DT, requires_grad=True)
     loss = Aggregated()(student, torch.ones(B, DT))
     loss.backward()
@@ -186,7 +186,7 @@ def test_the_aggregated_term_at_no_distance_has_a_finite_gradient() -> None:
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_gradient_for_the_student_and_what_is_learnt_only(name: str) -> None:
+def test_only_student_and_parameters_get_a_gradient(name: str) -> None:
     method, (student, teacher) = make(name), features()
     student.requires_grad_()
     teacher.requires_grad_()
@@ -207,7 +207,7 @@ def test_gradcheck(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RELATIONAL)
-def test_relations_need_no_projection_and_do_not_see_a_rotation_or_a_scale(name: str) -> None:
+def test_relational_losses_are_invariant_to_rotation_and_scale(name: str) -> None:
     method, (student, teacher) = make(name), features()
     assert not list(method.parameters())
     wider = random_frame(9, DS).double()
@@ -219,21 +219,21 @@ def test_relations_need_no_projection_and_do_not_see_a_rotation_or_a_scale(name:
 
 
 @pytest.mark.parametrize("name", RELATIONAL)
-def test_relations_do_not_depend_on_the_order_of_the_batch(name: str) -> None:
+def test_relational_losses_are_invariant_to_the_order_of_the_batch(name: str) -> None:
     method, (student, teacher) = make(name), features()
     order = torch.randperm(B)
     loss = method(student[order], teacher[order])
     torch.testing.assert_close(loss, method(student, teacher))
 
 
-def test_distances_and_angles_do_not_see_a_shift() -> None:
+def test_rkd_is_invariant_to_translation() -> None:
     method, (student, teacher) = make("rkd"), features()
     torch.testing.assert_close(method(student + 7, teacher), method(student, teacher))
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_equal_features_and_zero_features_stay_finite(name: str) -> None:
-    """A discriminator whose units have died, or a generator that has collapsed."""
+def test_equal_and_zero_features_give_finite_losses_and_gradients(name: str) -> None:
+    """As with dead units in the discriminator or a collapsed generator."""
     for student in (torch.zeros(B, DS), torch.ones(B, DS)):
         for teacher in (torch.zeros(B, DT), torch.ones(B, DT)):
             method = make(name).float()
@@ -246,7 +246,7 @@ def test_equal_features_and_zero_features_stay_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_float32_or_better_under_autocast_and_in_half_models(name: str) -> None:
+def test_methods_compute_in_float32_under_autocast_and_in_half_models(name: str) -> None:
     student, teacher = (x.float() for x in features())
     method = make(name).float()
     expected = method(student, teacher).detach()
@@ -262,7 +262,7 @@ def test_float32_or_better_under_autocast_and_in_half_models(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_descent_lowers_it(name: str) -> None:
+def test_gradient_descent_lowers_the_loss(name: str) -> None:
     method, (student, teacher) = make(name), features()
     student.requires_grad_()
     optimizer = torch.optim.Adam([student, *method.parameters()], 1e-2)
@@ -276,7 +276,7 @@ def test_a_descent_lowers_it(name: str) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_texts_of_another_space_or_one_alone_are_refused() -> None:
+def test_texts_of_another_width_or_a_single_one_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(5, 6\) do not fit: .* width 7"):
         METHODS["kd_dlgm"](DS, 7, text=TEXT)
     with pytest.raises(ValueError, match="two or more"):

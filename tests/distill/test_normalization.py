@@ -28,7 +28,7 @@ def exact(name: str, d: int, **options: object) -> nn.Module:
 
 @pytest.mark.parametrize("name", WHITENINGS)
 @pytest.mark.parametrize("d", [1, 8, 64])
-def test_the_fitted_set_gets_identity_covariance_and_a_heldout_one_nearly(
+def test_the_fitted_set_gets_identity_covariance_and_a_heldout_set_approximately(
     name: str, d: int
 ) -> None:
     module = exact(name, d)
@@ -43,7 +43,7 @@ def test_the_fitted_set_gets_identity_covariance_and_a_heldout_one_nearly(
 
 @needs_shared
 @pytest.mark.parametrize("name", WHITENINGS)
-def test_the_same_on_real_features(name: str) -> None:
+def test_whitening_gives_real_features_identity_covariance(name: str) -> None:
     features, unseen = resnet_features(20)
     module = exact(name, 64)
     module.fit(features.split(100))
@@ -53,7 +53,7 @@ def test_the_same_on_real_features(name: str) -> None:
     )
 
 
-def test_zca_is_the_closed_form() -> None:
+def test_zca_matches_the_closed_form() -> None:
     z = correlated(300, 12)
     module = Whitening(12, shrinkage=0.25, eps=1e-3)
     module.fit(z.split(50))
@@ -65,7 +65,7 @@ def test_zca_is_the_closed_form() -> None:
     np.testing.assert_allclose(module.transform[0].numpy(), root, atol=1e-9)
 
 
-def test_pca_is_scikit_learns_up_to_signs_ordered_with_signs_of_its_own() -> None:
+def test_pca_is_that_of_scikit_learn_with_fixed_signs() -> None:
     from sklearn.decomposition import PCA
 
     z = correlated(300, 12)
@@ -99,8 +99,8 @@ def test_zca_does_not_depend_on_the_basis() -> None:
 
 
 @pytest.mark.parametrize("name", WHITENINGS)
-def test_fewer_samples_than_dimensions(name: str) -> None:
-    """Never anything that is not finite; for zca and pca, the span of the samples is whitened."""
+def test_whitening_of_fewer_samples_than_dimensions_is_finite(name: str) -> None:
+    """All values are finite; zca and pca whiten the span of the samples."""
     z = correlated(10, 32)
     for shrinkage, eps in ((0.0, 0.0), (0.5, 0.0), (0.0, 1e-5), ("auto", 1e-5)):
         module = make_normalization(name, 32, shrinkage=shrinkage, eps=eps)
@@ -124,7 +124,7 @@ def test_constant_features_map_to_finite_values(name: str) -> None:
     assert module(torch.full((4, 6), 2.0)).abs().max() < 1e-3
 
 
-def test_auto_shrinkage_is_the_share_of_dimensions_and_helps_on_few_samples() -> None:
+def test_auto_shrinkage_is_the_ratio_of_dimensions_and_helps_on_few_samples() -> None:
     few, plain, fixed = Whitening(32), exact("whitening", 32), Whitening(32, shrinkage=32 / 72)
     for module in (few, plain, fixed):
         module.fit([correlated(40, 32)])
@@ -133,7 +133,7 @@ def test_auto_shrinkage_is_the_share_of_dimensions_and_helps_on_few_samples() ->
     assert distance_to_identity(few(new)) < distance_to_identity(plain(new)) / 3
 
 
-def test_groups_are_whitened_each_by_itself() -> None:
+def test_groups_are_whitened_separately() -> None:
     z = correlated(500, 12)
     module = exact("whitening", 12, groups=3)
     module.fit([z])
@@ -142,13 +142,15 @@ def test_groups_are_whitened_each_by_itself() -> None:
         alone = exact("whitening", 4)
         alone.fit([z[:, columns]])
         torch.testing.assert_close(module(z)[:, columns], alone(z[:, columns]))
-    grouped, alone = Whitening(12, groups=3), Whitening(4)  # their shrinkage is by a group's width
+    grouped, alone = Whitening(12, groups=3), Whitening(4)  # shrinkage depends on the group's width
     for module, features in ((grouped, z), (alone, z[:, :4])):
         module.fit([features])
     torch.testing.assert_close(grouped.transform[0], alone.transform[0])
 
 
-def test_decomposed_every_so_often_and_at_powers_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompositions_happen_every_n_updates_and_at_powers_of_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     taken = []
     module = Whitening(4, every=10)
     monkeypatch.setattr(module, "decompose", lambda: taken.append(module._updates))
@@ -161,7 +163,7 @@ def test_decomposed_every_so_often_and_at_powers_of_two(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", WITH_STATISTICS)
-def test_batches_of_any_size_give_the_statistics_of_the_whole(name: str) -> None:
+def test_running_statistics_do_not_depend_on_the_batch_sizes(name: str) -> None:
     z = correlated(300, 8)
     module = make_normalization(name, 8)
     start = 0
@@ -188,18 +190,18 @@ def test_momentum_is_an_exponential_average_of_the_moments() -> None:
     torch.testing.assert_close(module.second, square - mean.square())
 
 
-def test_standardize_is_scikit_learns() -> None:
+def test_standardize_is_that_of_scikit_learn() -> None:
     from sklearn.preprocessing import StandardScaler
 
     z = correlated(200, 5)
     module = Standardize(5, eps=0.0, momentum=0.5)
-    module(correlated(50, 5, seed=1))  # which a fit forgets
+    module(correlated(50, 5, seed=1))  # discarded by fit
     module.fit(z.split(33))
     np.testing.assert_allclose(module(z), StandardScaler().fit_transform(z.numpy()), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", WITH_STATISTICS)
-def test_eval_and_fitted_modules_stand_still(name: str) -> None:
+def test_eval_and_fitted_modules_do_not_change(name: str) -> None:
     module = make_normalization(name, 4)
     module(torch.randn(20, 4))
     before = copy.deepcopy(module.state_dict())
@@ -219,7 +221,7 @@ def test_eval_and_fitted_modules_stand_still(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_STATISTICS)
-def test_saved_and_restored_in_the_middle(name: str) -> None:
+def test_a_restored_module_continues_identically(name: str) -> None:
     module, other = make_normalization(name, 4), make_normalization(name, 4)
     parts = torch.randn(9, 10, 4).unbind()
     for part in parts[:5]:
@@ -230,7 +232,7 @@ def test_saved_and_restored_in_the_middle(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_STATISTICS)
-def test_statistics_are_double_under_autocast_and_half_models(name: str) -> None:
+def test_statistics_are_float64_under_autocast_and_in_half_models(name: str) -> None:
     z = correlated(200, 8).float()
     module, reference = make_normalization(name, 8), make_normalization(name, 8)
     expected = reference(z)
@@ -242,11 +244,11 @@ def test_statistics_are_double_under_autocast_and_half_models(name: str) -> None
     assert torch.equal(module.eval()(z), reference.eval()(z))
 
 
-# one interface
+# the common interface
 
 
 @pytest.mark.parametrize("name", NORMALIZATIONS)
-def test_one_interface_and_no_gradient(name: str) -> None:
+def test_normalisations_share_an_interface_and_have_no_gradient(name: str) -> None:
     module = make_normalization(name, 8)
     z = torch.randn(10, 8, requires_grad=True)
     y = module(z)
@@ -257,7 +259,7 @@ def test_one_interface_and_no_gradient(name: str) -> None:
         make_normalization(name, 0)
 
 
-def test_each_sample_by_itself() -> None:
+def test_layer_norm_and_l2_normalise_each_sample() -> None:
     z = correlated(10, 6).float()
     depth = make_normalization("layer_norm", 6)(z)
     assert depth.mean(1).abs().max() < 1e-5
@@ -270,6 +272,6 @@ def test_each_sample_by_itself() -> None:
     "options",
     [{"momentum": 1.5}, {"eps": -1.0}, {"shrinkage": 2.0}, {"every": 0}, {"groups": 5}],
 )
-def test_impossible_options(options: dict[str, float]) -> None:
+def test_invalid_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         Whitening(6, **options)

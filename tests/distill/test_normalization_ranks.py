@@ -1,4 +1,4 @@
-"""Statistics are those of all ranks' samples together, of everything seen and of a batch alone."""
+"""Running, batch and view statistics are taken over the samples of all ranks."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ CASES = [
 
 
 def normalised(part: Callable[[Tensor], Tensor]) -> list[np.ndarray]:
-    """What every case says of a rank's part of its fifth batch, the same of views that it fits."""
+    """Returns the output of each case for a rank's part of the fifth batch, and of fitted views."""
     found = []
     for name, options in CASES:
         module = make_normalization(name, 8, **options)
@@ -42,7 +42,7 @@ def _rank(rank: int, world: int, file: str, queue: torch.multiprocessing.Queue) 
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_ranks_on_parts_equal_one_on_the_whole(world: int, tmp_path: object) -> None:
+def test_several_ranks_equal_one_on_the_whole_batch(world: int, tmp_path: object) -> None:
     found = on_ranks(world, _rank, f"{tmp_path}/store")
     for index, expected in enumerate(normalised(lambda z: z)):
         parts = np.concatenate([found[rank][index] for rank in range(world)])

@@ -21,11 +21,11 @@ def test_hadamard_rows_are_orthogonal_and_entries_equal(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2, 8, 64])
-def test_powers_of_two_are_scipys(width: int) -> None:
+def test_powers_of_two_are_those_of_scipy(width: int) -> None:
     np.testing.assert_allclose(hadamard(width), linalg.hadamard(width) / width**0.5)
 
 
-@pytest.mark.parametrize("width", [3, 6, 50, 92])  # 92 has one, by none of these constructions
+@pytest.mark.parametrize("width", [3, 6, 50, 92])  # 92 has another construction
 def test_other_widths_are_refused_in_one_line(width: int) -> None:
     with pytest.raises(ValueError, match=f"no Hadamard matrix of width {width}") as error:
         PhiS(width)
@@ -33,7 +33,7 @@ def test_other_widths_are_refused_in_one_line(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [8, 12, 64])
-def test_every_dimension_gets_unit_variance_and_distances_one_factor(width: int) -> None:
+def test_every_dimension_gets_unit_variance_and_distances_are_scaled_equally(width: int) -> None:
     z = correlated(200, width)
     module = PhiS(width, eps=0.0)
     module.fit(z.split(50))

@@ -40,7 +40,7 @@ def deviation(p: Tensor) -> float:
 
 
 def train_towards(projection: nn.Module, target: Tensor, steps: int, lr: float) -> float:
-    """Distance of P to `target` after Adam, what a D step does to the projection."""
+    """Returns the distance of P to `target` after training with Adam and retractions."""
     optimizer = torch.optim.Adam(projection.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -57,7 +57,7 @@ def train_towards(projection: nn.Module, target: Tensor, steps: int, lr: float) 
 
 
 def skew(tangent: Tensor) -> Tensor:
-    """The dense matrix of the published form whose first k columns `tangent` are the free ones."""
+    """Returns the dense skew-symmetric matrix of the published form, from its k free columns."""
     n, k = tangent.shape
     a = torch.zeros(n, n, dtype=tangent.dtype)
     a[:, :k] = tangent
@@ -67,7 +67,7 @@ def skew(tangent: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("n", "k"), [(12, 5), (12, 3), (40, 7), (12, 9), (12, 12), (4, 1)])
-def test_thin_equals_full_equals_the_published_form(n: int, k: int) -> None:
+def test_the_thin_and_full_exponentials_equal_the_published_form(n: int, k: int) -> None:
     tangent = torch.randn(n, k, dtype=torch.float64)
     published = torch.linalg.matrix_exp(skew(tangent))[:, :k]
     for thin in (True, False):
@@ -76,7 +76,7 @@ def test_thin_equals_full_equals_the_published_form(n: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("thin", [True, False])
-def test_the_exponential_is_exact_from_any_frame(thin: bool) -> None:
+def test_the_exponential_is_exact_at_any_frame(thin: bool) -> None:
     from scipy.linalg import expm
 
     base = geodesic(canonical_frame(10, 3).double(), torch.randn(10, 3, dtype=torch.float64))
@@ -93,7 +93,7 @@ def test_gradcheck_of_the_exponential(thin: bool) -> None:
     assert torch.autograd.gradcheck(lambda x: geodesic(base, x, thin), tangent)
 
 
-def test_the_cayley_map_is_its_dense_formula() -> None:
+def test_the_cayley_map_matches_its_dense_formula() -> None:
     base, tangent = random_frame(9, 3).double(), torch.randn(9, 3, dtype=torch.float64)
     a = tangent @ base.T - base @ tangent.T
     unit = torch.eye(9, dtype=torch.float64)
@@ -102,7 +102,7 @@ def test_the_cayley_map_is_its_dense_formula() -> None:
 
 
 def test_the_rebased_gradient_is_that_of_the_exponential_at_its_base() -> None:
-    """dX - P0 dX^T P0 is what differentiating through the exponential at X = 0 gives."""
+    """dX - P0 dX^T P0 equals the gradient through the exponential at X = 0."""
     projection = frame_of("orthogonal", 4, 11, torch.float64)
     weights = torch.randn(11, 4, dtype=torch.float64)
     (projection.matrix() * weights).sum().backward()
@@ -120,7 +120,7 @@ def test_the_rebased_gradient_is_that_of_the_exponential_at_its_base() -> None:
 @pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.parametrize(("ds", "dt"), WIDTHS)
 @pytest.mark.parametrize("dtype", BOUND)
-def test_orthonormal_and_pairwise_products_kept(
+def test_projections_are_orthonormal_and_keep_inner_products(
     name: str, ds: int, dt: int, dtype: torch.dtype
 ) -> None:
     projection = frame_of(name, ds, dt, dtype)
@@ -139,7 +139,7 @@ def test_orthonormal_and_pairwise_products_kept(
 
 @pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.parametrize("dtype", BOUND)
-def test_still_orthonormal_after_a_thousand_steps(name: str, dtype: torch.dtype) -> None:
+def test_projections_stay_orthonormal_for_a_thousand_steps(name: str, dtype: torch.dtype) -> None:
     projection = frame_of(name, 8, 20, dtype)
     start = projection.matrix().detach().clone()
     target = torch.randn(20, 8, dtype=dtype)
@@ -156,8 +156,8 @@ def test_still_orthonormal_after_a_thousand_steps(name: str, dtype: torch.dtype)
 
 @needs_shared
 @pytest.mark.parametrize("name", FRAMES)
-def test_the_same_on_real_features(name: str) -> None:
-    """The first half of a ResNet-20's features towards a ResNet-56's, 1,000 steps of the loss."""
+def test_projections_stay_orthonormal_on_real_features(name: str) -> None:
+    """1,000 steps of the loss from half of a ResNet-20's features to a ResNet-56's."""
     student, teacher = (resnet_features(depth)[0] for depth in (20, 56))
     student = student[:, :32]
     method = VkDLoss(32, 64, projection=name, normalization="whitening")
@@ -184,7 +184,7 @@ def test_the_same_on_real_features(name: str) -> None:
     [("orthogonal", 400, 0.1), ("orthogonal_static", 1200, 0.3), ("orthogonal_full", 1200, 0.3)],
 )
 @pytest.mark.parametrize(("ds", "dt"), [(3, 7), (5, 7), (7, 3)])
-def test_onto_a_descent_reaches_a_random_orthonormal_target(
+def test_gradient_descent_reaches_a_random_orthonormal_target(
     name: str, steps: int, lr: float, ds: int, dt: int
 ) -> None:
     target = random_frame(max(ds, dt), min(ds, dt))
@@ -234,7 +234,7 @@ def test_gradients_accumulate(name: str) -> None:
         retract(projection)
 
 
-def test_one_exponential_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exponential_is_computed_once_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Tensor] = []
 
     def counting(base: Tensor, tangent: Tensor) -> Tensor:
@@ -252,8 +252,8 @@ def test_one_exponential_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(made) == step
 
 
-def test_training_is_that_of_the_exponential_differentiated_and_rebased() -> None:
-    """Adam on X through the exponential itself, whose base then takes X over; 50 steps."""
+def test_training_equals_differentiating_the_exponential_and_moving_the_base() -> None:
+    """50 Adam steps on X through the exponential, after each of which the base absorbs X."""
     projection = frame_of("orthogonal", 4, 9, torch.float64)
     assert isinstance(projection, OrthogonalProjection)
     base, tangent = projection.base.clone(), nn.Parameter(projection.tangent.detach().clone())
@@ -285,7 +285,7 @@ def test_a_forgotten_retraction_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_no_stale_map_after_any_change(name: str) -> None:
+def test_the_matrix_is_updated_after_any_change(name: str) -> None:
     projection, other = frame_of(name, 4, 9), frame_of(name, 4, 9)
     before = projection.matrix().detach().clone()
     projection.load_state_dict(other.state_dict())
@@ -297,7 +297,7 @@ def test_no_stale_map_after_any_change(name: str) -> None:
     assert deviation(projection.matrix().detach()) < 1e-12
     projection.float()
 
-    # a writer that autograd does not see, as fused optimisers of other libraries do
+    # a write that autograd does not track, as by fused optimisers of other libraries
     p = projection.matrix()
     p.square().mul(torch.randn(9, 4)).sum().backward()
     (parameter,) = projection.parameters()
@@ -307,15 +307,15 @@ def test_no_stale_map_after_any_change(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_copied_and_pickled(name: str) -> None:
+def test_projections_can_be_copied_and_pickled(name: str) -> None:
     projection = frame_of(name, 4, 9)
     p = projection.matrix().detach()
     assert torch.equal(copy.deepcopy(projection).matrix(), p)
     assert torch.equal(pickle.loads(pickle.dumps(projection)).matrix(), p)
 
 
-@pytest.mark.parametrize("name", ["orthogonal", "cayley"])  # each way of making a frame
-def test_under_compile(name: str) -> None:
+@pytest.mark.parametrize("name", ["orthogonal", "cayley"])  # one of each construction
+def test_projections_can_be_compiled(name: str) -> None:
     projection = frame_of(name, 4, 9)
     compiled = torch.compile(projection, backend="aot_eager", fullgraph=True)
     z = torch.randn(5, 4)
@@ -330,7 +330,7 @@ def test_under_compile(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_float32_or_better_whatever_surrounds_it(name: str) -> None:
+def test_projections_compute_in_float32_under_autocast_and_in_half_models(name: str) -> None:
     projection = frame_of(name, 4, 9)
     with torch.autocast("cpu", torch.bfloat16):
         y = projection(torch.randn(5, 4, dtype=torch.bfloat16))
@@ -345,7 +345,7 @@ def test_float32_or_better_whatever_surrounds_it(name: str) -> None:
     projection(torch.randn(5, 4)).sum().backward()
 
 
-def test_the_map_is_the_same_before_and_after_its_base_moves() -> None:
+def test_retraction_does_not_change_the_projection() -> None:
     """Absorbing the tangent into the base changes the coordinates, not the projection."""
     projection = frame_of("orthogonal", 4, 9)
     assert isinstance(projection, OrthogonalProjection)
@@ -384,7 +384,7 @@ def _ddp_gradient(rank: int, world: int, file: str, queue: torch.multiprocessing
     torch.distributed.destroy_process_group()
 
 
-def test_under_ddp_two_ranks_equal_one(tmp_path: object) -> None:
+def test_two_ddp_ranks_equal_one_process(tmp_path: object) -> None:
     found = {
         rank: torch.from_numpy(p)
         for rank, p in on_ranks(2, _ddp_gradient, f"{tmp_path}/store").items()
@@ -402,11 +402,11 @@ def test_under_ddp_two_ranks_equal_one(tmp_path: object) -> None:
     torch.testing.assert_close(found[0], one.matrix().detach(), rtol=0, atol=1e-5)
 
 
-# the others
+# the other projections
 
 
 @pytest.mark.parametrize("name", PROJECTIONS)
-def test_one_interface(name: str) -> None:
+def test_all_projections_share_an_interface(name: str) -> None:
     projection = PROJECTIONS.make(name, 6, 6)
     assert projection(torch.randn(2, 3, 6)).shape == (2, 3, 6)
     for ds, dt in ((0, 4), (4, 0), (-1, 4)):
@@ -414,7 +414,7 @@ def test_one_interface(name: str) -> None:
             PROJECTIONS.make(name, ds, dt)
 
 
-def test_the_mlp_is_its_formula() -> None:
+def test_the_mlp_matches_its_formula() -> None:
     mlp, z = PROJECTIONS.make("mlp", 3, 4), torch.randn(20, 3)
     w1, b1, w2, b2 = mlp.parameters()
     hidden = z @ w1.T + b1

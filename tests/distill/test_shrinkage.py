@@ -1,4 +1,4 @@
-"""Shrinkage towards the scaled identity is scikit-learn's."""
+"""Shrinkage towards the scaled identity, against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def shrunk(module: Whitening) -> Tensor:
 
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize(("samples", "d"), [(10, 32), (33, 32), (500, 12), (50, 1)])
-def test_a_fitted_covariance_is_scikit_learns(name: str, samples: int, d: int) -> None:
+def test_a_fitted_covariance_is_that_of_scikit_learn(name: str, samples: int, d: int) -> None:
     z = correlated(samples, d)
     module = Whitening(d, shrinkage=name)
     module.fit(z.split(7))
@@ -29,7 +29,7 @@ def test_a_fitted_covariance_is_scikit_learns(name: str, samples: int, d: int) -
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_a_covariance_without_structure_becomes_the_scaled_identity(name: str) -> None:
-    """Where the estimated weight exceeds one, as it does for some of these draws."""
+    """If the estimated weight exceeds one, as for some of these draws."""
     whole = 0
     for seed in range(10):
         z = torch.randn(200, 3, generator=torch.Generator().manual_seed(seed)).double()
@@ -42,7 +42,7 @@ def test_a_covariance_without_structure_becomes_the_scaled_identity(name: str) -
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_running_and_batch_statistics_shrink_as_their_samples_ask(name: str) -> None:
+def test_shrinkage_of_running_and_batch_statistics_uses_their_own_samples(name: str) -> None:
     z = correlated(40, 16)
     running, batch = Whitening(16, shrinkage=name), Whitening(16, shrinkage=name)
     for part in z.split((3, 20, 17)):
@@ -55,7 +55,7 @@ def test_running_and_batch_statistics_shrink_as_their_samples_ask(name: str) -> 
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_groups_are_shrunk_each_by_itself(name: str) -> None:
+def test_groups_are_shrunk_separately(name: str) -> None:
     z = correlated(30, 12)
     module = Whitening(12, shrinkage=name, groups=3)
     module.fit(z.split(8))
@@ -89,6 +89,6 @@ def test_constant_features_stay_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_momentum_forgets_samples_and_is_refused(name: str) -> None:
+def test_momentum_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="momentum must be 0"):
         Whitening(6, shrinkage=name, momentum=0.1)

@@ -1,4 +1,4 @@
-"""Which principal directions are kept, and how many there are in effect."""
+"""The effective rank, and the choice of the principal directions that are kept."""
 
 import math
 
@@ -35,12 +35,12 @@ def test_effective_rank_is_of_the_running_covariance_of_each_group() -> None:
 
 
 @needs_shared
-def test_real_features_fill_a_part_of_their_dimensions() -> None:
+def test_the_effective_rank_of_real_features_is_plausible() -> None:
     features = lite_features()
     module = Whitening(1280)
     module.fit([features])
     rank = float(module.effective_rank)
-    assert 30 < rank < len(features) - 1, "far from one direction, and from all that images span"
+    assert 30 < rank < len(features) - 1, "neither one direction nor all that the images span"
     values = torch.linalg.svdvals((features - features.mean(0)).double()).square()
     assert rank == pytest.approx(float(effective_rank(values)), rel=1e-6)
 
@@ -49,7 +49,7 @@ def test_real_features_fill_a_part_of_their_dimensions() -> None:
 
 
 @pytest.mark.parametrize("directions", [1, 3, 12])
-def test_a_number_of_directions_is_a_whitened_projection_on_as_many(directions: int) -> None:
+def test_a_number_of_directions_keeps_the_leading_ones(directions: int) -> None:
     from sklearn.decomposition import PCA
 
     z = correlated(300, 12)
@@ -60,7 +60,7 @@ def test_a_number_of_directions_is_a_whitened_projection_on_as_many(directions: 
     np.testing.assert_allclose(module(z).numpy(), expected, atol=1e-5)
 
 
-def test_pca_is_zero_behind_the_kept_directions_and_as_it_was_before() -> None:
+def test_truncated_pca_keeps_the_leading_coordinates_and_zeroes_the_rest() -> None:
     z = correlated(300, 12)
     whole, cut = (make_normalization("whitening_pca", 12, directions=k) for k in (None, 4))
     for module in (whole, cut):
@@ -73,7 +73,7 @@ def test_pca_is_zero_behind_the_kept_directions_and_as_it_was_before() -> None:
 def test_a_share_keeps_the_fewest_directions_that_explain_it(share: float) -> None:
     z = correlated(300, 12)
     module = Whitening(12, directions=share, **EXACT)
-    module(z)  # of running statistics too
+    module(z)  # also with running statistics
     kept = round(float(module(z).double().var(0, correction=0).sum()))
     values = np.linalg.eigvalsh(np.cov(z.numpy(), rowvar=False))[::-1]
     shares = np.cumsum(values) / values.sum()
@@ -100,7 +100,7 @@ def test_every_group_keeps_its_own_directions() -> None:
         ({"directions": 2, "kind": "cholesky"}, "must be null for cholesky"),
     ],
 )
-def test_directions_that_cannot_be(options: dict[str, object], message: str) -> None:
+def test_invalid_directions_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Whitening(6, groups=2, **options)
 
@@ -117,8 +117,8 @@ def test_agreement_is_the_correlation_of_each_coordinate() -> None:
     assert not view_agreement(still, second[None]).any()
 
 
-def test_directions_that_agree_are_kept() -> None:
-    """Noise of variance 1 / c - 1 beside a common part of variance 1: a correlation of c."""
+def test_directions_with_agreeing_views_are_kept() -> None:
+    """Noise of variance 1 / c - 1 added to a common part of variance 1: a correlation of c."""
     correlations = torch.tensor([0.95, 0.9, 0.8, 0.7, 0.3, 0.2, 0.1, 0.05], dtype=torch.float64)
     first, second = two_views(20_000, (1 / correlations - 1).sqrt())
     for threshold, kept in {0.01: 8, 0.5: 4, 0.75: 3, 0.93: 1}.items():
@@ -132,7 +132,7 @@ def test_directions_that_agree_are_kept() -> None:
     assert torch.equal(again(first), module(first))
 
 
-def test_views_without_agreement_and_no_views_are_refused() -> None:
+def test_views_without_agreement_and_missing_views_are_refused() -> None:
     first, second = two_views(200, torch.full((4,), 1e3, dtype=torch.float64))
     module = Whitening(4, directions="agreement")
     with pytest.raises(ValueError, match="no direction has a correlation"):

@@ -1,4 +1,4 @@
-"""What of the student is distilled, and which of its similarities each choice keeps."""
+"""The student feature that is distilled, and the similarities that each choice preserves."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ WIDTH, TEACHER = 12, 20
 
 
 def features(count: int = 40, seed: int = 0) -> Tensor:
-    """Rectified sums: not negative, their mean most of their norm."""
+    """Returns features like rectified sums: non-negative, with a mean that dominates the norm."""
     source = torch.Generator().manual_seed(seed)
     return 10 + 3 * torch.randn(count, WIDTH, generator=source).clamp_min(-3)
 
@@ -24,7 +24,7 @@ def products(z: Tensor) -> Tensor:
     return z @ z.T
 
 
-def test_the_pooled_feature_goes_as_it_is() -> None:
+def test_the_pooled_feature_is_unchanged() -> None:
     z = features()
     assert torch.equal(scaled(z), z)
 
@@ -37,7 +37,7 @@ def test_the_mean_keeps_inner_products_up_to_one_factor() -> None:
 
 
 def test_batch_scaling_keeps_centred_inner_products_up_to_one_factor() -> None:
-    """So distances too; the mean variance of a dimension becomes one."""
+    """Distances are kept too; the mean variance of the dimensions becomes one."""
     z, ours = features(), scaled(features(), scaling="batch")
     centred = z - z.mean(0)
     factor = centred.square().mean()
@@ -46,7 +46,7 @@ def test_batch_scaling_keeps_centred_inner_products_up_to_one_factor() -> None:
     torch.testing.assert_close(ours.square().mean(), torch.tensor(1.0), rtol=1e-4, atol=0)
 
 
-def test_batch_scaling_is_blind_to_scale_and_shift() -> None:
+def test_batch_scaling_is_invariant_to_scale_and_shift() -> None:
     """Its loss cannot be lowered by shrinking z: the gradient has no part along z - mean."""
     z = features().requires_grad_()
     torch.manual_seed(0)
@@ -63,7 +63,7 @@ def test_batch_scaling_is_blind_to_scale_and_shift() -> None:
     )  # fmt: skip
 
 
-def test_batch_scaling_in_eval_mode_is_by_running_averages() -> None:
+def test_batch_scaling_uses_running_averages_in_eval_mode() -> None:
     torch.manual_seed(0)
     feature = StudentFeature(WIDTH, TEACHER, scaling="batch")
     mean, variance = torch.zeros(WIDTH), torch.ones(())
@@ -78,7 +78,7 @@ def test_batch_scaling_in_eval_mode_is_by_running_averages() -> None:
     torch.testing.assert_close(feature(z)[1], feature(z)[1], rtol=0, atol=0)
 
 
-def test_learnt_scaling_starts_as_nothing_and_has_one_scale_and_a_bias() -> None:
+def test_learnt_scaling_starts_as_the_identity_with_one_scale_and_a_bias() -> None:
     feature = StudentFeature(WIDTH, TEACHER, scaling="learnt")
     z = features()
     assert torch.equal(feature(z)[1], z)
@@ -106,7 +106,7 @@ def test_a_head_is_a_linear_map_to_the_teachers_width(name: str) -> None:
         torch.testing.assert_close(norms, torch.ones(2), rtol=1e-3, atol=0)
 
 
-def test_what_is_read_is_not_scaled() -> None:
+def test_the_feature_for_logging_is_not_scaled() -> None:
     torch.manual_seed(0)
     feature = StudentFeature(WIDTH, TEACHER, feature="mean", positions=4, scaling="batch")
     read, ours = feature(features())
@@ -114,7 +114,7 @@ def test_what_is_read_is_not_scaled() -> None:
     assert not torch.allclose(read, ours)
 
 
-def test_half_types_and_autocast_are_computed_in_float32() -> None:
+def test_scaling_computes_in_float32_under_autocast_and_in_half_models() -> None:
     z = features().bfloat16()
     for options in ({"feature": "head"}, {"scaling": "batch"}, {"scaling": "learnt"}):
         torch.manual_seed(0)
@@ -126,9 +126,9 @@ def test_half_types_and_autocast_are_computed_in_float32() -> None:
         assert torch.equal(lowered, plain)
 
 
-def test_features_do_not_shrink_without_bound() -> None:
-    """A linear student, 300 steps towards a target that it cannot meet: with scaling it keeps its
-    size, without it answers zero, as an orthogonal projection can neither shift nor rescale."""
+def test_batch_scaling_keeps_features_from_shrinking() -> None:
+    """A linear student after 300 steps towards a random target: with scaling it keeps its norm,
+    without it shrinks to zero, since an orthogonal projection can neither shift nor rescale."""
     source = torch.Generator().manual_seed(0)
     inputs = torch.randn(64, 8, generator=source)
     target = torch.randn(64, TEACHER, generator=source)

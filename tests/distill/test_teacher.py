@@ -33,7 +33,7 @@ def pool(features: Tensor, rule: str = "mean", **options: Any) -> Tensor:
     return Layer("", rule, **options).pool(features)
 
 
-def test_pooling_rules() -> None:
+def test_pooling_rules_match_their_definitions() -> None:
     tokens, maps = torch.randn(2, 5, 3), torch.randn(2, 3, 4, 6)
     assert torch.equal(pool(maps), maps.flatten(2).mean(2))
     assert torch.equal(pool(maps, "sum"), maps.sum((2, 3)))
@@ -51,7 +51,7 @@ def test_pooling_rules() -> None:
 
 
 @pytest.mark.parametrize("layer", ["patches", "norm", "head", ""])
-def test_read_at_any_layer_after_its_own_preprocessing(layer: str) -> None:
+def test_a_teacher_is_read_at_any_layer_after_its_preprocessing(layer: str) -> None:
     images = torch.rand(3, 3, 6, 6) * 2 - 1
     teacher = build(layers=[Layer(layer)], size=(8, 8))
     seen: dict[str, Tensor] = {}
@@ -66,7 +66,7 @@ def test_read_at_any_layer_after_its_own_preprocessing(layer: str) -> None:
     assert teacher.width == {"patches": 5, "norm": 5, "head": 2, "": 2}[layer]
 
 
-def test_nearest_neighbours_are_squares_of_one_colour() -> None:
+def test_nearest_enlargement_repeats_pixels() -> None:
     images, seen = torch.rand(3, 3, 4, 4) * 2 - 1, []
     teacher = build(size=(28, 28), enlarge="nearest", mean=(0.5,) * 3, std=(0.5,) * 3)
     teacher.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -75,7 +75,7 @@ def test_nearest_neighbours_are_squares_of_one_colour() -> None:
     torch.testing.assert_close(seen, [squares])
 
 
-def test_frozen_but_differentiable_in_the_images() -> None:
+def test_a_teacher_is_frozen_but_differentiable_in_the_images() -> None:
     teacher = build(layers=[Layer("norm", prefix=1)]).train()
     assert not any(module.training for module in teacher.modules())
     assert not any(p.requires_grad for p in teacher.parameters())
@@ -85,7 +85,7 @@ def test_frozen_but_differentiable_in_the_images() -> None:
     assert images.grad.any()
 
 
-def test_several_layers_in_one_forward() -> None:
+def test_several_layers_are_read_in_one_forward() -> None:
     layers = [Layer("head"), Layer("norm", prefix=1), Layer("norm", "first"), Layer("patches")]
     teacher, images = build(layers=layers), torch.rand(3, 3, 8, 8) * 2 - 1
     together = teacher(images)
@@ -95,7 +95,7 @@ def test_several_layers_in_one_forward() -> None:
     torch.testing.assert_close(together, torch.cat(apart, dim=1))
 
 
-def test_a_reader_gives_each_forward_once() -> None:
+def test_a_reader_returns_each_forward_once() -> None:
     network = Tokens()
     reader = Reader(network, [Layer("patches")])
     with pytest.raises(ValueError, match="did not reach the layer 'patches'"):

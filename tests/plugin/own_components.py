@@ -1,4 +1,4 @@
-"""One component of every kind, as a package of somebody else's adds them."""
+"""One component of every kind, as a third-party package would add them."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +17,8 @@ from gan_vkd.networks.interface import (
     NETWORKS,
     Architecture,
     Discriminator,
+    DiscriminatorOutput,
     Generator,
-    Judgement,
 )
 from gan_vkd.runtime.loggers import LOGGERS, Logger
 from gan_vkd.runtime.registry import Chosen
@@ -107,9 +107,9 @@ class OwnDiscriminator(Discriminator):
         self.resolution, self.classes, self.width = resolution, classes, width
         self.body, self.head = nn.Linear(3 * resolution**2, width), nn.Linear(width, 1)
 
-    def forward(self, images: Tensor, labels: Tensor) -> Judgement:
+    def forward(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
         features = self.body(images.flatten(1)).relu()
-        return Judgement(self.head(features).squeeze(1), features)
+        return DiscriminatorOutput(self.head(features).squeeze(1), features)
 
 
 @NETWORKS.register("own_network")

@@ -1,4 +1,4 @@
-"""Images with boxes in COCO's format, read and checked once."""
+"""Images with boxes in COCO's format, read and validated once."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ from gan_vkd.data.images import BadImage, FolderSource, open_rgb
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import SettingsError, VkdError
 
-MOST_CATEGORIES = 10_000  # a detector has a class for each number up to the largest
-MOST_EXACT = 2**53  # whole numbers that float64 tells apart, in which pycocotools has them
+MAX_CATEGORIES = 10_000  # a detector has a class for each number up to the largest
+MAX_EXACT = 2**53  # largest integers exact in float64, which pycocotools uses
 
 
 class Objects(NamedTuple):
-    """What is to be found in one image, crowds left out.
+    """The objects in one image, without crowds.
 
-    boxes: (n, 4), corners in pixels. labels: (n,), numbers of categories.
+    boxes: (n, 4), corners in pixels. labels: (n,), category numbers.
     """
 
     boxes: Tensor
@@ -30,19 +30,20 @@ class Objects(NamedTuple):
 class Coco:
     """The images of a split and their objects.
 
-    Crowds, and boxes without area in their image (told once), are for the evaluation alone, which
-    takes them as COCO does.
+    Crowds, and boxes without area inside their image (reported once), are used in evaluation only,
+    which treats them as COCO does.
 
     Args:
-        root: a folder as COCO's.
-        split: of its images, such as train2017.
-        num_images: of a subset, or None for all.
-        seed: that draws it.
+        root: a folder laid out as COCO.
+        split: name of the split, such as train2017.
+        num_images: size of a random subset, or None for all images.
+        seed: of the subset.
         incomplete: whether files may be missing.
 
     Raises:
         SettingsError: a subset larger than the set.
-        VkdError: a missing file or folder, no JSON, an entry that is incomplete or points nowhere.
+        VkdError: a missing file or folder, invalid JSON, or an entry that is incomplete or refers
+            to an unknown image or category.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class Coco:
         if self.left_out:
             shown = ", ".join(map(str, self.left_out[:5]))
             print(
-                f"{self.file}: {len(self.left_out)} boxes without area in their image are not "
-                f"trained on (annotations {shown}{', ...' if len(self.left_out) > 5 else ''})"
+                f"{self.file}: {len(self.left_out)} boxes have no area inside their image and are "
+                f"not trained on (annotations {shown}{', ...' if len(self.left_out) > 5 else ''})"
             )
 
     def _objects(self, tree: dict[str, Any]) -> list[Objects]:
@@ -89,7 +90,7 @@ class Coco:
                 )
             if image not in places:
                 continue
-            # Numbered anew: pycocotools takes an annotation 0 for none, and ids may come twice
+            # New ids, since pycocotools takes id 0 for no annotation, and ids may occur twice
             self.annotations.append(entry | {"id": len(self.annotations) + 1})
             if entry["iscrowd"]:
                 continue
@@ -107,13 +108,13 @@ class Coco:
         ]
 
     def _require_files(self) -> None:
-        """A file that is missing is known before the training, not when it is drawn."""
+        """Checks for missing files before training, not only when they are read."""
         there = set(self.source.names())
         missing = [x["file_name"] for x in self.images if x["file_name"] not in there]
         if missing and not self.incomplete:
             raise VkdError(
                 f"{self.source.path}: {len(missing)} of {self.count} images are missing "
-                f"({', '.join(missing[:5])}); get them, or set data.damaged=skip"
+                f"({', '.join(missing[:5])}); add them, or set data.damaged=skip"
             )
 
     def name(self, index: int) -> str:
@@ -129,17 +130,17 @@ class Coco:
         image = open_rgb(self.source.read(entry["file_name"]))
         if image.size != (entry["width"], entry["height"]):
             raise BadImage(
-                f"{image.width}x{image.height} pixels with its EXIF orientation applied, its entry "
-                f"in {self.file.name} says {entry['width']}x{entry['height']}"
+                f"{image.width}x{image.height} pixels with its EXIF orientation applied, but its "
+                f"entry in {self.file.name} has {entry['width']}x{entry['height']}"
             )
         return image
 
     def fingerprint(self) -> str:
-        """Equal for equal entries, wherever they lie."""
+        """Equal for equal entries, independent of their location."""
         return digest(json.dumps(self.truth()), {})
 
     def truth(self) -> dict[str, Any]:
-        """What the evaluation compares with, in COCO's format, crowds among it."""
+        """The ground truth of an evaluation in COCO's format, including crowds."""
         categories = [{"id": number, "name": name} for number, name in self.categories.items()]
         return {"images": self.images, "annotations": self.annotations, "categories": categories}
 
@@ -149,10 +150,10 @@ def load_training_images(settings: CocoSettings) -> Coco:
 
 
 def load_heldout_images(settings: CocoSettings, categories: dict[int, str]) -> Coco | None:
-    """What is measured on; None where there is nothing.
+    """Loads the held-out images; None where the settings have none.
 
     Raises:
-        SettingsError: other categories than those.
+        SettingsError: its categories are not the given ones.
     """
     if settings.heldout is None:
         return None
@@ -178,7 +179,7 @@ def _read(file: Path) -> dict[str, Any]:
     keys = ("images", "annotations", "categories")
     for key in keys:
         if not isinstance(tree, dict) or not isinstance(tree.get(key), list):
-            raise VkdError(f"{file}: not in COCO's format: has no list of {key}")
+            raise VkdError(f"{file}: not in COCO's format: has no list `{key}`")
     return tree
 
 
@@ -188,9 +189,9 @@ def _categories(file: Path, tree: dict[str, Any]) -> dict[int, str]:
     except (KeyError, TypeError):
         raise VkdError(f"{file}: a category without an id or a name") from None
     for number in categories:
-        if type(number) is not int or not 0 <= number < MOST_CATEGORIES:
+        if type(number) is not int or not 0 <= number < MAX_CATEGORIES:
             raise VkdError(
-                f"{file}: category {number!r}: expected a number from 0 to {MOST_CATEGORIES - 1}"
+                f"{file}: category {number!r}: expected a number from 0 to {MAX_CATEGORIES - 1}"
             )
     if len(categories) < len(tree["categories"]) or not categories:
         raise VkdError(f"{file}: has no categories, or two with the same id")
@@ -225,24 +226,24 @@ def _image(file: Path, entry: Any) -> dict[str, Any]:
         ) from None
     numbers = [image[key] for key in ("id", "width", "height")]
     name = image["file_name"]
-    if not all(type(x) is int and 0 <= x < MOST_EXACT for x in numbers):
+    if not all(type(x) is int and 0 <= x < MAX_EXACT for x in numbers):
         raise VkdError(f"{file}: image {name!r}: id, width and height must be whole numbers")
     if not isinstance(name, str) or not name.isprintable():
-        raise VkdError(f"{file}: image {image['id']}: file_name {name!r} is no name")
+        raise VkdError(f"{file}: image {image['id']}: file_name {name!r} is not a file name")
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise VkdError(f"{file}: image {image['id']}: file_name {name!r} leaves the folder")
     return image
 
 
 def _annotation(file: Path, annotation: Any) -> dict[str, Any]:
-    """What of it is used, checked."""
+    """Validates an annotation and returns the keys that are used."""
     number = annotation.get("id") if isinstance(annotation, dict) else None
     if type(number) is not int:
-        raise VkdError(f"{file}: annotation {str(annotation)[:80]}: needs a whole id")
+        raise VkdError(f"{file}: annotation {str(annotation)[:80]}: needs an integer id")
     box = annotation.get("bbox")
     places = [annotation.get(key) for key in ("image_id", "category_id")]
-    whole = isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
-    if not whole or not all(type(place) is int for place in places):
+    complete = isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
+    if not complete or not all(type(place) is int for place in places):
         raise VkdError(
             f"{file}: annotation {number}: needs image_id, category_id and bbox, four numbers"
         )
@@ -256,11 +257,11 @@ def _annotation(file: Path, annotation: Any) -> dict[str, Any]:
 
 
 def _is_finite(x: Any) -> bool:
-    return type(x) in (int, float) and abs(x) < MOST_EXACT  # an int may be beyond a float
+    return type(x) in (int, float) and abs(x) < MAX_EXACT  # an int may exceed float
 
 
 def _corners(box: list[float], image: dict[str, Any]) -> list[float] | None:
-    """Left, top, right and bottom within the image; None where nothing is left."""
+    """Left, top, right and bottom, clipped to the image; None where no area remains."""
     x, y, w, h = box
     left, top = max(x, 0.0), max(y, 0.0)
     right, bottom = min(x + w, image["width"]), min(y + h, image["height"])

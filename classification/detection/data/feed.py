@@ -1,4 +1,4 @@
-"""Batches of images and boxes: padded to one size, by number, made ahead by workers."""
+"""Batches of images and boxes by number: padded to one size, prepared in advance by workers."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from classification.detection.data.coco import Coco
 from classification.detection.data.views import (
-    require_thickness,
+    require_aspect_ratio,
     training_view,
     whole_view,
     with_boxes,
 )
 from classification.detection.matching import Targets
 from classification.detection.settings import DetectionSettings
-from classification.epochs.items import Faults, sow
-from classification.epochs.order import BatchesFrom, Order, share_of_a_rank
+from classification.epochs.items import Faults, seed_generators
+from classification.epochs.order import BatchesFrom, Order, images_per_rank
 from gan_vkd.data.images import BadImage
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import VkdError
@@ -25,7 +25,7 @@ from gan_vkd.runtime.stopping import outlive
 
 
 class Example(NamedTuple):
-    """An image (3, H, W), its labels (n,) and boxes (n, 4), and what was wrong with files."""
+    """An image (3, H, W), its labels (n,), boxes (n, 4) and index, and the faults of files."""
 
     image: Tensor
     labels: Tensor
@@ -35,10 +35,10 @@ class Example(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images (B, 3, H, W) padded to the largest, where they are padded (B, H, W), and objects.
+    """Images (B, 3, H, W) padded to the largest, the padding (B, H, W), and the objects.
 
-    sizes: (H, W) of each without padding. indices: of the images in their set. faults: of files
-    that could not be used.
+    sizes: (H, W) of each image without padding. indices: of the images in their set. faults: of
+    files that could not be used.
     """
 
     images: Tensor
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     faults: list[str]
 
     def chunk(self, count: int) -> list["Batch"]:
-        """Equal parts, each padded to its own largest image."""
+        """Splits into equal parts, each padded to its own largest image."""
         rows = len(self.images) // count
         parts = []
         for i, targets in enumerate(self.targets.chunk(count)):
@@ -66,35 +66,35 @@ class Batch(NamedTuple):
 
 
 class Viewed(Dataset[Example]):
-    """Examples by (key, index): the key alone decides what is random in the view.
+    """Examples by (key, index); the key seeds the view's random numbers.
 
     Args:
-        images: all.
-        view: of an image and its boxes.
-        instead: whether the next image that can be used stands in for one that cannot.
+        images: all images of the set.
+        view: transform of an image and its boxes.
+        substitute: whether an image that cannot be used is replaced by the next one that can.
     """
 
-    def __init__(self, images: Coco, view: Any, instead: bool) -> None:
-        self.images, self.view, self.instead = images, view, instead
+    def __init__(self, images: Coco, view: Any, substitute: bool) -> None:
+        self.images, self.view, self.substitute = images, view, substitute
 
     def __getitem__(self, place: tuple[Any, int]) -> Example:
         key, index = place
-        sow(*key)
+        seed_generators(*key)
         faults: list[str] = []
-        for further in range(self.images.count if self.instead else 1):
-            index = (place[1] + further) % self.images.count
+        for offset in range(self.images.count if self.substitute else 1):
+            index = (place[1] + offset) % self.images.count
             try:
-                image = require_thickness(self.images.image(index))
-                seen = with_boxes(self.view, image, self.images.objects[index])
-                return Example(*seen, index, "; ".join(faults))
+                image = require_aspect_ratio(self.images.image(index))
+                viewed = with_boxes(self.view, image, self.images.objects[index])
+                return Example(*viewed, index, "; ".join(faults))
             except BadImage as error:
                 faults.append(f"{self.images.name(index)} ({error})")
-        nothing = torch.empty(0)
-        return Example(nothing, nothing, nothing, index, "; ".join(faults[:5]))
+        empty = torch.empty(0)
+        return Example(empty, empty, empty, index, "; ".join(faults[:5]))
 
 
-def together(examples: Sequence[Example]) -> Batch:
-    """Pads at the right and below; what could not be replaced is left out."""
+def collate(examples: Sequence[Example]) -> Batch:
+    """Collates examples, padded at the right and below; leaves out those without an image."""
     good = [example for example in examples if example.image.numel()]
     sizes = [(example.image.shape[1], example.image.shape[2]) for example in good]
     height, width = (max((size[i] for size in sizes), default=0) for i in (0, 1))
@@ -112,14 +112,14 @@ def together(examples: Sequence[Example]) -> Batch:
 
 
 class Feed:
-    """Batches by number, of this rank."""
+    """This rank's batches, by number."""
 
     def __init__(self, settings: DetectionSettings, images: Coco, device: str) -> None:
         self.settings, self.images, self.device = settings, images, device
-        self.order = Order(images.count, share_of_a_rank(settings.train), settings.seed)
+        self.order = Order(images.count, images_per_rank(settings.train), settings.seed)
         self.per_epoch = self.order.per_epoch
-        instead = settings.data.damaged == "skip"
-        self.items = Viewed(images, training_view(settings.data, settings.augment), instead)
+        substitute = settings.data.damaged == "skip"
+        self.items = Viewed(images, training_view(settings.data, settings.augment), substitute)
         self.faults = Faults(settings.data.damaged)
         self._next, self._batches = -1, iter(list[Batch]())
 
@@ -134,17 +134,16 @@ class Feed:
             self._batches = iter(_loader(self.settings, self.items, self.device, sampler=order))
         self._next = number + 1
         batch = next(self._batches)
-        self.faults.tell(batch.faults)
+        self.faults.report(batch.faults)
         if not batch.indices:
-            raise VkdError(f"no image can be used, the first: {batch.faults[0]}")
+            raise VkdError(f"no image of a batch can be used, the first is {batch.faults[0]}")
         return batch.to(self.device)
 
 
 def heldout_batches(settings: DetectionSettings, images: Coco, device: str) -> Iterator[Batch]:
     """This rank's part of the batches of held-out images, each image once.
 
-    Padding has its part in what the network says, so the batches are the same for any number of
-    ranks.
+    Padding influences the network's output, so the batches are the same for any number of ranks.
     """
     evaluate, data = settings.evaluate, settings.data
     places = [((index,), index) for index in range(images.count)]
@@ -152,7 +151,7 @@ def heldout_batches(settings: DetectionSettings, images: Coco, device: str) -> I
         places[i : i + evaluate.batch_size] for i in range(0, len(places), evaluate.batch_size)
     ]
     view = whole_view(evaluate.scale, evaluate.longest, data.mean, data.std)
-    items = Viewed(images, view, instead=False)
+    items = Viewed(images, view, substitute=False)
     for batch in _loader(settings, items, device, batches[ranks.own_part(len(batches))]):
         yield batch.to(device)
 
@@ -164,7 +163,7 @@ def _loader(
     return DataLoader(
         items,
         batch_sampler=sampler,
-        collate_fn=together,
+        collate_fn=collate,
         num_workers=workers,
         worker_init_fn=outlive,
         prefetch_factor=2 if workers else None,

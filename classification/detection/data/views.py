@@ -1,4 +1,4 @@
-"""How an image and its boxes come to the network: torchvision's transforms, which move both."""
+"""Transforms of an image and its boxes to the network's input, by torchvision."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from classification.detection.data.coco import Objects
 from classification.detection.settings import BoxAugmentSettings, CocoSettings
 from gan_vkd.data.images import BadImage
 
-GRID = 16  # pixels; sides are cut to multiples of it, as in ViDT's released code
+GRID = 16  # pixels; sides are rounded down to multiples of it, as in ViDT's released code
 
 
 class ShortestSide(v2.Transform):  # type: ignore[misc]
-    """A resize of the shorter side to one of `sizes`, or to less, that the longer be no more than
-    `longest`; both are then cut to multiples of GRID."""
+    """Resizes the shorter side to one of `sizes`, or to less so that the longer side is at most
+    `longest`; both are then rounded down to multiples of GRID."""
 
     def __init__(self, sizes: list[int], longest: int | None = None) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class ShortestSide(v2.Transform):  # type: ignore[misc]
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         sides = v2.functional.get_size(flat_inputs[0])
-        size = self.sizes[_between(0, len(self.sizes) - 1)]
+        size = self.sizes[_randint(0, len(self.sizes) - 1)]
         if self.longest is not None and max(sides) / min(sides) * size > self.longest:
             size = round(self.longest * min(sides) / max(sides))
         scaled = [size * side // min(sides) for side in sides]
@@ -36,7 +36,7 @@ class ShortestSide(v2.Transform):  # type: ignore[misc]
 
 
 class CropWithin(v2.Transform):  # type: ignore[misc]
-    """A crop whose sides are drawn between `least` and `most`, as far as the image allows."""
+    """Crops to random sides between `least` and `most`, limited by the image."""
 
     def __init__(self, least: int, most: int) -> None:
         super().__init__()
@@ -50,20 +50,20 @@ class CropWithin(v2.Transform):  # type: ignore[misc]
             v2.functional.get_size(flat_inputs[0]),
             strict=True,
         ):
-            drawn = _between(min(self.least, length), min(self.most, length))
-            params[side], params[start] = drawn, _between(0, length - drawn)
+            drawn = _randint(min(self.least, length), min(self.most, length))
+            params[side], params[start] = drawn, _randint(0, length - drawn)
         return params
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return self._call_kernel(v2.functional.crop, inpt, **params)
 
 
-def _between(least: int, most: int) -> int:
+def _randint(least: int, most: int) -> int:
     return int(torch.randint(least, most + 1, ()))
 
 
 def training_view(data: CocoSettings, augment: BoxAugmentSettings) -> v2.Compose:
-    """DETR's: a flip, then a scale, or a scale, a crop and a scale (Carion et al. 2020)."""
+    """DETR's augmentation (Carion et al. 2020): flip, then resize, or resize, crop and resize."""
     resize = ShortestSide(augment.scales, augment.longest)
     steps: list[Any] = [v2.ToImage(), v2.RandomHorizontalFlip(augment.flip)]
     if augment.crop_scales:
@@ -84,14 +84,14 @@ def _normalize(mean: Any, std: Any) -> list[Any]:
             v2.Normalize(mean, std)]  # fmt: skip
 
 
-def require_thickness(image: Image.Image) -> Image.Image:
-    """The image, unless nothing would be left of its shorter side.
+def require_aspect_ratio(image: Image.Image) -> Image.Image:
+    """Returns the image; refuses one that is too narrow to be resized.
 
     Raises:
-        BadImage: more than 50 times as long as wide.
+        BadImage: the longer side is more than 50 times the shorter one.
     """
     if max(image.size) > 50 * min(image.size):
-        raise BadImage(f"{image.width}x{image.height} pixels: more than 50 times as long as wide")
+        raise BadImage(f"{image.width}x{image.height} pixels: one side is over 50 times the other")
     return image
 
 

@@ -1,4 +1,4 @@
-"""Detectors by settings, and the weights they start from."""
+"""Detectors by settings, and their initial weights."""
 
 import argparse
 from pathlib import Path
@@ -13,13 +13,13 @@ from classification.detection.settings import DetectorSettings
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.errors import VkdError, one_line
 
-# timm's names of the bodies trained on ImageNet (base: on its 22,000 classes, as published)
+# timm's names of bodies trained on ImageNet (base: on its 22,000 classes, as published)
 TIMM = {
     "tiny": "swin_tiny_patch4_window7_224.ms_in1k",
     "small": "swin_small_patch4_window7_224.ms_in1k",
     "base": "swin_base_patch4_window7_224.ms_in22k",
 }
-# Of ViDT's authors, who give no checksums; timm has no nano
+# By ViDT's authors, who publish no checksums; timm has no nano
 RELEASES = "https://github.com/naver-ai/vidt/releases/download"
 NANO = f"{RELEASES}/v0.1-swin/swin_nano_patch4_window7_224.pth"
 PUBLISHED = {
@@ -30,7 +30,7 @@ SOURCES = (*PUBLISHED, "imagenet")
 
 
 def make_detector(settings: DetectorSettings, classes: int) -> ViDT:
-    """A ViDT of the settings, from random weights."""
+    """Builds the ViDT of the settings, with random weights."""
     return ViDT(
         settings.size,
         classes,
@@ -44,15 +44,15 @@ def make_detector(settings: DetectorSettings, classes: int) -> ViDT:
 
 
 def load_detector(settings: DetectorSettings, classes: int, teacher: bool = False) -> ViDT:
-    """A ViDT of the settings, with the weights they name.
+    """Builds the ViDT of the settings, with the weights that they name.
 
-    A ViDT fills all of it; a Swin classifier fills the body of a student, except for what [DET]
-    tokens add. Of other classes than those of the weights, a student's class heads are new; a
-    teacher keeps its own, which nothing reads.
+    A ViDT's weights fill the whole network; a Swin classifier's fill the body of a student, except
+    for the parameters of [DET] tokens. Where the weights have another number of classes, a student
+    gets new class heads; a teacher keeps its own, which are not used.
 
     Raises:
-        VkdError: weights that are missing, cannot be fetched or do not fit; a teacher's without
-            its neck.
+        VkdError: weights that are missing, cannot be fetched or do not fit; or a teacher's without
+            a neck.
     """
     if settings.weights is None:
         return make_detector(settings, classes)
@@ -61,7 +61,7 @@ def load_detector(settings: DetectorSettings, classes: int, teacher: bool = Fals
         foreign = not any(name.startswith("body.") for name in saved)
         return _fill(settings, from_published(saved) if foreign else saved, where, classes, teacher)
     if teacher:
-        raise VkdError(f"{where}: a body without a neck cannot teach; give a whole ViDT's weights")
+        raise VkdError(f"{where}: has no neck, which a teacher needs; set a whole ViDT's weights")
     detector = make_detector(settings, classes)
     merges_first = "layers.0.downsample.reduction.weight" not in saved
     own = detector.body.state_dict()
@@ -78,14 +78,14 @@ def _fill(
     theirs = sizes[0] if sizes else classes
     detector = make_detector(settings, theirs if teacher else classes)
     if theirs != classes and not teacher:
-        print(f"{where}: is of {theirs} classes; the class heads begin anew, with {classes}")
+        print(f"{where}: has {theirs} classes; the heads of {classes} classes are initialised anew")
         saved = saved | {name: detector.state_dict()[name] for name in heads}
     fill(detector, saved, where)
     return detector
 
 
 def _read(settings: DetectorSettings) -> tuple[dict[str, Tensor], str]:
-    """The weights that the settings name, and what they are called."""
+    """The weights that the settings name, and their name in messages."""
     if settings.weights in SOURCES:
         saved, where = _fetch(settings.size, settings.weights), settings.weights
     else:
@@ -94,12 +94,12 @@ def _read(settings: DetectorSettings) -> tuple[dict[str, Tensor], str]:
         saved, where = load_foreign(path), str(path)
     saved = unwrapped(saved)
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in saved.items()):
-        raise VkdError(f"{where}: not a network's weights, each a tensor with a name")
+        raise VkdError(f"{where}: not a network's weights (named tensors)")
     return saved, where
 
 
-def _fetch(size: str, what: str) -> dict[str, Any]:
-    name = PUBLISHED.get(what, TIMM.get(size, NANO)).format(size=size)
+def _fetch(size: str, source: str) -> dict[str, Any]:
+    name = PUBLISHED.get(source, TIMM.get(size, NANO)).format(size=size)
     try:
         if not name.startswith("https:"):
             import timm
@@ -110,6 +110,6 @@ def _fetch(size: str, what: str) -> dict[str, Any]:
     except Exception as error:  # hub and network errors of many kinds
         reason = one_line(error)
         raise VkdError(
-            f"the {what} weights of size {size} could not be fetched ({name}: {reason}); set "
+            f"the {source} weights of size {size} could not be fetched ({name}: {reason}); set "
             "`weights` beside its size to a local copy"
         ) from None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def sample_and_sum(maps: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of the maps' values at the locations, bilinear, zero outside.
+    """Weighted sum of the maps' values at the locations, interpolated bilinearly, zero outside.
 
     Args:
         maps: L levels of (B, heads, c, h, w).
@@ -35,11 +35,11 @@ def sample_and_sum(maps: Sequence[Tensor], locations: Tensor, weights: Tensor) -
 
 
 class DeformableAttention(nn.Module):
-    """Queries look at a few places of every level, around a box or point of their own.
+    """Attention of each query to a few points of every level, around the query's box.
 
     Args:
         width: d, of queries and values.
-        levels, heads, points: how many.
+        levels, heads, points: their numbers.
     """
 
     def __init__(self, width: int, levels: int = 4, heads: int = 8, points: int = 4) -> None:
@@ -53,12 +53,12 @@ class DeformableAttention(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """Each head looks in a direction of its own, its points one, two, ... steps away."""
+        """Gives each head a direction of its own, with its points one, two, ... steps away."""
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
-        towards = torch.stack([angles.cos(), angles.sin()], -1)
-        towards /= towards.abs().amax(-1, keepdim=True)
+        directions = torch.stack([angles.cos(), angles.sin()], -1)
+        directions /= directions.abs().amax(-1, keepdim=True)
         steps = torch.arange(1, self.points + 1)[:, None]
-        offsets = (towards[:, None, None] * steps).expand(-1, self.levels, -1, -1)
+        offsets = (directions[:, None, None] * steps).expand(-1, self.levels, -1, -1)
         self.sampling_offsets.bias.copy_(offsets.flatten())
         for linear in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(linear.weight)
@@ -68,7 +68,7 @@ class DeformableAttention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def values(self, maps: Sequence[Tensor], paddings: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, d, h, w) -> (B, heads, c, h, w), zero where padded."""
+        """Maps (B, d, h, w) -> values (B, heads, c, h, w), zero where padded."""
         values = []
         for level, padding in zip(maps, paddings, strict=True):
             x = self.value_proj(level.permute(0, 2, 3, 1)).masked_fill(padding[..., None], 0.0)
@@ -85,7 +85,7 @@ class DeformableAttention(nn.Module):
         """Queries (B, Q, d) -> (B, Q, d).
 
         Args:
-            queries: with their position.
+            queries: (B, Q, d), with their position added.
             boxes: (B, Q, L, 4), centre and size on each level's padded map, in [0, 1].
             maps: L of (B, d, h, w).
             paddings: L of (B, h, w), true where there is no image.
@@ -96,8 +96,8 @@ class DeformableAttention(nn.Module):
         centre, extent = boxes[:, :, None, :, None, :2], boxes[:, :, None, :, None, 2:]
         locations = centre + offsets / self.points * extent / 2
         values, weights = self.values(maps, paddings), weights.unflatten(-1, shape[1:])
-        with torch.autocast(queries.device.type, enabled=False):  # half a type has no place for it
-            seen = sample_and_sum(
+        with torch.autocast(queries.device.type, enabled=False):  # half is too coarse for places
+            attended = sample_and_sum(
                 [x.to(locations.dtype) for x in values], locations, weights.to(locations.dtype)
             )
-        return self.output_proj(seen)
+        return self.output_proj(attended)

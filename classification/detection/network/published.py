@@ -1,13 +1,13 @@
-"""Weights by other names: published ViDT checkpoints, both ways, and ImageNet's Swin bodies."""
+"""Conversion of weights: published ViDT checkpoints, both ways, and Swin bodies of ImageNet."""
 
 import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from classification.detection.network.swin import relative_places
+from classification.detection.network.swin import relative_position_index
 
-# Where our names begin otherwise than the published ones, ours first
+# Prefixes of our names and of the published ones, where they differ
 _PREFIXES = (
     ("body.embed.", "backbone.patch_embed."),
     ("body.det_token", "backbone.det_token"),
@@ -27,22 +27,22 @@ _INSIDE = (
     (".det_position.", ".det_pos_linear."),
     (".merge.", ".downsample."),
 )
-_COPIES = "transformer.decoder.bbox_embed."  # of bbox_embed, which the decoder shares
-_PLACES = ".attn.relative_position_index"  # follows from the window's size
+_COPIES = "transformer.decoder.bbox_embed."  # copies of bbox_embed, which the decoder shares
+_POSITION_INDEX = ".attn.relative_position_index"  # determined by the window size
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published ViDT's weights under our names; what is not known is left under its own."""
+    """A published ViDT's weights under our names; unknown names are kept."""
     ours = {}
     for name, tensor in state.items():
-        if name.startswith(_COPIES) or name.endswith(_PLACES):
+        if name.startswith(_COPIES) or name.endswith(_POSITION_INDEX):
             continue
         ours[_ours(name)] = tensor
     return ours
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse: a ViDT's weights as its authors' code saves them."""
+    """The inverse of `from_published`: a ViDT's weights as its authors' code saves them."""
     theirs = {}
     for name, tensor in state.items():
         published = _theirs(name)
@@ -50,7 +50,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if published.startswith("bbox_embed."):
             theirs[f"transformer.decoder.{published}"] = tensor
         if published.endswith(".attn.relative_position_bias_table"):
-            theirs[published.partition(".attn.")[0] + _PLACES] = relative_places()
+            theirs[published.partition(".attn.")[0] + _POSITION_INDEX] = relative_position_index()
     return theirs
 
 
@@ -81,12 +81,12 @@ def _theirs(name: str) -> str:
 
 
 def body_from_swin(state: Mapping[str, Tensor], merges_first: bool) -> dict[str, Tensor]:
-    """A classifier's Swin under the names of our body, without its last norm and its head.
+    """A Swin classifier's weights under the names of our body, without the last norm and the head.
 
     Args:
-        state: of timm, or of the authors' files.
-        merges_first: whether patches are merged at a stage's beginning, as in timm, where the
-            merge between stages i and i + 1 belongs to i + 1.
+        state: weights by timm, or of the authors' files.
+        merges_first: whether a stage begins with merging patches, as in timm, where the merge
+            between stages i and i + 1 belongs to i + 1.
     """
     body = {}
     for name, tensor in state.items():

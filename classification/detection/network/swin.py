@@ -1,8 +1,8 @@
 """ViDT's body: Swin with reconfigured attention (Song et al., ICLR 2022, section 3.1).
 
-[PATCH] tokens attend within windows, as in Swin (Liu et al., ICCV 2021), and never see a [DET]
+[PATCH] tokens attend within windows, as in Swin (Liu et al., ICCV 2021), and never to a [DET]
 token. [DET] tokens attend to each other, and in the last stage to all [PATCH] tokens as well. Both
-go through the same weights.
+use the same weights.
 """
 
 import math
@@ -16,7 +16,7 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
 WINDOW, SHIFT = 7, 3
-MASKED = -100.0  # added to an attention's logit, as in the published weights' training
+MASKED = -100.0  # added to masked attention logits, as in training of the published weights
 
 
 class Size(NamedTuple):
@@ -40,11 +40,11 @@ SIZES = {
 }
 
 
-class Sight(NamedTuple):
-    """What [DET] tokens see of the [PATCH] tokens, in the last stage.
+class PatchContext(NamedTuple):
+    """What [DET] tokens need to attend to the [PATCH] tokens, in the last stage.
 
-    position: (B, N, C), added to the patches. bias: (B, 1, 1, N + Q), added to the attention's
-    logits; padding is masked.
+    position: (B, N, C), added to the patches. bias: (B, 1, 1, N + Q), added to the attention
+    logits; it masks padding.
     """
 
     position: Tensor
@@ -52,9 +52,9 @@ class Sight(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Window attention among patches, attention of [DET] tokens, with one set of weights."""
+    """Window attention of patches and attention of [DET] tokens, with shared weights."""
 
-    places: Tensor
+    position_index: Tensor
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -63,27 +63,29 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.position_bias = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
         trunc_normal_(self.position_bias, std=0.02)
-        self.register_buffer("places", relative_places(), persistent=False)
+        self.register_buffer("position_index", relative_position_index(), persistent=False)
 
     def forward(
-        self, patches: Tensor, det: Tensor, shift: int, seen: tuple[Tensor, Tensor] | None
+        self, patches: Tensor, det: Tensor, shift: int, visible: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """Patches (B, h, w, C) and [DET] tokens (B, Q, C), both attended.
+        """Patches (B, h, w, C) and [DET] tokens (B, Q, C) -> the same shapes, after attention.
 
         Args:
             patches: normalised.
-            det: normalised, with their position.
+            det: normalised, with their position added.
             shift: of the windows.
-            seen: patches with their position (B, N, C) and bias, for [DET] tokens to see.
+            visible: patches with their position added (B, N, C), and bias, that [DET] tokens attend
+                to as well; None: they attend to each other only.
         """
         x = self.proj(self._windows(patches, shift))
         q, k, v = self._split(self.qkv(det))
         bias = None
-        if seen is not None:
+        if visible is not None:
             width = det.shape[-1]
-            kv = F.linear(seen[0], self.qkv.weight[width:], self.qkv.bias[width:])
+            kv = F.linear(visible[0], self.qkv.weight[width:], self.qkv.bias[width:])
             more_k, more_v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            k, v, bias = torch.cat([more_k, k], 2), torch.cat([more_v, v], 2), seen[1].to(q.dtype)
+            k, v = torch.cat([more_k, k], 2), torch.cat([more_v, v], 2)
+            bias = visible[1].to(q.dtype)
         attended = F.scaled_dot_product_attention(q, k, v, bias)
         return x, self.proj(attended.transpose(1, 2).flatten(2))
 
@@ -94,7 +96,7 @@ class Attention(nn.Module):
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
         windows = to_windows(x)
-        bias = self.position_bias[self.places].permute(2, 0, 1)[None]
+        bias = self.position_bias[self.position_index].permute(2, 0, 1)[None]
         if shift:
             bias = bias + shift_bias(rows, columns, x.device)[:, None]
         q, k, v = (z.unflatten(0, (b, -1)).flatten(1, 2) for z in self._split(self.qkv(windows)))
@@ -123,20 +125,20 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(
-        self, tokens: Tensor, grid: tuple[int, int], position: Tensor, sight: Sight | None
+        self, tokens: Tensor, grid: tuple[int, int], position: Tensor, context: PatchContext | None
     ) -> Tensor:
-        """Tokens (B, N + Q, C), patches of the grid (h, w) first; position (1, Q, P) of [DET]."""
+        """Tokens (B, N + Q, C), patches of the grid (h, w) first; position: (1, Q, P), of [DET]."""
         n = grid[0] * grid[1]
         normed = self.norm1(tokens)
         patches, det = normed[:, :n], normed[:, n:] + self.det_position(position)
-        seen = None if sight is None else (patches + sight.position, sight.bias)
-        patches, det = self.attention(patches.unflatten(1, grid), det, self.shift, seen)
+        visible = None if context is None else (patches + context.position, context.bias)
+        patches, det = self.attention(patches.unflatten(1, grid), det, self.shift, visible)
         tokens = tokens + self.drop_path(torch.cat([patches.flatten(1, 2), det], 1))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
 
 class Merge(nn.Module):
-    """Four neighbouring patches become one; [DET] tokens go through the same map, repeated."""
+    """Merges 2 x 2 patches into one; [DET] tokens, repeated, go through the same layers."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
@@ -165,7 +167,7 @@ class Stage(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Images (B, 3, H, W) -> (B, h, w, C), a token for four by four pixels."""
+    """Images (B, 3, H, W) -> (B, h, w, C), one token for each 4 x 4 pixels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -178,18 +180,20 @@ class PatchEmbed(nn.Module):
 
 
 class BodyOutput(NamedTuple):
-    """maps: of stages two to four and the last one merged, (B, C, h, w). det: (B, Q, C)."""
+    """maps: (B, C, h, w), of stages 2 to 4, and the last one after merging. det: (B, Q, C)."""
 
     maps: list[Tensor]
     det: Tensor
 
 
 class Body(nn.Module):
-    """Args:
-    size: of Swin.
-    queries: Q, [DET] tokens.
-    width: d, of their position and of the last merged map.
-    drop_path: the last block's rate of stochastic depth; it grows linearly from 0.
+    """ViDT's body.
+
+    Args:
+        size: of Swin.
+        queries: Q, number of [DET] tokens.
+        width: d, of the [DET] tokens' position and of the last merged map.
+        drop_path: rate of stochastic depth in the last block; it grows linearly from 0.
     """
 
     def __init__(self, size: Size, queries: int, width: int, drop_path: float) -> None:
@@ -210,7 +214,7 @@ class Body(nn.Module):
         trunc_normal_(self.det_position, std=0.02)
 
     def forward(self, images: Tensor, padding: Tensor) -> BodyOutput:
-        """Normalised images (B, 3, H, W), and where they are padded (B, H, W)."""
+        """Normalised images (B, 3, H, W) and their padding (B, H, W), true outside of the image."""
         patches = self.embed(images)
         b, *grid = patches.shape[:3]
         padding = shrink(padding, (max(1, grid[0] // 8), max(1, grid[1] // 8)))
@@ -219,9 +223,9 @@ class Body(nn.Module):
         maps = []
         for i, stage in enumerate(self.stages):
             last = i == len(self.stages) - 1
-            sight = self._sight(padding, (h, w), tokens.shape[-1]) if last else None
+            context = self._context(padding, (h, w), tokens.shape[-1]) if last else None
             for block in stage.blocks:  # type: ignore[union-attr]
-                tokens = block(tokens, (h, w), self.det_position, sight)
+                tokens = block(tokens, (h, w), self.det_position, context)
             if i:
                 maps.append(to_map(tokens, (h, w)))
             det = tokens[:, h * w :]
@@ -229,10 +233,10 @@ class Body(nn.Module):
         maps.append(to_map(tokens, (h, w)))
         return BodyOutput(maps, det)
 
-    def _sight(self, padding: Tensor, grid: tuple[int, int], width: int) -> Sight:
+    def _context(self, padding: Tensor, grid: tuple[int, int], width: int) -> PatchContext:
         padding = shrink(padding, grid)
         bias = F.pad(padding.flatten(1).float() * MASKED, (0, self.det_token.shape[1]))
-        return Sight(sine_position(padding, width).flatten(1, 2), bias[:, None, None])
+        return PatchContext(sine_position(padding, width).flatten(1, 2), bias[:, None, None])
 
 
 def _initialize(module: nn.Module) -> None:
@@ -243,12 +247,12 @@ def _initialize(module: nn.Module) -> None:
 
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The patches of (B, N + Q, C) as (B, C, h, w)."""
+    """Tokens (B, N + Q, C) -> the map (B, C, h, w) of the patches."""
     return tokens[:, : grid[0] * grid[1]].unflatten(1, grid).permute(0, 3, 1, 2)
 
 
 def to_windows(x: Tensor) -> Tensor:
-    """(B, h, w, C), multiples of the window -> (B windows, 49, C)."""
+    """(B, h, w, C), h and w multiples of WINDOW -> (B windows, 49, C)."""
     x = x.unflatten(1, (-1, WINDOW)).unflatten(3, (-1, WINDOW))
     return x.transpose(2, 3).flatten(0, 2).flatten(1, 2)
 
@@ -260,8 +264,8 @@ def from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def relative_places(window: int = WINDOW) -> Tensor:
-    """(49, 49): the place in the table of position biases of each pair in a window."""
+def relative_position_index(window: int = WINDOW) -> Tensor:
+    """(49, 49): the index into the table of position biases for each pair in a window."""
     y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     y, x = (c.flatten()[:, None] - c.flatten()[None] + window - 1 for c in (y, x))
     return y * (2 * window - 1) + x
@@ -269,7 +273,7 @@ def relative_places(window: int = WINDOW) -> Tensor:
 
 @lru_cache(maxsize=8)
 def shift_bias(rows: int, columns: int, device: torch.device) -> Tensor:
-    """(windows, 49, 49): what keeps tokens that are no neighbours in the image from each other."""
+    """(windows, 49, 49): masks pairs of tokens that are not neighbours in the unshifted image."""
 
     def regions(length: int) -> Tensor:
         places = torch.arange(length, device=device)
@@ -281,14 +285,14 @@ def shift_bias(rows: int, columns: int, device: torch.device) -> Tensor:
 
 
 def shrink(padding: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, H, W) bool -> (B, h, w), the nearest."""
+    """(B, H, W) bool -> (B, h, w), by nearest neighbour."""
     if padding.shape[1:] == size:
         return padding
     return F.interpolate(padding[None].float(), size=size)[0].bool()
 
 
 def sine_position(padding: Tensor, width: int) -> Tensor:
-    """(B, h, w) bool -> (B, h, w, width): sines and cosines of the place in the unpadded image.
+    """(B, h, w) bool -> (B, h, w, width): sines and cosines of positions in the unpadded image.
 
     Carion et al., ECCV 2020 (DETR), with coordinates normalised to 2 pi.
     """

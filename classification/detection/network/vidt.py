@@ -1,6 +1,6 @@
 """ViDT: a body with [DET] tokens and a neck without an encoder (Song et al., ICLR 2022).
 
-Every layer of the neck, and the body before it, says a class and a box for each [DET] token; each
+The body and each layer of the neck predict classes and a box for each [DET] token; each layer
 refines the box of the one before (Zhu et al., ICLR 2021, iterative refinement).
 """
 
@@ -15,16 +15,16 @@ from classification.detection.network.deformable import DeformableAttention
 from classification.detection.network.swin import SIZES, Body, Size, shrink
 from gan_vkd.distill.precision import at_least_float32
 
-HEADS, GROUPS = 8, 32  # of attention, of group norm
-PRIOR = 0.01  # probability of a class before training (Lin et al., ICCV 2017)
+HEADS, GROUPS = 8, 32  # of attention and group norm
+PRIOR = 0.01  # initial probability of each class (Lin et al., ICCV 2017)
 
 
 class Tokens(NamedTuple):
-    """What is distilled.
+    """The tokens that are distilled.
 
-    patches: four scales of (B, d, h, w), as the neck sees them. paddings: (B, h, w) of each.
-    body: (B, Q, d), [DET] tokens as they come to the neck. neck: (K, B, Q, d), after each layer,
-    the body's first.
+    patches: the neck's input maps (B, d, h, w) at four scales. paddings: (B, h, w) of each.
+    body: (B, Q, d), [DET] tokens at the neck's input. neck: (K, B, Q, d), [DET] tokens of each
+    predictor, the body's first.
     """
 
     patches: list[Tensor]
@@ -34,7 +34,7 @@ class Tokens(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What K predictors say, the last one the best.
+    """The outputs of K predictors; the last one is the detector's prediction.
 
     logits: (K, B, Q, C). boxes: (K, B, Q, 4), centre and size relative to the unpadded image.
     """
@@ -57,7 +57,7 @@ class BoxHead(nn.Module):
 
 
 class Reduce(nn.Sequential):
-    """Maps (B, C, h, w) -> (B, d, h, w); statistics of the norm are over a sample's whole map."""
+    """Maps (B, C, h, w) -> (B, d, h, w), by a 1x1 convolution and group norm over the whole map."""
 
     def __init__(self, width: int, out: int) -> None:
         conv = nn.Conv2d(width, out, 1)
@@ -71,7 +71,7 @@ class Reduce(nn.Sequential):
 
 
 class NeckLayer(nn.Module):
-    """[DET] tokens attend to each other, look at the maps, and go through an MLP."""
+    """Self-attention of [DET] tokens, their attention to the maps, and an MLP."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -95,26 +95,28 @@ class NeckLayer(nn.Module):
         maps: list[Tensor],
         paddings: list[Tensor],
     ) -> Tensor:
-        """Tokens (B, Q, d), their position, boxes (B, Q, L, 4) to look into, and maps."""
-        asking = det + position
-        attended = self.self_attn(asking, asking, det, need_weights=False)[0]
+        """[DET] tokens (B, Q, d), their position, boxes (B, Q, L, 4) to attend to, and maps."""
+        query = det + position
+        attended = self.self_attn(query, query, det, need_weights=False)[0]
         det = self.norm2(det + self.dropout(attended))
-        seen = self.cross_attn(det + position, boxes, maps, paddings)
-        det = self.norm1(det + self.dropout(seen))
+        attended = self.cross_attn(det + position, boxes, maps, paddings)
+        det = self.norm1(det + self.dropout(attended))
         hidden = self.dropout(F.relu(self.linear1(det)))
         return self.norm3(det + self.dropout(self.linear2(hidden)))
 
 
 class ViDT(nn.Module):
-    """Args:
-    size: a name in SIZES, or a size.
-    classes: C, category numbers that are told apart; COCO's go to 90.
-    queries: Q, objects that an image can have.
-    width: d, of the neck.
-    layers: of the neck.
-    hidden: of its MLPs.
-    dropout: in the neck.
-    drop_path: of the body; None: as published for the size.
+    """The detector.
+
+    Args:
+        size: a name in SIZES, or a size.
+        classes: C, the largest category number plus one; COCO's numbers go to 90.
+        queries: Q, most objects that are detected in an image.
+        width: d, of the neck.
+        layers: number of layers of the neck.
+        hidden: width of the neck's MLPs.
+        dropout: in the neck.
+        drop_path: of the body; None: as published for the size.
     """
 
     def __init__(
@@ -150,12 +152,12 @@ class ViDT(nn.Module):
             self.box_heads[0].layers[-1].bias[2:] = -2.0  # type: ignore[index,union-attr]
 
     def forward(self, images: Tensor, padding: Tensor) -> Outputs:
-        """Normalised images (B, 3, H, W), padded at the right and below where (B, H, W) is true."""
-        seen = self.body(images, padding)
-        maps = [reduce(x) for reduce, x in zip(self.reduce_maps, seen.maps, strict=True)]
+        """Normalised images (B, 3, H, W) and padding (B, H, W), true at their right and below."""
+        features = self.body(images, padding)
+        maps = [reduce(x) for reduce, x in zip(self.reduce_maps, features.maps, strict=True)]
         paddings = [shrink(padding, (x.shape[2], x.shape[3])) for x in maps]
         inside = torch.stack([share_inside(p) for p in paddings], 1).repeat(1, 1, 2)[:, None]
-        det = body = self.reduce_det.tokens(seen.det)
+        det = body = self.reduce_det.tokens(features.det)
         position = self.reduce_position.tokens(self.body.det_position)
         place = F.pad(inverse_sigmoid(at_least_float32(self.reference(position)).sigmoid()), (0, 2))
         tokens: list[Tensor] = []
@@ -170,14 +172,14 @@ class ViDT(nn.Module):
             tokens.append(det)
             logits.append(class_head(det))
             boxes.append((at_least_float32(box_head(det)) + place).sigmoid())
-        told = Tokens(maps, paddings, body, torch.stack(tokens))
-        return Outputs(torch.stack(logits), torch.stack(boxes), told)
+        distilled = Tokens(maps, paddings, body, torch.stack(tokens))
+        return Outputs(torch.stack(logits), torch.stack(boxes), distilled)
 
 
 class Idle(nn.ParameterDict):
-    """Weights of the published files that take part in nothing, kept so that a file converts back.
+    """Unused weights of the published files, kept so that a checkpoint can be converted back.
 
-    They are counted among the published 15.73, 37.96, 60.47 and 99.96 million parameters.
+    They are counted in the published 15.73, 37.96, 60.47 and 99.96 million parameters.
     """
 
     def __init__(self, size: Size, width: int) -> None:
@@ -196,7 +198,7 @@ class Idle(nn.ParameterDict):
 
 
 def share_inside(padding: Tensor) -> Tensor:
-    """(B, h, w) -> (B, 2): which share of the width and of the height the image takes."""
+    """Padding (B, h, w) -> (B, 2): the shares of width and height that the image fills."""
     inside = (~padding).float()
     return torch.stack([inside[:, 0].mean(1), inside[:, :, 0].mean(1)], 1)
 

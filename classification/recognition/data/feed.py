@@ -1,8 +1,8 @@
 """Batches of images: from memory, files or shards, through timm's transforms, to the device.
 
-Everything random is a function of (seed, number of the batch, place in it): a resumed run sees what
-it would have seen, whatever the number of workers (but for shards, which it cuts into streams), and
-no random generator's state is saved.
+All random numbers are a function of (seed, number of the batch, place in it), so a resumed run gets
+the same batches and no generator's state is saved. The number of workers makes no difference except
+for shards, which are divided into one stream for each worker.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from classification.epochs.items import Faults, Item, sow
-from classification.epochs.order import BatchesFrom, Order, share_of_a_rank
+from classification.epochs.items import Faults, Item, seed_generators
+from classification.epochs.order import BatchesFrom, Order, images_per_rank
 from classification.recognition.data.images import Images, InMemory
 from classification.recognition.data.resident import Resident, is_simple
 from classification.recognition.data.shards import ShardList, Stream
@@ -26,14 +26,14 @@ from gan_vkd.runtime.stopping import outlive
 
 
 class Transformed(Dataset[Item]):
-    """Items by (key, index): the key alone decides what is random in the transform."""
+    """Items by (key, index); the key seeds the transform's random numbers."""
 
     def __init__(self, images: Images, transform: Any, resolution: int) -> None:
         self.images, self.transform, self.resolution = images, transform, resolution
 
     def __getitem__(self, place: tuple[Any, int]) -> Item:
         key, index = place
-        sow(*key)
+        seed_generators(*key)
         label = int(self.images.labels[index])
         try:
             return Item(self.transform(self.images.image(index)), label, "")
@@ -50,10 +50,10 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Batches by number, of this rank.
+    """This rank's batches, by number.
 
-    They are made on the device where images in memory are only cropped and flipped; otherwise by
-    the workers, ahead as long as they are asked for in a row.
+    Images in memory that are only cropped and flipped are processed on the device. Otherwise the
+    workers prepare batches, in advance as long as consecutive numbers are requested.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Feed:
     ) -> None:
         train = settings.train
         self.settings, self.images, self.device = settings, images, device
-        self.rows = share_of_a_rank(settings.train)
+        self.rows = images_per_rank(settings.train)
         if self.rows % 2 and (settings.augment.mixup > 0 or settings.augment.cutmix > 0):
             raise SettingsError(
-                f"mixup and cutmix pair images: of train.batch_size = {train.batch_size} each rank "
-                f"has {self.rows}, and must have an even number"
+                f"mixup and cutmix pair images: each rank needs an even number of them, but has "
+                f"{self.rows} of train.batch_size = {train.batch_size}"
             )
         self.order = Order(images.count, self.rows, settings.seed, settings.augment.repeats)
         self.per_epoch = self.order.per_epoch
@@ -89,7 +89,7 @@ class Feed:
         self._next = number + 1
         images, labels, faults = next(self._batches)
         if any(faults):
-            images, labels = self._without(images, labels, faults)
+            images, labels = self._replaced(images, labels, faults)
         to = {"device": self.device, "non_blocking": True}
         return Batch(images.to(**to), labels.to(**to))
 
@@ -110,13 +110,13 @@ class Feed:
         items = Transformed(self.images, self.transform, data.resolution)
         return DataLoader(items, batch_sampler=BatchesFrom(self.order, start), **options)
 
-    def _without(self, images: Tensor, labels: Tensor, faults: Any) -> tuple[Tensor, Tensor]:
-        """Puts good images of the batch in the place of those that cannot be used."""
+    def _replaced(self, images: Tensor, labels: Tensor, faults: Any) -> tuple[Tensor, Tensor]:
+        """Replaces images that cannot be used by other images of the batch."""
         bad = [i for i, fault in enumerate(faults) if fault]
         good = [i for i, fault in enumerate(faults) if not fault]
-        self.faults.tell(faults[i] for i in bad)
+        self.faults.report(faults[i] for i in bad)
         if not good:
-            raise VkdError(f"no image of a whole batch can be used, the first: {faults[0]}")
+            raise VkdError(f"no image of a batch can be used, the first is {faults[0]}")
         for place, index in enumerate(bad):
             images[index] = images[good[place % len(good)]]
             labels[index] = labels[good[place % len(good)]]
@@ -126,7 +126,7 @@ class Feed:
 def heldout_batches(
     settings: ClassifierSettings, images: Images, device: str
 ) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
-    """This rank's part of the held-out images: images, labels and faults, each image once."""
+    """Images, labels and faults of this rank's part of the held-out images, each image once."""
     part = ranks.own_part(images.count)
     transform = test_transform(settings.data, settings.evaluate.crop)
     items = Transformed(images, transform, settings.data.resolution)

@@ -1,4 +1,4 @@
-"""Labelled images for recognition: in memory, or a folder that is decoded as it is needed."""
+"""Labelled images for recognition: in memory, or in a folder and decoded on demand."""
 
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 class Images(Protocol):
     """Labelled images, decoded one by one.
 
-    count: N. labels: (N,) int64. classes: the names behind them.
+    count: N. labels: (N,) int64. classes: the labels' names.
     """
 
     count: int
@@ -33,7 +33,7 @@ class Images(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Equal for equal sets, wherever they lie."""
+        """Equal for equal sets, independent of their location."""
         ...
 
 
@@ -54,7 +54,7 @@ class InMemory:
 
 
 class Files:
-    """A folder with a folder a class, as ImageNet's train and val are.
+    """A folder with one folder for each class, like ImageNet's train and val.
 
     Raises:
         VkdError: no such folder, or no images in class folders.
@@ -83,7 +83,7 @@ class Files:
 
 
 def load_training_images(settings: InputSettings) -> Images | ShardList:
-    """What the settings name, decoded where it is of kind memory.
+    """Loads the training images that the settings name.
 
     Raises:
         SettingsError: a subset or resolution that the set cannot give.
@@ -102,10 +102,14 @@ def load_training_images(settings: InputSettings) -> Images | ShardList:
 
 
 def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> Images | None:
-    """What is measured on, with the training set's classes; None where there is nothing.
+    """Loads the held-out images; None where the settings have none.
+
+    Args:
+        settings: of the data.
+        classes: the training set's, which must be the same; None: not compared.
 
     Raises:
-        SettingsError: other classes.
+        SettingsError: other classes than the training set's.
         VkdError: missing or damaged data.
     """
     if settings.heldout is None:
@@ -120,8 +124,8 @@ def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> I
     if settings.kind == "shards":
         if len(heldout.classes) != settings.classes:
             raise SettingsError(
-                f"data.heldout = {settings.heldout}: has {len(heldout.classes)} classes, the "
-                f"shards {settings.classes}"
+                f"data.heldout = {settings.heldout}: has {len(heldout.classes)} classes, but "
+                f"data.classes = {settings.classes}"
             )
     elif heldout.classes != classes:
         odd = sorted({*heldout.classes} ^ {*classes})[:5]

@@ -1,34 +1,34 @@
-"""Small data sets on the device: padded crops and flips, of a whole batch at once."""
+"""Small data sets on the device: padded crops and flips of a whole batch at once."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classification.epochs.items import number_of
+from classification.epochs.items import seed_of
 from classification.epochs.order import Order
 from classification.recognition.settings import AugmentSettings, ClassifierSettings
 from gan_vkd.runtime import ranks
 
-PADDING = 4  # pixels around, as for CIFAR since He et al. (2016)
+PADDING = 4  # pixels on each side, as for CIFAR since He et al. (2016)
 
 
 def is_simple(augment: AugmentSettings) -> bool:
-    """Whether an image is cropped and flipped and nothing else."""
+    """Whether images are only cropped and flipped."""
     coloured = augment.policy is not None or augment.color_jitter > 0
     return augment.crop == "padded" and not coloured and augment.erasing == 0
 
 
 class Resident:
-    """Batches by number: crops of the padded images at random places, half of them flipped.
+    """Batches by number: random crops of the padded images, flipped at random.
 
-    All ranks draw for the whole batch and keep their rows.
+    Every rank draws the random numbers of the whole batch and uses those of its own images.
 
     Args:
         images: (N, 3, R, R) uint8.
         labels: (N,).
-        order: which images come when.
-        settings: how likely a flip is, mean and standard deviation of each channel.
-        device: where the images and the batches lie.
+        order: the images of each batch.
+        settings: the probability of a flip, and each channel's mean and standard deviation.
+        device: of the images and the batches.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Resident:
     def __call__(self, number: int) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, R, R) and labels (B,)."""
         chosen = torch.tensor([index for _, index in self.order(number)])
-        generator = torch.Generator().manual_seed(number_of(self.order.seed, number, "crops"))
+        generator = torch.Generator().manual_seed(seed_of(self.order.seed, number, "crops"))
         drawn = torch.rand(3, len(chosen) * ranks.world(), generator=generator)
         drawn = drawn[:, ranks.rank() :: ranks.world()].to(self.device, non_blocking=True)
         chosen = chosen.to(self.device, non_blocking=True)
@@ -62,7 +62,7 @@ class Resident:
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, flipped: Tensor, size: int) -> Tensor:
-    """Windows of images (B, C, H, W), mirrored where flipped (B,), as (B, C, size, size)."""
+    """Crops images (B, C, H, W) to (B, C, size, size), mirrored where `flipped` (B,) is true."""
     along = torch.arange(size, device=images.device)
     rows = top[:, None] + along
     columns = left[:, None] + torch.where(flipped[:, None], along.flip(0), along)

@@ -1,6 +1,6 @@
-"""Tar shards of webdataset (jpg or png beside cls): an endless stream, to be entered anywhere.
+"""Tar shards of webdataset (jpg or png beside cls): an endless stream that can start anywhere.
 
-Members are read in memory, and of their decoders none is webdataset's: those would unpickle.
+Members are read into memory and decoded here, since webdataset's decoders would unpickle some.
 """
 
 import itertools
@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from classification.epochs.items import Item, sow
+from classification.epochs.items import Item, seed_generators
 from gan_vkd.data.images import BadImage, open_rgb
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import VkdError, one_line
 
-BUFFER = 1000  # samples that a worker shuffles among
+BUFFER = 1000  # samples in a worker's shuffle buffer
 SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
 class ShardList:
-    """What is known of shards without reading them.
+    """Shards with their numbers of images and classes; the files are not read here.
 
     Raises:
-        VkdError: a shard that is not there, or webdataset is not installed.
+        VkdError: a shard is missing, or webdataset is not installed.
     """
 
     def __init__(self, pattern: str, count: int, classes: int) -> None:
@@ -41,23 +41,25 @@ class ShardList:
         self.count, self.classes = count, [str(number) for number in range(classes)]
 
     def fingerprint(self) -> str:
-        """Equal for shards of the same names, wherever they lie."""
+        """Equal for shards with the same names, independent of their location."""
         return repr([file.name for file in self.files])
 
 
 class Stream(IterableDataset[Item]):
-    """Items without an end, each worker's from shards of its own, in an order made of the seed.
+    """An endless stream of items; each worker reads its own shards in an order given by the seed.
 
-    A pass of a worker is its share of the images, whatever its shards hold: it begins anew with
-    other shards, so that where a stream is entered can be told without reading what was before.
+    A pass of a worker is its share of `shards.count` images, however many its shards hold. The next
+    pass starts with other shards, so the position of a resumed stream is known without reading
+    earlier passes.
 
     Args:
         shards: the files.
         transform: PIL image -> tensor.
-        resolution: of what stands for a sample that cannot be used.
+        resolution: of the blank image in place of a sample that cannot be used.
         seed: of the order and of the transform.
-        rows: items a batch.
-        start: batches that were given out before.
+        rows: items in a batch.
+        start: number of batches returned before.
+        workers: number of workers on this rank.
 
     Raises:
         VkdError: fewer shards than workers.
@@ -79,26 +81,26 @@ class Stream(IterableDataset[Item]):
         streams = max(1, workers) * ranks.world()
         if len(shards.files) < streams:
             raise VkdError(
-                f"{len(shards.files)} shards are fewer than the {streams} workers of all ranks: "
-                "set a smaller data.workers"
+                f"data.source: {len(shards.files)} shards are fewer than the {streams} workers of "
+                "all ranks: set a smaller data.workers"
             )
-        self.rank, self.world = ranks.rank(), ranks.world()  # workers are in no process group
+        self.rank, self.world = ranks.rank(), ranks.world()  # workers have no process group
         self.per_pass = max(1, shards.count // streams)
 
     def __iter__(self) -> Iterator[Item]:
         info = get_worker_info()
         here, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        # The next batch is worker 0's: it goes on with the stream whose turn it was
+        # DataLoader takes the next batch from worker 0, which continues the stream that is due
         stream = (here + self.start) % workers
         given_out = self.rows * len(range(stream, self.start, workers))
         number = self.rank * workers + stream
         samples = self._samples(number, workers * self.world, given_out)
         for place, sample in enumerate(samples, given_out):
-            sow(self.seed, number, place)
+            seed_generators(self.seed, number, place)
             yield self._item(sample)
 
     def _samples(self, number: int, streams: int, given_out: int) -> Iterator[dict[str, Any]]:
-        """Raw samples of one stream after those given out, of which only the last pass is read."""
+        """Raw samples of one stream from `given_out` on; earlier passes are not read."""
         first, inside = divmod(given_out, self.per_pass)
         for epoch in itertools.count(first):
             shared = random.Random(f"{self.seed}: epoch {epoch}")
@@ -115,8 +117,8 @@ class Stream(IterableDataset[Item]):
         data = next((sample[suffix] for suffix in SUFFIXES if suffix in sample), None)
         label = sample.get("cls", b"").decode(errors="replace").strip()
         if data is None or not label.isdecimal() or int(label) >= len(self.shards.classes):
-            said = f"no image ({', '.join(SUFFIXES)})" if data is None else f"class {label!r}"
-            return Item(blank, 0, f"{name} ({said})")
+            fault = f"no image ({', '.join(SUFFIXES)})" if data is None else f"class {label!r}"
+            return Item(blank, 0, f"{name} ({fault})")
         try:
             return Item(self.transform(open_rgb(data)), int(label), "")
         except BadImage as error:
@@ -124,7 +126,7 @@ class Stream(IterableDataset[Item]):
 
 
 def _shuffled(files: list[Path], random: random.Random) -> Iterator[dict[str, Any]]:
-    """The samples of shards, shuffled in a buffer, and again where more are asked for."""
+    """The samples of shards, shuffled in a buffer, in endless repetition."""
     while True:
         buffer: list[dict[str, Any]] = []
         for sample in itertools.chain.from_iterable(map(_read, files)):
@@ -139,7 +141,7 @@ def _shuffled(files: list[Path], random: random.Random) -> Iterator[dict[str, An
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
-    """The samples of one shard; one that is damaged ends with a sample that says so."""
+    """The samples of one shard; a damaged or empty shard ends with a sample that has a fault."""
     from webdataset.tariterators import tarfile_samples
 
     empty = True
@@ -147,8 +149,8 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
         for sample in tarfile_samples(iter([{"url": str(file.absolute())}])):
             empty = False
             yield sample
-    except Exception as error:  # of tarfile, zlib and the file system
+    except Exception as error:  # from tarfile, zlib and the file system
         yield {"__url__": str(file), "__key__": "damaged", "__fault__": one_line(error)}
     else:
         if empty:
-            yield {"__url__": str(file), "__key__": "empty", "__fault__": "no sample is in it"}
+            yield {"__url__": str(file), "__key__": "empty", "__fault__": "has no samples"}

@@ -1,4 +1,4 @@
-"""From an image to what a network sees: DeiT's augmentation and the test transform, by timm."""
+"""Transforms of images to network inputs: DeiT's augmentation and the test transform, by timm."""
 
 import itertools
 from typing import Any
@@ -14,10 +14,10 @@ from gan_vkd.runtime.errors import SettingsError, one_line
 
 
 def training_transform(data: InputSettings, augment: AugmentSettings) -> Any:
-    """PIL image -> normalised (3, R, R), as DeiT augments.
+    """PIL image -> normalised (3, R, R), with DeiT's augmentation.
 
     Raises:
-        SettingsError: a policy that timm does not know.
+        SettingsError: a policy that timm cannot parse.
     """
     try:
         transform = create_transform(
@@ -35,7 +35,7 @@ def training_transform(data: InputSettings, augment: AugmentSettings) -> Any:
         )
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(
-            f"augment.policy = {augment.policy}: timm makes no augmentation of it "
+            f"augment.policy = {augment.policy}: timm cannot parse it "
             f"({one_line(error)}); expected e.g. rand-m9-mstd0.5-inc1, 3a or null"
         ) from None
     if augment.erasing:
@@ -43,19 +43,19 @@ def training_transform(data: InputSettings, augment: AugmentSettings) -> Any:
     for step in transform.transforms:
         for op in itertools.chain(getattr(step, "ops", []), *getattr(step, "policy", [])):
             if op.aug_fn is posterize:
-                op.aug_fn = _posterize_to_a_bit
+                op.aug_fn = _posterize_to_one_bit
     if augment.crop == "padded":
         transform.transforms[0] = transforms.RandomCrop(data.resolution, padding=PADDING)
     return transform
 
 
-def _posterize_to_a_bit(image: Image.Image, bits: int, **options: Any) -> Image.Image:
-    """timm's strongest posterisation keeps no bit of a colour, which Pillow 13 refuses."""
+def _posterize_to_one_bit(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """posterize with at least one bit: timm's strongest level has none, which Pillow 13 refuses."""
     return posterize(image, max(1, bits), **options)
 
 
 def test_transform(data: InputSettings, crop: float) -> Any:
-    """PIL image -> normalised (3, R, R): the centre of the resized image; small images as are."""
+    """PIL image -> normalised (3, R, R): resize and centre crop; images in memory stay whole."""
     if data.kind == "memory":
         return transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]

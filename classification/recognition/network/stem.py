@@ -1,4 +1,4 @@
-"""The stem of CiT (Ren et al., CVPR 2022), which VkD's released code trains its students with."""
+"""The stem of CiT (Ren et al., CVPR 2022), used for students in VkD's released code."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ CHANNELS = 64
 
 
 class ConvStem(nn.Sequential):
-    """Three convolutions at half the resolution, then the projection of patches of their maps.
+    """Three convolutions at half the resolution, then the projection of their maps' patches.
 
     Args:
         width: of the tokens.
@@ -29,13 +29,13 @@ class ConvStem(nn.Sequential):
 
 
 class MeanToTokens(nn.Module):
-    """Adds the mean of the patch tokens to each distillation token, which so begins with the image.
+    """Adds the mean of the patch tokens to each distillation token, making it depend on the image.
 
-    The released code takes the mean before positions are added and has no learnt token beside it;
-    that differs by constants, which the token and its position make up for.
+    The released code takes the mean before positions are added and has no learnt token; the
+    difference is constant, and the token and its position can express it.
 
     Args:
-        tokens: distillation tokens, behind the class token.
+        tokens: number of distillation tokens, which follow the class token.
     """
 
     def __init__(self, tokens: int) -> None:
@@ -43,6 +43,6 @@ class MeanToTokens(nn.Module):
         self.tokens = tokens
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1 + tokens + N, d) -> the same."""
+        """(B, 1 + tokens + N, d) -> the same shape."""
         classes, distilled, patches = x.tensor_split((1, 1 + self.tokens), dim=1)
         return torch.cat((classes, distilled + patches.mean(1, True), patches), dim=1)

@@ -1,4 +1,4 @@
-"""Students: timm's networks, with a distillation token for each teacher where they have one."""
+"""Students: networks of timm; those with a distillation token get one for each teacher."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 
 
 class Outputs(NamedTuple):
-    """What a student says of B images.
+    """A student's outputs for B images.
 
-    logits: (B, C), of the class token. distilled: (B, C) of each distillation token; empty for
-    students without. features, patches: (B, d), the mean of ALL tokens, and that of the patch
-    tokens; a CNN's pooled features are both. early: (B, N, d) patch tokens or (B, d, H, W) maps of
-    the layers that were asked for.
+    logits: (B, C), of the class token. distilled: logits (B, C) of each distillation token; empty
+    for students without. features, patches: (B, d), the mean of ALL tokens, and the mean of the
+    patch tokens; both are the pooled features of a CNN. early: (B, N, d) patch tokens or
+    (B, d, H, W) maps of each early layer.
     """
 
     logits: Tensor
@@ -34,11 +34,11 @@ class Outputs(NamedTuple):
 
 
 class Student(nn.Module):
-    """A timm network that is read for distillation and predicts as timm's own does.
+    """A timm network that is read for distillation and predicts as in timm.
 
     Args:
-        network: of timm.
-        layers: early layers to read.
+        network: a network of timm.
+        layers: names of early layers to read.
 
     Raises:
         ValueError: no such layer.
@@ -56,25 +56,25 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def widths(self, resolution: int) -> tuple[int, list[int]]:
-        """Of the features, and of the early layers.
+        """The widths of the features and of the early layers.
 
         Raises:
-            SettingsError: a network for images of another size.
+            SettingsError: the network does not accept images of this size.
         """
         training = self.network.training
         try:
-            said = self.eval().read(torch.zeros(1, 3, resolution, resolution))
+            outputs = self.eval().read(torch.zeros(1, 3, resolution, resolution))
         except (AssertionError, RuntimeError) as error:
             raise SettingsError(
-                f"data.resolution = {resolution}: not for this student ({one_line(error)}); set "
-                "it, or student.options.img_size"
+                f"data.resolution = {resolution}: does not fit the student ({one_line(error)}); "
+                "set it, or student.options.img_size"
             ) from None
         self.train(training)
-        early = [x.shape[2] if x.ndim == 3 else x.shape[1] for x in said.early]
-        return said.features.shape[1], early
+        early = [x.shape[2] if x.ndim == 3 else x.shape[1] for x in outputs.early]
+        return outputs.features.shape[1], early
 
     def read(self, images: Tensor) -> Outputs:
-        """Normalised images (B, 3, R, R) -> all that is taught."""
+        """Normalised images (B, 3, R, R) -> all outputs that losses use."""
         network = self.network
         x = network.forward_features(images)
         early = [self.channels_first(x) for x in self.reader.take()]
@@ -94,8 +94,8 @@ class Student(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, R, R) -> the mean of all heads' logits (B, C), as in DeiT."""
-        said = self.read(images)
-        return torch.stack([said.logits, *said.distilled]).mean(0)
+        outputs = self.read(images)
+        return torch.stack([outputs.logits, *outputs.distilled]).mean(0)
 
 
 def build_student(
@@ -105,17 +105,17 @@ def build_student(
     layers: Sequence[str] = (),
     drop_path: float | None = None,
 ) -> Student:
-    """The student that the settings name.
+    """Builds the student that the settings name.
 
     Args:
-        settings: name, options of timm.create_model, weights to start from.
+        settings: name, options of timm.create_model, initial weights.
         classes: C.
-        tokens: distillation tokens, where the network has any.
-        layers: early layers that are taught.
-        drop_path: instead of that of the settings.
+        tokens: number of distillation tokens, for networks that have any.
+        layers: names of early layers to read.
+        drop_path: overrides the rate of the settings.
 
     Raises:
-        SettingsError: no such model, option or layer.
+        SettingsError: unknown model, option or layer.
         VkdError: weights that are missing or do not fit.
     """
     import timm
@@ -134,15 +134,15 @@ def build_student(
         )
         several = isinstance(network, VisionTransformerDistilled) and tokens > 1
         if published and (several or settings.stem == "conv"):
-            raise ValueError("weights = published have one distillation token and stem = patch")
+            raise ValueError("weights = published: needs stem = patch and at most one teacher")
         if several:
-            _give_tokens(network, tokens)
+            _add_tokens(network, tokens)
         if settings.stem == "conv":
-            _give_stem(network)
+            _replace_stem(network)
         student = Student(network, layers)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = one_line(error)
-        raise SettingsError(f"student: {settings.name} cannot be built so: {reason}") from None
+        raise SettingsError(f"student: {settings.name} cannot be built: {reason}") from None
     except Exception as error:  # hub and network errors of many kinds
         reason = one_line(error)
         raise VkdError(
@@ -155,17 +155,17 @@ def build_student(
     return student
 
 
-def _give_stem(network: Any) -> None:
-    """CiT's, in the place of the projection of patches."""
+def _replace_stem(network: Any) -> None:
+    """Replaces the projection of patches by CiT's stem."""
     if not isinstance(network, VisionTransformer) or network.patch_embed.patch_size[0] % 2:
-        raise ValueError("stem = conv needs a ViT with patches of an even side")
+        raise ValueError("stem = conv needs a ViT with an even patch size")
     network.patch_embed.proj = ConvStem(network.embed_dim, network.patch_embed.patch_size[0])
     if isinstance(network, VisionTransformerDistilled):
         network.norm_pre = MeanToTokens(network.num_prefix_tokens - 1)
 
 
-def _give_tokens(network: Any, tokens: int) -> None:
-    """Several distillation tokens and heads, as in CiT, in the place of DeiT's one."""
+def _add_tokens(network: Any, tokens: int) -> None:
+    """Replaces DeiT's distillation token and head by several, as in CiT."""
     width, patches = network.embed_dim, network.patch_embed.num_patches
     network.num_prefix_tokens = 1 + tokens
     network.dist_token = nn.Parameter(torch.zeros(1, tokens, width))

@@ -1,8 +1,8 @@
-"""Distillation losses with one call: loss = method(student_features, teacher_features).
+"""Distillation losses, all called as loss = method(student_features, teacher_features).
 
-Each is built from the widths of both sides and learns what it needs beside the student (a
-projection, a regressor, a head), which is dropped after the training. A class with `takes_text` is
-given (C, dt) embeddings of the classes as a third argument, and maps by a head of its own.
+The constructor takes the widths of student and teacher. A loss may have parameters of its own (a
+projection, a regressor, a head), which are trained with the student and not used afterwards. A
+class with `takes_text` takes the class embeddings (C, dt) as a third argument and has its own head.
 """
 
 from gan_vkd.distill.losses.aggregated import Aggregated

@@ -7,15 +7,15 @@ from gan_vkd.runtime.registry import Registry
 
 
 def mean_norm(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over samples of the Euclidean norm of the difference, with gradient 0 at no difference.
+    """Mean over samples of the Euclidean norm of the difference; its gradient at zero is zero.
 
-    What KD-DLGAN's code takes: each sample's gradient has norm 1 / B, near or far.
+    Used by KD-DLGAN's code: each sample's gradient has norm 1 / B, whatever its distance.
     """
     return (a - b).norm(dim=1).mean()
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over samples of 1 - cos(a_i, b_i), in [0, 2]: the lengths do not count."""
+    """Mean over samples of 1 - cos(a_i, b_i), in [0, 2]; independent of the lengths."""
     return 1 - F.cosine_similarity(a, b, dim=1).mean()
 
 

@@ -1,4 +1,4 @@
-"""FitNets: a regressor to the teacher's features."""
+"""FitNets: linear regression of the teacher's features."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from gan_vkd.distill.precision import Precise, full_precision
 
 @METHODS.register("fitnets")
 class FitNets(Precise):
-    """Squared error of a learnt linear regressor to the teacher's features.
+    """Mean squared error of a learnt linear regressor from student to teacher features.
 
-    Romero et al., ICLR 2015, equation 3; averaged over dimensions, as VkD's distance is, where the
-    paper takes half the sum.
+    Romero et al., ICLR 2015, equation 3. The squared error is averaged over dimensions, like VkD's
+    distance; the paper takes half the sum.
     """
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
@@ -20,7 +20,7 @@ class FitNets(Precise):
         self.regress = nn.Linear(student_width, teacher_width)
 
     def sides(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, ds) and (B, dt) -> what is regressed and its target, (B, dt) each."""
+        """(B, ds) and (B, dt) -> the prediction and its target, (B, dt) each."""
         return self.regress(student), teacher
 
     @full_precision

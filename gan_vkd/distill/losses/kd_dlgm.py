@@ -1,4 +1,4 @@
-"""KD-DLGM: the aggregated term, and correlations with texts."""
+"""KD-DLGM: the aggregated term and the correlation with text embeddings."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,21 +17,21 @@ class KDDLGM(Precise):
     authors' code:
 
     - aggregated: see `Aggregated`;
-    - correlated: the row-normalised similarities to the texts of the classes are matched (squared
-      Frobenius distance, a sum over the batch), of real and of fake images.
+    - correlated: squared Frobenius distance between the student's and the teacher's row-normalised
+      similarities to the class embeddings, summed over the real and the fake images of the batch.
 
-    The paper's diversity term is of the teacher's similarities: it gives nobody a gradient, and is
-    left out.
+    The paper's diversity term depends on the teacher's similarities alone. It has no gradient and
+    is left out.
 
     Args:
         student_width: ds.
         teacher_width: dt.
-        text: (C, dt), one embedding a class in the teacher's space: of a text tower, or the rows of
-            the teacher's classifier. A longer one counts for more.
-        spectral: whether the head is spectrally normalised, as released.
+        text: class embeddings (C, dt) in the teacher's feature space, from a text tower or the rows
+            of the teacher's classifier. They are not normalised, so longer ones weigh more.
+        spectral: whether the head is spectrally normalised, as in the released code.
 
     Raises:
-        ValueError: texts of another width, or fewer than two.
+        ValueError: the embeddings have another width, or there are fewer than two.
     """
 
     text: Tensor
@@ -44,7 +44,7 @@ class KDDLGM(Precise):
         super().__init__()
         if text.ndim != 2 or text.shape[1] != teacher_width or len(text) < 2:
             raise ValueError(
-                f"text embeddings of shape {tuple(text.shape)} do not fit: needed are two or more "
+                f"text embeddings of shape {tuple(text.shape)} do not fit: give two or more "
                 f"of the teacher's width {teacher_width}"
             )
         self.head = Head(student_width, teacher_width, spectral=spectral)
@@ -53,7 +53,7 @@ class KDDLGM(Precise):
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(2B, ds) and (2B, dt), B fake images and then B real ones -> a scalar."""
+        """(2B, ds) and (2B, dt), each B fake images followed by B real ones -> a scalar."""
         ours = self.head(student)
         text = self.text.to(ours.dtype)
         ours_text, theirs_text = (F.normalize(z @ text.T, dim=1) for z in (ours, teacher))

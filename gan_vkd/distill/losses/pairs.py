@@ -1,4 +1,4 @@
-"""Several layers of student and teacher at once."""
+"""Distillation of several pairs of layers of student and teacher."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class LayerPairs(nn.Module):
-    """The weighted sum of one loss a pair of layers, each with its own projection.
+    """The weighted sum of one loss per pair of layers.
 
     Args:
-        methods: one for each pair, called with its student and teacher features.
-        weights: of the pairs.
+        methods: one loss per pair, called with its student and teacher features.
+        weights: one per pair.
     """
 
     def __init__(self, methods: Sequence[nn.Module], weights: Sequence[float]) -> None:
@@ -20,7 +20,7 @@ class LayerPairs(nn.Module):
 
     @property
     def least_batch(self) -> int:
-        """Samples that the losses need, those that relate samples to each other more than one."""
+        """Smallest batch size that the losses need; above 1 if one compares samples."""
         return max(getattr(method, "least_batch", 1) for method in self.methods)
 
     def forward(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:

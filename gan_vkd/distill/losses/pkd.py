@@ -1,4 +1,4 @@
-"""PKD: probabilities of neighbours."""
+"""PKD: probabilistic knowledge transfer."""
 
 from typing import Literal
 
@@ -12,16 +12,16 @@ from gan_vkd.distill.precision import full_precision
 
 @METHODS.register("pkd")
 class PKD(nn.Module):
-    """Divergence of the teacher's conditional probabilities of neighbours from the student's.
+    """KL(p || q) of the neighbour probabilities, p of the teacher and q of the student.
 
     Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018): p(i | j) is the similarity
     (cos(z_i, z_j) + 1) / 2, normalised over i.
 
     Args:
-        student_width, teacher_width: ds and dt, which make no difference.
-        form: "paper" (equations 3 to 6): over i != j, and the mean over the B samples j; "code", as
-            its authors released it: over all i, the sample itself among them, and the mean over all
-            B^2 terms, so that loss and gradient are B times smaller.
+        student_width, teacher_width: ds and dt, not used.
+        form: "paper" (equations 3 to 6) takes i != j and the mean over the B samples j; "code", the
+            authors' released code, takes all i, including j, and the mean over all B^2 terms, so
+            that loss and gradient are B times smaller.
     """
 
     least_batch = 2
@@ -40,7 +40,7 @@ class PKD(nn.Module):
         return F.kl_div(q.log(), p, reduction="sum") / terms
 
     def _conditional(self, features: Tensor) -> Tensor:
-        """(B, d) -> (B, B - 1) the probabilities of the others, or (B, B) of all."""
+        """(B, d) -> probabilities (B, B - 1) without the sample itself, or (B, B) with it."""
         z, b = F.normalize(features, dim=1), len(features)
         similarity = (z @ z.T + 1) / 2
         if self.form == "paper":

@@ -1,4 +1,4 @@
-"""SPKD: similarities of all pairs."""
+"""SPKD: similarity-preserving distillation."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from gan_vkd.distill.precision import full_precision
 
 @METHODS.register("spkd")
 class SPKD(nn.Module):
-    """Mean squared difference of the row-normalised products of all pairs.
+    """Mean squared difference between the row-normalised Gram matrices of student and teacher.
 
     Similarity-preserving distillation (Tung and Mori, ICCV 2019, equations 1 to 4).
     """

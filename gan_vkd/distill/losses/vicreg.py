@@ -13,8 +13,9 @@ from gan_vkd.distill.projection import LinearProjection
 class VICReg(Precise):
     """Invariance to the standardised teacher, variance and covariance of the projected student.
 
-    Bardes, Ponce and LeCun, ICLR 2022, equations 1 to 6, with their weights 25, 25 and 1; the
-    second branch is a frozen teacher, so only the student's is held from collapsing.
+    Bardes, Ponce and LeCun, ICLR 2022, equations 1 to 6, with their weights 25, 25 and 1. The
+    second branch is a frozen teacher, so the variance and covariance terms apply to the student
+    only.
     """
 
     least_batch = 2

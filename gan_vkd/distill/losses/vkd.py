@@ -1,4 +1,4 @@
-"""Distillation by orthogonal projection: the method of this project."""
+"""VkD: distillation by orthogonal projection."""
 
 from typing import Annotated
 
@@ -19,9 +19,9 @@ class VkDLoss(nn.Module):
     Args:
         student_width: ds.
         teacher_width: dt.
-        projection: one of PROJECTIONS, by name or as a mapping of name and options.
-        normalization: one of NORMALIZATIONS in the same way, as {"name": "whitening", "eps": 0}.
-        distance: a name in DISTANCES; a mean over samples.
+        projection: one of PROJECTIONS, as a name or as a mapping of name and options.
+        normalization: one of NORMALIZATIONS, given likewise, e.g. {"name": "whitening", "eps": 0}.
+        distance: a name in DISTANCES; averaged over samples.
     """
 
     def __init__(
@@ -44,5 +44,5 @@ class VkDLoss(nn.Module):
         return projected, self.normalize(teacher).to(projected.dtype)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(B, ds) and (B, dt) -> a scalar, with a gradient for the student and P only."""
+        """(B, ds) and (B, dt) -> a scalar; gradients reach the student and P only."""
         return self.distance(*self.sides(student, teacher))

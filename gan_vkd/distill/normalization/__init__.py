@@ -1,8 +1,8 @@
-"""Normalisations of the teacher's features: what the student is asked to match.
+"""Normalisations of the teacher's features, which give the targets of the distillation loss.
 
 Layer norm suits recognition, whitening suits generation (Miles, Elezi and Deng, CVPR 2024, section
-3.3). One interface: features (B, d) in, features (B, d) in float32 out, no gradient. In training
-mode a module with statistics first takes the batch into them, in eval mode, and after `fit`, it
+3.3). All map features (B, d) to features (B, d) in float32, without a gradient. In training mode a
+module with running statistics first updates them with the batch; in eval mode, and after `fit`, it
 only applies them.
 """
 

@@ -1,4 +1,4 @@
-"""Running covariances, and a matrix taken from them every so often."""
+"""Running covariances and a transform that is recomputed from them at intervals."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,17 +11,19 @@ from gan_vkd.distill.normalization.statistics import Moments, RunningStatistics,
 
 
 class RunningCovariance(RunningStatistics):
-    """(z - mean) W of groups of neighbouring dimensions, W from a decomposition of the covariance.
+    """Base class of (z - mean) W, where W is computed from a decomposition of the covariance.
 
-    The running covariance is decomposed anew every `every` updates, and at every power of two
-    before (the statistics move fastest at first); that of a batch, with every batch.
+    W is block-diagonal over groups of neighbouring dimensions. The running covariance is decomposed
+    after every `every` updates, and before the first `every` at each power of two, since the
+    statistics change fastest at the start. With `statistics = "batch"` the covariance of each batch
+    is decomposed.
 
     Args:
         width: d.
-        momentum, eps, statistics, extra: as in RunningStatistics; the extra columns are as many
-            for every group, group after group.
-        every: updates between two decompositions.
-        groups: of d / groups dimensions each.
+        momentum, eps, statistics, extra: as in RunningStatistics; each group has the same number of
+            extra columns, ordered by group.
+        every: number of updates between two decompositions.
+        groups: number of groups, of d / groups dimensions each.
     """
 
     updates: Tensor
@@ -46,7 +48,7 @@ class RunningCovariance(RunningStatistics):
             raise ValueError(f"groups must divide the width {width}, got {groups}")
         self.every, self.groups, self.size = every, groups, width // groups
         side = (width + extra) // groups
-        self._updates = 0  # the buffer's value, read without waiting for the device
+        self._updates = 0  # copy of the buffer, read without a device synchronisation
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("second", torch.zeros(groups, side, side, dtype=torch.float64))
         unit = torch.eye(self.size, dtype=torch.float64)
@@ -70,12 +72,12 @@ class RunningCovariance(RunningStatistics):
         return grouped.mT @ grouped
 
     def covariance_of(self, moments: Moments) -> Tensor:
-        """(groups, d / groups, d / groups), without the extra columns."""
+        """Covariance (groups, d / groups, d / groups), without the extra columns."""
         return moments.second[:, : self.size, : self.size]
 
     @property
     def effective_rank(self) -> Tensor:
-        """Of the running covariance of each group, (groups,)."""
+        """Effective rank of the running covariance of each group, (groups,)."""
         return effective_rank(torch.linalg.eigvalsh(self.covariance_of(self.moments)))
 
     def update(self, features: Tensor) -> Moments:
@@ -93,7 +95,7 @@ class RunningCovariance(RunningStatistics):
 
     @torch.no_grad()
     def decompose(self) -> None:
-        """Takes the matrix from the present running covariance."""
+        """Recomputes the transform W from the current running covariance."""
         self.transform.copy_(self._transform_of(self.moments))
 
     def _running_transform(self) -> Tensor:

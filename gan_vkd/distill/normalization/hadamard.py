@@ -1,4 +1,4 @@
-"""Hadamard matrices: entries of equal size, rows orthogonal."""
+"""Hadamard matrices: entries of equal magnitude and orthogonal rows."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ from torch import Tensor
 def hadamard(width: int) -> Tensor:
     """H (width, width) in float64 with H H^T = I and every entry +-1 / sqrt(width).
 
-    Sylvester's doubling of 1 or, where the width is no power of two, of the smallest that Paley's
-    constructions give (J. Math. Phys. 1933) for a prime.
+    Uses Sylvester's doubling, starting from 1 or, if the width is not a power of two, from the
+    smallest matrix that Paley's constructions (J. Math. Phys. 1933) give for a prime.
 
     Raises:
-        ValueError: a width without such a construction.
+        ValueError: no such construction exists for the width.
     """
     signs = _signs(width)
     if signs is None:
         raise ValueError(
-            f"no Hadamard matrix of width {width} is known here: 2^k, 12 * 2^k, 20 * 2^k, 28 * 2^k "
-            "and the like have one; choose another normalisation"
+            f"no Hadamard matrix of width {width} can be constructed (possible are 2^k, 12 * 2^k, "
+            "20 * 2^k, 28 * 2^k and others); choose another normalisation"
         )
     return signs / width**0.5
 
@@ -40,7 +40,7 @@ def _signs(width: int) -> Tensor | None:
 
 
 def _bordered(prime: int, corner: int) -> Tensor:
-    """Quadratic characters of i - j modulo a prime, in a border of ones; zero diagonal."""
+    """Quadratic characters of i - j modulo a prime, bordered by ones, with a zero diagonal."""
     numbers = torch.arange(prime)
     character = torch.full((prime,), -1.0, dtype=torch.float64)
     character[numbers**2 % prime] = 1.0

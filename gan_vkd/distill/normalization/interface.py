@@ -1,4 +1,4 @@
-"""The interface of all normalisations, and those that take each sample by itself."""
+"""The interface of the normalisations, and those that treat each sample separately."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from gan_vkd.runtime.registry import Registry
 
 
 class Normalization(Precise):
-    """Base of all: features (B, d) in, features (B, d) in float32 out; `width` is d.
+    """Base class; maps features (B, d) to features (B, d) in float32. `width` is d.
 
     Raises:
-        ValueError: a width below one.
+        ValueError: the width is below one.
     """
 
     def __init__(self, width: int) -> None:
@@ -24,10 +24,10 @@ class Normalization(Precise):
 
     @classmethod
     def check(cls, **options: Any) -> None:
-        """Refuses options that are out of range or exclude each other, whatever the width.
+        """Checks the constructor's options other than the width.
 
         Raises:
-            ValueError: such options.
+            ValueError: an option is out of range, or options exclude each other.
         """
 
 
@@ -36,7 +36,7 @@ NORMALIZATIONS: Registry[Normalization] = Registry("normalization")
 
 @NORMALIZATIONS.register("none")
 class Identity(Normalization):
-    """The features as they are."""
+    """Returns the features unchanged."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features.detach().float()
@@ -44,7 +44,7 @@ class Identity(Normalization):
 
 @NORMALIZATIONS.register("layer_norm")
 class LayerNorm(Normalization):
-    """Zero mean and unit variance over the depth of each sample, without affine parameters."""
+    """Zero mean and unit variance over the dimensions of each sample, without affine parameters."""
 
     def forward(self, features: Tensor) -> Tensor:
         return F.layer_norm(features.detach().float(), (self.width,))
@@ -52,7 +52,7 @@ class LayerNorm(Normalization):
 
 @NORMALIZATIONS.register("l2")
 class L2(Normalization):
-    """Unit length of each sample."""
+    """Scales each sample to unit Euclidean length."""
 
     def forward(self, features: Tensor) -> Tensor:
         return F.normalize(features.detach().float(), dim=1)

@@ -1,4 +1,4 @@
-"""PHI-S: a rotation after which one scale standardises every dimension."""
+"""PHI-S: a rotation after which one common scale standardises every dimension."""
 
 import torch
 from torch import Tensor
@@ -14,16 +14,17 @@ from gan_vkd.distill.normalization.statistics import Moments, Statistics
 class PhiS(RunningCovariance):
     """phi^-1 H U^T (z - mean), phi^2 the mean eigenvalue (Ranzinger et al. 2024, arXiv 2410.01680).
 
-    U are the eigenvectors of the covariance, H a normalised Hadamard matrix: every output dimension
-    gets the same share of every eigenvalue, and so variance 1 by one scale. A similarity: unlike
-    whitening it leaves the ratios of all distances. The rotation jumps where eigenvalues cross.
+    U are the eigenvectors of the covariance, H is a normalised Hadamard matrix: every output
+    dimension gets the same share of every eigenvalue, so that one scale gives variance 1 to all.
+    The map is a similarity: unlike whitening it preserves the ratios of all distances. The rotation
+    is discontinuous where eigenvalues cross.
 
     Args:
-        width: d, of a Hadamard matrix.
+        width: d; a Hadamard matrix of this size must exist.
         momentum, eps, statistics, every: as in RunningCovariance; eps is added to phi^2.
 
     Raises:
-        ValueError: a width without a construction of a Hadamard matrix.
+        ValueError: no Hadamard matrix of this width can be constructed.
     """
 
     hadamard: Tensor

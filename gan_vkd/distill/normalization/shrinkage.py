@@ -1,8 +1,8 @@
-"""Shrinkage of covariances (G, d, d) of few samples, by a weight rho (G,) or () in [0, 1].
+"""Shrinkage of covariances (G, d, d) of few samples, with intensity rho (G,) or () in [0, 1].
 
 Ledoit and Wolf (2004), "A well-conditioned estimator for large-dimensional covariance matrices";
 Chen, Wiesel, Eldar and Hero (2010), "Shrinkage algorithms for MMSE covariance estimation"; both as
-scikit-learn computes them.
+in scikit-learn.
 """
 
 import torch
@@ -22,7 +22,7 @@ def towards_identity(cov: Tensor, rho: Tensor) -> Tensor:
 
 
 def oas(cov: Tensor, samples: Tensor) -> Tensor:
-    """rho of the oracle approximating shrinkage, towards the scaled identity."""
+    """Intensity rho of oracle approximating shrinkage (OAS) towards the scaled identity."""
     d = cov.shape[-1]
     square = (_trace(cov) / d).square()
     alpha = cov.square().mean((1, 2))
@@ -31,7 +31,7 @@ def oas(cov: Tensor, samples: Tensor) -> Tensor:
 
 
 def ledoit_wolf(cov: Tensor, samples: Tensor, fourth: Tensor) -> Tensor:
-    """rho of Ledoit and Wolf, towards the scaled identity.
+    """Intensity rho of Ledoit and Wolf, towards the scaled identity.
 
     fourth: (G,), the mean over samples of |x - mean|^4.
     """
@@ -42,10 +42,10 @@ def ledoit_wolf(cov: Tensor, samples: Tensor, fourth: Tensor) -> Tensor:
 
 
 def fourth_moment(mean: Tensor, second: Tensor) -> Tensor:
-    """The mean of |x - mean|^4, (G,), from the statistics of x with |x|^2 as one more dimension.
+    """The mean of |x - mean|^4, (G,), from the statistics of x with |x|^2 as an extra dimension.
 
-    |x - m|^2 = |x|^2 - 2 m x + |m|^2, so that the covariance of (x, |x|^2) holds its variance. That
-    makes the fourth moment exact whatever the batches, in one pass.
+    Since |x - m|^2 = |x|^2 - 2 m x + |m|^2, its variance follows from the covariance of (x, |x|^2).
+    The fourth moment is thus exact in one pass and independent of the batch size.
 
     Args:
         mean: m, (G, d).

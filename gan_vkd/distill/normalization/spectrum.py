@@ -1,6 +1,6 @@
-"""Principal directions of covariances: which of them carry signal, and how many there are.
+"""Principal directions of covariances, and criteria for which of them to keep.
 
-Covariances are (G, d, d) and their eigenvalues (G, d), of G groups of dimensions.
+Covariances are (G, d, d) and their eigenvalues (G, d), for G groups of dimensions.
 """
 
 import torch
@@ -10,7 +10,7 @@ from gan_vkd.runtime.across import sum_over_ranks
 
 
 def effective_rank(values: Tensor) -> Tensor:
-    """exp of the entropy of the eigenvalues' shares, (..., d) -> (...), between 1 and d.
+    """Exponential of the entropy of the normalised eigenvalues, (..., d) -> (...), between 1 and d.
 
     Roy and Vetterli, EUSIPCO 2007, definition 1.
     """
@@ -19,18 +19,20 @@ def effective_rank(values: Tensor) -> Tensor:
 
 
 def principal(cov: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, the largest first, and eigenvectors in columns, each with a sign of its own:
-    its largest entry is positive."""
+    """Eigenvalues (G, d) in descending order and eigenvectors (G, d, d) as columns.
+
+    The sign of each eigenvector is such that its entry of largest magnitude is positive.
+    """
     values, vectors = torch.linalg.eigh(cov)
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     return values.flip(1).clamp_min(0), (vectors * largest.sign()).flip(2)
 
 
 def leading(values: Tensor, directions: int | float | Tensor | None) -> Tensor:
-    """Which principal directions are kept: a mask like their eigenvalues, the largest first.
+    """Mask (G, d) of the principal directions to keep, for eigenvalues in descending order.
 
-    directions: None for all, an int for that many, (G,) for as many of each group, a float for the
-    fewest that explain that share of the variance.
+    directions: None keeps all; an int, that number; a tensor (G,), a number per group; a float, the
+    fewest that explain this share of the variance.
     """
     if directions is None:
         return torch.ones_like(values, dtype=torch.bool)
@@ -42,14 +44,14 @@ def leading(values: Tensor, directions: int | float | Tensor | None) -> Tensor:
 
 
 def view_agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Correlation, over samples, of each coordinate with itself in another view of the samples.
+    """Correlation over samples of each coordinate between two views of the same samples.
 
     Args:
-        first, second: coordinates (G, N, d) of the two views, row by row of the same samples; with
-            a process group, of this rank's samples.
+        first, second: coordinates (G, N, d) of the two views, with corresponding rows; with a
+            process group, those of this rank's samples.
 
     Returns:
-        (G, d), in [-1, 1], 0 for a coordinate that does not vary.
+        (G, d), in [-1, 1]; 0 for a coordinate without variance.
     """
     count = first.new_tensor([first.shape[1]])
     terms = first, second, first.square(), second.square(), first * second

@@ -1,4 +1,4 @@
-"""Standardisation over the samples, dimension by dimension."""
+"""Standardisation of each dimension over the samples."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Mean and (co)variance of the teacher's features: of all that was seen, of a set, of a batch."""
+"""Mean and (co)variance of the teacher's features: running, of a whole set, or of a batch."""
 
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,7 +14,7 @@ Statistics = Literal["running", "batch", "training_set"]
 
 
 class Moments(NamedTuple):
-    """Number of some samples (), their mean (d,) and their central second moments."""
+    """Number of samples (), their mean (d,) and their central second moments."""
 
     samples: Tensor
     mean: Tensor
@@ -22,20 +22,20 @@ class Moments(NamedTuple):
 
 
 class RunningStatistics(Normalization):
-    """Mean and (co)variance of all features seen, in float64 whatever the autocast.
+    """Running mean and (co)variance of features, in float64 under any autocast.
 
-    A new batch of B samples gets the weight max(B / samples seen, momentum): the exact statistics
-    of everything seen at first, an exponential average later. `momentum = 0` stays exact. With a
-    process group, the statistics are those of all ranks' samples together, of a batch as well.
+    A batch of B samples is weighted by max(B / number of samples so far, momentum): at first the
+    statistics are exact, later they become an exponential average. With `momentum = 0` they stay
+    exact. With a process group, running and batch statistics cover the samples of all ranks.
 
     Args:
         width: d.
-        momentum: the least weight of a batch, in [0, 1].
-        eps: added to variances (eigenvalues) before the inverse root.
-        statistics: what a batch is normalised by in training mode: "running" statistics, those of
-            the "batch" alone, or those of the "training_set", for which `fit` is called before. In
-            eval mode, and after `fit`, it is always the stored ones.
-        extra: columns that a subclass adds to the features, for statistics of its own.
+        momentum: the minimum weight of a batch, in [0, 1].
+        eps: added to variances (eigenvalues) before the inverse square root.
+        statistics: the statistics that normalise a batch in training mode: "running", those of the
+            "batch" alone, or those of the "training_set", for which `fit` must be called before. In
+            eval mode, and after `fit`, the stored statistics are always used.
+        extra: number of columns that a subclass appends to the features for further statistics.
     """
 
     samples: Tensor
@@ -55,7 +55,7 @@ class RunningStatistics(Normalization):
         super().__init__(width)
         RunningStatistics.check(momentum=momentum, eps=eps, statistics=statistics)
         self.momentum, self.eps, self.statistics = momentum, eps, statistics
-        self._fitted = False  # the buffer's value, read without waiting for the device
+        self._fitted = False  # copy of the buffer, read without a device synchronisation
         self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(width + extra, dtype=torch.float64))
@@ -71,34 +71,34 @@ class RunningStatistics(Normalization):
             raise ValueError(f"statistics must be one of {known}, got {statistics}")
 
     def _extended(self, features: Tensor) -> Tensor:
-        """Features (B, d) -> the same with the extra columns behind."""
+        """Features (B, d) -> the features with the extra columns appended."""
         return features
 
     def _central(self, centred: Tensor) -> Tensor:
-        """Sum over the batch of the (co)variance terms of centred features, extra columns too."""
+        """Sums the (co)variance terms of centred features, with extra columns, over the batch."""
         raise NotImplementedError
 
     def _transform_of(self, moments: Moments) -> Tensor:
-        """What `_apply_transform` needs, from the moments."""
+        """Computes the transform for `_apply_transform` from the moments."""
         raise NotImplementedError
 
     def _running_transform(self) -> Tensor:
         return self._transform_of(self.moments)
 
     def _apply_transform(self, centred: Tensor, transform: Tensor) -> Tensor:
-        """Features (B, d) without their mean -> normalised features (B, d)."""
+        """Centred features (B, d) -> normalised features (B, d)."""
         raise NotImplementedError
 
     @property
     def moments(self) -> Moments:
-        """The running ones."""
+        """The running moments."""
         return Moments(self.samples, self.mean, self.second)
 
     @torch.no_grad()
     def update(self, features: Tensor) -> Moments:
-        """Takes a batch (B, d) into the statistics (Chan et al. 1983, parallel moments).
+        """Updates the running statistics with a batch (B, d) and returns the batch's own moments.
 
-        Returns the batch's own.
+        Moments are merged as in Chan et al. 1983.
         """
         with without_autocast(features):
             return self._update(features)
@@ -106,7 +106,7 @@ class RunningStatistics(Normalization):
     def _update(self, features: Tensor) -> Moments:
         x = self._extended(features.detach().to(self.mean.dtype))
         packed = sum_over_ranks(torch.cat([x.sum(0), x.new_full((1,), x.shape[0])]))
-        total, count = packed[:-1], packed[-1]  # which stays on the device
+        total, count = packed[:-1], packed[-1]  # the count stays on the device
         batch_mean = total / count
         central = sum_over_ranks(self._central(x - batch_mean)) / count
         self.samples += count.long()
@@ -117,10 +117,10 @@ class RunningStatistics(Normalization):
         return Moments(count, batch_mean, central)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Exact statistics of a whole set, batch (B, d) by batch; they do not move any more.
+        """Sets the exact statistics of a whole set from its batches (B, d), and freezes them.
 
         Raises:
-            ValueError: no batches.
+            ValueError: there are no batches.
         """
         momentum, self.momentum = self.momentum, 0.0
         self.samples.zero_()
@@ -141,7 +141,7 @@ class RunningStatistics(Normalization):
         x = features.detach().to(self.mean.dtype)
         if self.training and not self._fitted:
             if self.statistics == "training_set":
-                raise ValueError("statistics = training_set: call fit first")
+                raise ValueError("statistics = training_set needs a fit: call fit first")
             batch = self.update(features)
             if self.statistics == "batch":
                 centred = x - batch.mean[: self.width]

@@ -1,4 +1,4 @@
-"""Whitening: features of identity covariance."""
+"""Whitening: normalisation to identity covariance."""
 
 from typing import Any, Literal
 
@@ -23,32 +23,33 @@ class Whitening(RunningCovariance):
     """(z - mean) W with W^T cov W = I, from a decomposition of the covariance.
 
     With fewer samples than dimensions the covariance is singular. Without shrinkage, "zca" and
-    "pca" then whiten the span of the samples: directions without variance (to rounding, against the
-    largest) map to zero, W is the pseudo-inverse of the root. "cholesky" adds the least multiple of
-    I that keeps the covariance positive definite in floating point.
+    "pca" then whiten the span of the samples: directions whose variance is zero up to rounding are
+    mapped to zero, so that W is the pseudo-inverse of the square root. "cholesky" adds the smallest
+    multiple of I that keeps the covariance positive definite in floating point.
 
     Args:
         width: d.
-        kind: "zca" W = U diag(lambda + eps)^-1/2 U^T, closest to the features as they were; "pca"
-            W = U diag(lambda + eps)^-1/2, largest variance first, the largest entry of each
-            direction positive; "cholesky" W = C^-T with C C^T = cov + eps I (Kessy, Lewin and
-            Strimmer 2018). pca jumps where eigenvalues cross.
-        momentum: least weight of a batch in the running statistics, 0 for exact averages.
+        kind: "zca" W = U diag(lambda + eps)^-1/2 U^T, closest to the original features; "pca"
+            W = U diag(lambda + eps)^-1/2, in the order of descending variance, the largest entry of
+            each direction positive; "cholesky" W = C^-T with C C^T = cov + eps I (Kessy, Lewin and
+            Strimmer 2018). "pca" is discontinuous where eigenvalues cross.
+        momentum: minimum weight of a batch in the running statistics, 0 for exact averages.
         eps: added to the eigenvalues.
         shrinkage: rho in (1 - rho) cov + rho diag(cov), in [0, 1]; "auto" is w / (w + samples),
-            w the width of a group. "ledoit_wolf" and "oas" estimate it, for the scaled identity in
-            the place of diag(cov).
-        directions: the principal directions of each group that are kept; the others map to zero.
-            None: all; an int: so many; a float in (0, 1): the fewest that explain this share of the
-            variance (after shrinkage); "agreement": as many as agree between two views of the
-            samples, for which `fit_views` is called.
-        agreement: the least correlation of a direction that agrees.
-        every: updates between two decompositions of the running covariance.
-        groups: whitened each by itself, d / groups neighbouring dimensions each, for wide teachers.
+            with w the width of a group. "ledoit_wolf" and "oas" estimate rho, with the scaled
+            identity in place of diag(cov).
+        directions: the principal directions of each group to keep; the others are mapped to zero.
+            None: all; an int: this number; a float in (0, 1): the fewest that explain this share of
+            the variance (after shrinkage); "agreement": as many as agree between two views of the
+            samples, for which `fit_views` must be called.
+        agreement: minimum correlation between the views for a direction to agree.
+        every: number of updates between two decompositions of the running covariance.
+        groups: number of groups of d / groups neighbouring dimensions that are whitened separately,
+            for wide teachers.
         statistics: as in RunningStatistics.
 
     Raises:
-        ValueError: options out of range, or that exclude each other.
+        ValueError: an option is out of range, or options exclude each other.
     """
 
     def __init__(
@@ -92,9 +93,9 @@ class Whitening(RunningCovariance):
         if not isinstance(shrinkage, str) and not 0 <= shrinkage <= 1:
             raise ValueError(f"shrinkage must be auto or in [0, 1], got {shrinkage}")
         if shrinkage in ("ledoit_wolf", "oas") and momentum > 0:
-            raise ValueError(f"shrinkage = {shrinkage} counts samples: momentum must be 0")
+            raise ValueError(f"shrinkage = {shrinkage} uses the sample count: momentum must be 0")
         if directions is not None and options["kind"] == "cholesky":
-            raise ValueError("directions must be null for cholesky, whose factor has none")
+            raise ValueError("directions must be null for cholesky: it has no principal directions")
         if isinstance(directions, int) and directions < 1:
             raise ValueError(f"directions must be 1 or more, got {directions}")
         if isinstance(directions, float) and not 0 < directions < 1:
@@ -112,11 +113,11 @@ class Whitening(RunningCovariance):
 
     @torch.no_grad()
     def fit_views(self, first: Tensor, second: Tensor) -> None:
-        """`fit` to two views of the same samples; keeps as many directions as agree between them.
+        """Fits to two views of the same samples and keeps the number of directions that agree.
 
         Args:
-            first, second: features (N, d), row by row of the same samples; with a process group, of
-                this rank's.
+            first, second: features (N, d) of the two views, with corresponding rows; with a process
+                group, those of this rank's samples.
 
         Raises:
             ValueError: no direction agrees.
@@ -135,7 +136,7 @@ class Whitening(RunningCovariance):
             )
         self.decompose()
 
-    def _kept(self) -> int | float | Tensor | None:
+    def _directions_to_keep(self) -> int | float | Tensor | None:
         if self.directions != "agreement":
             return self.directions
         if self._agreeing is None:
@@ -143,7 +144,7 @@ class Whitening(RunningCovariance):
         return self._agreeing
 
     def _shrunk(self, moments: Moments) -> Tensor:
-        """The covariance that is decomposed, (groups, d / groups, d / groups)."""
+        """The covariance after shrinkage, (groups, d / groups, d / groups)."""
         cov, samples = self.covariance_of(moments), moments.samples.to(moments.mean.dtype)
         if self.shrinkage == "ledoit_wolf":
             mean = moments.mean[: self.width].view(self.groups, -1)
@@ -161,7 +162,7 @@ class Whitening(RunningCovariance):
             return _cholesky(cov, self.eps)
         values, vectors = principal(cov)
         rounding = values[:, :1] * self.size * torch.finfo(values.dtype).eps
-        kept = leading(values, self._kept()) & (values > rounding)
+        kept = leading(values, self._directions_to_keep()) & (values > rounding)
         scaled = vectors * torch.where(kept, (values + self.eps).rsqrt(), 0.0)[:, None]
         return scaled @ vectors.mT if self.kind == "zca" else scaled
 
@@ -169,7 +170,7 @@ class Whitening(RunningCovariance):
 def _cholesky(cov: Tensor, eps: float) -> Tensor:
     unit = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
     trace = cov.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    # the least that keeps a singular covariance positive definite in floating point
+    # the smallest that keeps a singular covariance positive definite in floating point
     rounding = trace * cov.shape[-1] * torch.finfo(cov.dtype).eps
     factor, _ = torch.linalg.cholesky_ex(cov + (eps + rounding) * unit)
     return torch.linalg.solve_triangular(factor.mT, unit.expand_as(cov), upper=True)

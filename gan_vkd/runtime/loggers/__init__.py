@@ -1,7 +1,7 @@
-"""Where a run's curves and pictures are shown, beside its records (metrics.jsonl).
+"""Loggers of a run's curves and images, besides its records (metrics.jsonl).
 
-Another logger is a subclass of `Logger`, registered under its name. It is made of the run folder
-and the first iteration that will be shown, since a resumed run repeats some.
+A further logger is a subclass of `Logger`, registered by name. It is made from the run folder and
+the first iteration to be logged, since a resumed run repeats some.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a logger does."""
+"""The interface of a logger."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,16 +7,16 @@ if TYPE_CHECKING:
 
 
 class Logger:
-    """Shows nothing: the interface, and what ranks other than the first have."""
+    """The interface; logs nothing itself, as all ranks but the first do."""
 
     def scalars(self, prefix: str, values: dict[str, Any], iteration: int) -> None:
-        """Those of the values that are floats, under prefix/name."""
+        """Logs the values that are floats, under prefix/name."""
 
     def image(self, name: str, picture: "Tensor", iteration: int) -> None:
-        """A uint8 picture (3, H, W)."""
+        """Logs a uint8 image (3, H, W)."""
 
     def histograms(self, prefix: str, values: dict[str, "Tensor"], iteration: int) -> None:
-        """The distribution of each tensor, under prefix/name."""
+        """Logs a histogram of each tensor, under prefix/name."""
 
     def close(self) -> None:
-        """Nothing is shown after it."""
+        """Ends logging; nothing is logged after it."""

@@ -1,4 +1,4 @@
-"""A made-up COCO: coloured rectangles on grey, small settings, a teacher that is hardly trained."""
+"""A synthetic COCO of coloured rectangles on grey, small settings, an untrained teacher."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ PICTURES: list[tuple[tuple[int, int], list[tuple[float, float, float, float, int
 
 
 def write_coco(root: Path, change: Callable[[dict[str, Any]], Any] = lambda tree: None) -> Path:
-    """A folder as COCO's, with one split `made`; change(tree) spoils its annotations."""
+    """Writes a folder in COCO's layout with one split, `made`; change(tree) edits annotations."""
     tree: dict[str, Any] = {
         "images": [],
         "annotations": [],

@@ -1,4 +1,4 @@
-"""Detectors begin with weights of many kinds."""
+"""Loading a detector from published weights, runs and Swin weights."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ from gan_vkd.runtime.errors import VkdError
 SMALL = {"size": "nano", "queries": 6, "width": 32, "layers": 2, "hidden": 32}
 
 
-def test_weights_of_all_kinds_fill_what_they_have(tmp_path: Path) -> None:
+def test_weights_are_loaded_from_a_detector_a_run_and_a_swin(tmp_path: Path) -> None:
     settings = DetectorSettings(**SMALL)
     torch.manual_seed(1)
     theirs = make_detector(settings, 4)
@@ -47,7 +47,7 @@ def test_weights_of_all_kinds_fill_what_they_have(tmp_path: Path) -> None:
     assert not torch.equal(loaded.body.det_token, theirs.body.det_token)
 
 
-def test_weights_of_other_classes_begin_a_student_and_a_teacher_keeps_its_own(
+def test_a_student_reinitialises_class_heads_of_other_classes_and_a_teacher_keeps_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = DetectorSettings(**SMALL)
@@ -55,9 +55,7 @@ def test_weights_of_other_classes_begin_a_student_and_a_teacher_keeps_its_own(
     torch.save({"model": to_published(theirs)}, file)
     named = settings.model_copy(update={"weights": str(file)})
     student = load_detector(named, 4).state_dict()
-    assert (
-        "other.pth: is of 7 classes; the class heads begin anew, with 4" in capsys.readouterr().out
-    )
+    assert "other.pth: has 7 classes; the heads of 4 classes are init" in capsys.readouterr().out
     for name, value in theirs.items():
         if name.startswith("class_heads."):
             assert len(student[name]) == 4
@@ -78,7 +76,7 @@ def _as_run(detector: ViDT, tmp_path: Path) -> Path:
     return run.path
 
 
-def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_a_one_line_error(tmp_path: Path) -> None:
     settings = DetectorSettings(**SMALL)
     file = tmp_path / "other.pth"
     wider = make_detector(settings.model_copy(update={"hidden": 2 * settings.hidden}), 4)
@@ -98,11 +96,11 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(VkdError, match=r"other.pth: weights of another network"):
         load_detector(settings.model_copy(update={"weights": str(file)}), 4)
     torch.save({"patch_embed.norm.weight": torch.ones(48)}, file)
-    with pytest.raises(VkdError, match="a body without a neck cannot teach"):
+    with pytest.raises(VkdError, match="has no neck, which a teacher needs"):
         load_detector(settings.model_copy(update={"weights": str(file)}), 4, teacher=True)
 
 
-def test_a_damaged_detector_teaches_nothing(tmp_path: Path) -> None:
+def test_a_damaged_teacher_is_refused(tmp_path: Path) -> None:
     folder = _as_run(make_detector(DetectorSettings(**SMALL), 4), tmp_path)
     file = folder / "detector.safetensors"
     data = bytearray(file.read_bytes())

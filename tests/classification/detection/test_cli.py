@@ -1,4 +1,4 @@
-"""The command line: arms side by side, and a run that is stopped."""
+"""The command line of detection: a sweep, predictions, and the table of a comparison."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def vkd_detect(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_a_sweep_ends_in_a_table_and_its_runs_predict(
+def test_a_sweep_prints_a_table_and_its_runs_predict(
     tiny_detection: MakeDetection, tmp_path: Path
 ) -> None:
     configs = []
@@ -50,7 +50,7 @@ def write_run(folder: Path, settings: str, aps: list[tuple[int, float]]) -> Path
     return folder
 
 
-def test_the_table_tells_how_soon_it_was_reached(
+def test_the_table_has_the_updates_until_the_target_ap(
     tiny_detection: MakeDetection, tmp_path: Path
 ) -> None:
     runs = []
@@ -62,7 +62,7 @@ def test_the_table_tells_how_soon_it_was_reached(
     table = compare(runs, tmp_path / "out")
     assert "30.000 ± 0.000" in table
     assert "+10.000 (+10.000 to +10.000)" in table
-    assert "-10.000 (-10.000 to -10.000)" in table  # updates to AP50 50, less plain
+    assert "-10.000 (-10.000 to -10.000)" in table  # updates to AP50 50, minus those of plain
     assert (tmp_path / "out" / "curves.png").exists()
     write_run(tmp_path / "slow", tiny_detection("seed=9", arm="vkd").dump(), [(10, 1.0)])
     late = compare([tmp_path / "slow", *runs], tmp_path / "out")

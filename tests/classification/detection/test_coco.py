@@ -1,4 +1,4 @@
-"""COCO's format: what is refused in one line, what is left out, what boxes do in a view."""
+"""COCO's format: invalid annotations, batches and padding, boxes under augmentation."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from classification.detection.data.coco import Coco, Objects
-from classification.detection.data.feed import Feed, together
+from classification.detection.data.feed import Feed, collate
 from classification.detection.data.views import CropWithin, training_view, whole_view, with_boxes
 from classification.detection.settings import BoxAugmentSettings, CocoSettings
 from gan_vkd.data.images import BadImage
@@ -19,7 +19,7 @@ from tests.classification.detection.conftest import MakeDetection, write_coco
 from tests.real_data import SHARED, needs_shared
 
 
-def test_what_is_in_it(made: Path) -> None:
+def test_annotations_are_parsed(made: Path) -> None:
     coco = Coco(made, "made")
     assert coco.count == 6
     assert coco.categories == {1: "red", 3: "blue"}
@@ -30,7 +30,7 @@ def test_what_is_in_it(made: Path) -> None:
     assert coco.image(1).size == (48, 64)
 
 
-def test_crowds_are_kept_for_the_evaluation_alone(tmp_path: Path) -> None:
+def test_crowds_are_used_in_the_evaluation_only(tmp_path: Path) -> None:
     coco = Coco(
         write_coco(tmp_path / "c", lambda tree: tree["annotations"][0].update(iscrowd=1)), "made"
     )
@@ -38,21 +38,23 @@ def test_crowds_are_kept_for_the_evaluation_alone(tmp_path: Path) -> None:
     assert [a["iscrowd"] for a in coco.truth()["annotations"]] == [1, *[0] * 7]
 
 
-def test_boxes_without_area_are_told_once_and_not_trained_on(tmp_path: Path, capsys: Any) -> None:
-    def spoil(tree: dict[str, Any]) -> None:
+def test_boxes_without_area_are_reported_once_and_left_out_of_training(
+    tmp_path: Path, capsys: Any
+) -> None:
+    def invalidate(tree: dict[str, Any]) -> None:
         tree["annotations"][0]["bbox"] = [5, 5, 0, 10]
-        tree["annotations"][1]["bbox"] = [70, 5, 10, 10]  # beside the image
+        tree["annotations"][1]["bbox"] = [70, 5, 10, 10]  # outside the image
         tree["annotations"][2]["bbox"] = [-5, -5, 20, 20]
 
-    coco = Coco(write_coco(tmp_path / "c", spoil), "made")
-    assert "2 boxes without area in their image are not trained on (annotations 1, 2)" in (
+    coco = Coco(write_coco(tmp_path / "c", invalidate), "made")
+    assert "2 boxes have no area inside their image and are not trained on (annotations 1, 2)" in (
         capsys.readouterr().out
     )
     assert coco.objects[1].boxes.tolist() == [[0, 0, 15, 15]]
     assert len(coco.objects[0].labels) == 0
 
 
-SPOILS = {
+INVALID = {
     "annotation 3: category 2 is not among": lambda t: t["annotations"][2].update(category_id=2),
     "annotation 3: no image has its": lambda t: t["annotations"][2].update(image_id=99),
     "annotation 3: needs image_id": lambda t: t["annotations"][2].update(bbox=[1, 2, 3]),
@@ -63,14 +65,14 @@ SPOILS = {
     "annotation 3: needs image_id,": lambda t: t["annotations"][2].update(category_id=True),
     "annotation 3: iscrowd must": lambda t: t["annotations"][2].update(iscrowd="0"),
     "annotation 3: .*area a number": lambda t: t["annotations"][2].update(area=None),
-    "needs a whole id": lambda t: t["annotations"][2].pop("id"),
+    "needs an integer id": lambda t: t["annotations"][2].pop("id"),
     "'file_name': '003.png'.*needs id, file_name": lambda t: t["images"][2].pop("width"),
     "'003.png': id, width": lambda t: t["images"][2].update(id=2**60),
-    "image 3: file_name .* is no name": lambda t: t["images"][2].update(file_name="a\nb.png"),
+    "image 3: file_name .* is not a": lambda t: t["images"][2].update(file_name="a\nb.png"),
     "1 of 6 images are missing .other.png": lambda t: t["images"][2].update(file_name="other.png"),
     "two images have the same id": lambda t: t["images"][2].update(id=1),
     "has no images": lambda t: t.update(images=[]),
-    "no list of annotations": lambda t: t.pop("annotations"),
+    "no list `annotations`": lambda t: t.pop("annotations"),
     "a category without": lambda t: t["categories"][0].pop("name"),
     "category -1: expected": lambda t: t["categories"][0].update(id=-1),
     "category 1000000000: expected": lambda t: t["categories"][0].update(id=10**9),
@@ -79,17 +81,17 @@ SPOILS = {
 }
 
 
-@pytest.mark.parametrize("said", SPOILS)
-def test_what_is_incomplete_or_points_nowhere_is_one_line(said: str, tmp_path: Path) -> None:
-    root = write_coco(tmp_path / "c", SPOILS[said])
-    with pytest.raises(VkdError, match=said) as caught:
+@pytest.mark.parametrize("message", INVALID)
+def test_invalid_annotations_are_a_one_line_error(message: str, tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "c", INVALID[message])
+    with pytest.raises(VkdError, match=message) as caught:
         Coco(root, "made")
     assert len(str(caught.value).splitlines()) == 1
     assert str(root) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])
-def test_no_json_is_one_line(text: str, tmp_path: Path) -> None:
+def test_invalid_json_is_a_one_line_error(text: str, tmp_path: Path) -> None:
     root = write_coco(tmp_path / "c")
     (root / "annotations" / "instances_made.json").write_text(text)
     with pytest.raises(VkdError, match=r"JSON|COCO's format"):
@@ -107,7 +109,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         Coco(write_coco(tmp_path / "d"), "made", num_images=9)
 
 
-def test_a_picture_of_another_size_or_none_at_all_is_a_bad_image(tmp_path: Path) -> None:
+def test_a_missing_image_or_one_of_another_size_is_a_bad_image(tmp_path: Path) -> None:
     coco = Coco(write_coco(tmp_path / "c"), "made")
     Image.new("RGB", (10, 10)).save(tmp_path / "c" / "made" / "001.png")
     (tmp_path / "c" / "made" / "002.png").unlink()
@@ -118,7 +120,7 @@ def test_a_picture_of_another_size_or_none_at_all_is_a_bad_image(tmp_path: Path)
 
 
 @pytest.mark.parametrize("damaged", ["refuse", "skip"])
-def test_a_damaged_picture_is_refused_by_name_or_passed_over(
+def test_a_damaged_image_is_refused_by_name_or_skipped(
     damaged: str, tmp_path: Path, tiny_detection: MakeDetection, capsys: Any
 ) -> None:
     root = write_coco(tmp_path / "c")
@@ -132,13 +134,13 @@ def test_a_damaged_picture_is_refused_by_name_or_passed_over(
             feed(0)
         return
     batch = feed(0)
-    assert sorted(batch.indices) == [0, 2, 2, 3, 4, 5]  # the next stands in for it
+    assert sorted(batch.indices) == [0, 2, 2, 3, 4, 5]  # the next image replaces it
     assert len(batch.images) == len(batch.targets.counts) == 6
     feed(1)
     assert capsys.readouterr().err.count("002.png") == 1
 
 
-def test_a_batch_is_padded_at_the_right_and_below(tiny_detection: MakeDetection) -> None:
+def test_batches_are_padded_on_the_right_and_at_the_bottom(tiny_detection: MakeDetection) -> None:
     settings = tiny_detection("train.batch_size=6", "augment.crop_scales=[]", arm="plain")
     feed = Feed(settings, Coco(Path(settings.data.root), "made"), "cpu")
     batch = feed(0)
@@ -148,10 +150,12 @@ def test_a_batch_is_padded_at_the_right_and_below(tiny_detection: MakeDetection)
         rows, columns = (~padding).any(1).sum(), (~padding).any(0).sum()
         assert not padding[:rows, :columns].any()
     assert batch.targets.counts == [len(feed.images.objects[i].labels) for i in batch.indices]
-    assert len(together([])[0]) == 0
+    assert len(collate([])[0]) == 0
 
 
-def test_a_part_is_padded_to_its_own_largest(tiny_detection: MakeDetection) -> None:
+def test_parts_of_a_batch_are_padded_to_their_own_largest_image(
+    tiny_detection: MakeDetection,
+) -> None:
     settings = tiny_detection("train.batch_size=6", "augment.crop_scales=[]", arm="plain")
     batch = Feed(settings, Coco(Path(settings.data.root), "made"), "cpu")(0)
     parts = batch.chunk(3)
@@ -167,7 +171,7 @@ def test_a_part_is_padded_to_its_own_largest(tiny_detection: MakeDetection) -> N
             assert any(torch.equal(image[:, : size[0], : size[1]], x) for x in whole)
 
 
-def test_batches_are_a_function_of_their_number(tiny_detection: MakeDetection) -> None:
+def test_batches_depend_on_their_number_only(tiny_detection: MakeDetection) -> None:
     settings = tiny_detection(arm="plain")
     coco = Coco(Path(settings.data.root), "made")
     in_a_row = Feed(settings, coco, "cpu")
@@ -178,14 +182,14 @@ def test_batches_are_a_function_of_their_number(tiny_detection: MakeDetection) -
 
 
 def painted(boxes: list[tuple[int, int, int, int]], size: tuple[int, int] = (120, 90)):
-    """A picture with a colour channel for each box: corners in, (picture, objects) out."""
+    """Returns an image with one colour channel per box, and its objects; boxes: corners."""
     image = Image.new("RGB", size, "black")
     for i, box in enumerate(boxes):
         image.paste(tuple(255 * (i == j) for j in range(3)), box)
     return image, Objects(torch.tensor(boxes).float(), torch.arange(len(boxes)))
 
 
-def test_boxes_go_with_their_pixels() -> None:
+def test_augmentation_moves_boxes_with_their_pixels() -> None:
     image, objects = painted([(10, 20, 50, 60), (70, 5, 100, 80)])
     data = CocoSettings(root="", mean=(0, 0, 0), std=(1, 1, 1))
     augment = BoxAugmentSettings(
@@ -215,7 +219,7 @@ def test_boxes_go_with_their_pixels() -> None:
     assert cut > 2
 
 
-def test_crops_have_sides_within_their_bounds() -> None:
+def test_crop_sides_are_within_their_bounds() -> None:
     torch.manual_seed(0)
     crop = CropWithin(30, 50)
     sides = {v2.functional.get_size(crop(Image.new("RGB", (40, 100))))[i] for i in (0, 1)
@@ -235,7 +239,7 @@ def test_crops_have_sides_within_their_bounds() -> None:
         ((3, 100), (1328, 32)),
     ],
 )
-def test_evaluation_resizes_the_shorter_side_within_a_longest_to_multiples_of_16(
+def test_evaluation_resizes_within_the_longest_side_to_multiples_of_16(
     size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
     image = Image.new("RGB", size)

@@ -1,4 +1,4 @@
-"""Settings of detection: those that are here, and those that cannot be."""
+"""Settings of detection: the shipped files load, inconsistent values are refused."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.classification.detection.conftest import CONFIGS, MakeDetection
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["teacher.weights=null"], "the teacher has no weights"),
         (["student.queries=5"], "queries must be equal"),
@@ -16,16 +16,16 @@ from tests.classification.detection.conftest import CONFIGS, MakeDetection
         (["distill=null"], "distill and teacher belong together"),
         (["student.width=40"], "multiple of 16"),
         (["distill.method=token_matching", "distill.projection=linear"], "belongs to method = vkd"),
-        (["distill.patches=0", "distill.body=0", "distill.neck=0"], "nothing is taught"),
+        (["distill.patches=0", "distill.body=0", "distill.neck=0"], "at least one weight above 0"),
         (["augment.crop_sizes=[100, 50]"], "the smaller side comes first"),
         (["train.cooldown_epochs=2"], "cooldown_epochs must be fewer"),
         (["data.std=[0, 1, 1]"], "greater than 0"),
     ],
 )
-def test_settings_that_do_not_fit_together(
-    overrides: list[str], said: str, tiny_detection: MakeDetection
+def test_inconsistent_settings_are_refused(
+    overrides: list[str], message: str, tiny_detection: MakeDetection
 ) -> None:
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         tiny_detection(*overrides)
 
 

@@ -11,7 +11,7 @@ SIZES = [(5, 4), (3, 2)]
 
 
 def slow(maps: list[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
-    """Bilinear samples one by one; pixel centres lie at (i + 1/2) / size."""
+    """Computes bilinear samples one by one; pixel centres are at (i + 1/2) / size."""
     b, q, heads, levels, points, _ = locations.shape
     channels = maps[0].shape[2]
     out = torch.zeros(b, q, heads, channels, dtype=locations.dtype)
@@ -37,7 +37,7 @@ def drawn() -> tuple[list[Tensor], Tensor, Tensor]:
     return maps, locations, weights
 
 
-def test_it_is_the_loop_and_so_is_its_gradient() -> None:
+def test_values_and_gradients_match_a_loop() -> None:
     inputs = drawn()
     flat = [*inputs[0], *inputs[1:]]
     for x in flat:
@@ -58,7 +58,7 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda a, b, x, w: sample_and_sum([a, b], x, w), inputs)
 
 
-def test_offsets_are_told_in_halves_of_the_box_and_padding_is_zero() -> None:
+def test_offsets_are_in_half_box_sizes_and_padding_is_zero() -> None:
     torch.manual_seed(0)
     attention = DeformableAttention(16, levels=2, heads=2, points=3).double()
     torch.nn.init.normal_(attention.sampling_offsets.weight, std=0.1)
@@ -83,7 +83,7 @@ def test_offsets_are_told_in_halves_of_the_box_and_padding_is_zero() -> None:
     torch.testing.assert_close(attention(queries, boxes, maps, paddings), expected)
 
 
-def test_heads_look_into_directions_of_their_own_before_training() -> None:
+def test_heads_start_with_offsets_in_different_directions() -> None:
     attention = DeformableAttention(32, levels=2, heads=8, points=4)
     offsets = attention.sampling_offsets(torch.randn(32)).view(8, 2, 4, 2)
     assert torch.allclose(offsets[0, :, 0], torch.tensor([1.0, 0.0]), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Distillation of tokens against slow transcriptions."""
+"""Distillation losses on tokens against slow transcriptions of their formulas."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def requiring(tokens: Tokens) -> Tokens:
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("standardized", ["both", "teacher", "none"])
-def test_vkd_is_smooth_l1_of_standardised_rows_without_padding(
+def test_vkd_matches_smooth_l1_of_standardised_rows_without_padding(
     standardized: Any, padded: bool
 ) -> None:
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def test_vkd_is_smooth_l1_of_standardised_rows_without_padding(
     assert teacher.body.grad is None
 
 
-def test_padding_is_left_out() -> None:
+def test_padded_positions_do_not_enter_the_loss() -> None:
     vkd = DetectionVkD(DistillationSettings(), 6, 6)
     student, teacher = drawn(6, 1, padded=True), drawn(6, 2, padded=True)
     before = vkd(student, teacher)
@@ -79,7 +79,7 @@ def test_padding_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("standardized", "learns"), [("both", False), ("teacher", True)])
-def test_scale_and_bias_count_where_the_student_is_not_standardised(
+def test_scale_and_bias_matter_only_if_the_student_is_not_standardised(
     standardized: Any, learns: bool
 ) -> None:
     vkd = DetectionVkD(DistillationSettings(standardize=standardized), 4, 6)
@@ -100,7 +100,7 @@ def test_without_standardisation_it_is_smooth_l1() -> None:
     )
 
 
-def test_token_matching_is_the_root_of_summed_distances() -> None:
+def test_token_matching_is_the_root_of_the_summed_distances() -> None:
     settings = DistillationSettings(method="token_matching", patches=0.5, body=3.0, neck=2.0)
     matching = TokenMatching(settings, 6, 6)
     student, teacher = drawn(6, 1), drawn(6, 2)
@@ -114,11 +114,11 @@ def test_token_matching_is_the_root_of_summed_distances() -> None:
 
 
 def test_token_matching_needs_equal_widths() -> None:
-    with pytest.raises(ValueError, match="choose method = vkd"):
+    with pytest.raises(ValueError, match="set method = vkd"):
         TokenMatching(DistillationSettings(method="token_matching"), 4, 6)
 
 
-def test_standardised_rows_have_no_mean_and_unit_variance() -> None:
+def test_standardised_rows_have_zero_mean_and_unit_variance() -> None:
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 7 + 2
     inside = (torch.arange(50) % 3 > 0).float()[:, None]
     y = standardize(x, inside, inside.sum())[inside[:, 0] > 0]

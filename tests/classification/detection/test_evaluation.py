@@ -1,4 +1,4 @@
-"""AP: of the truth itself, of shifted boxes, with crowds; what two ranks measure."""
+"""Average precision of the ground truth, of shifted boxes, with crowds and damaged images."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from classification.detection.data.coco import Coco
-from classification.detection.evaluation import average_precision, best, measure
+from classification.detection.evaluation import average_precision, measure, top_detections
 from classification.detection.network.vidt import Outputs, Tokens
 from classification.detection.run import read_detector
 from classification.detection.training import train
@@ -31,7 +31,7 @@ def as_detections(truth: dict[str, Any], shift: float = 0.0) -> np.ndarray:
     )  # fmt: skip
 
 
-def test_the_truth_itself_has_a_precision_of_one(made: Path) -> None:
+def test_the_ground_truth_has_an_average_precision_of_100(made: Path) -> None:
     truth = Coco(made, "made").truth()
     result = average_precision(truth, as_detections(truth))
     assert result["AP"] == result["AP50"] == result["AP75"] == pytest.approx(100)
@@ -39,7 +39,7 @@ def test_the_truth_itself_has_a_precision_of_one(made: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 5])
-def test_annotations_may_be_numbered_from_0_or_all_alike(first: int, tmp_path: Path) -> None:
+def test_annotation_ids_may_start_at_0_or_be_equal(first: int, tmp_path: Path) -> None:
     def renumber(tree: dict[str, Any]) -> None:
         for place, annotation in enumerate(tree["annotations"]):
             annotation["id"] = place if first == 0 else first
@@ -48,13 +48,13 @@ def test_annotations_may_be_numbered_from_0_or_all_alike(first: int, tmp_path: P
     assert average_precision(truth, as_detections(truth))["AP"] == pytest.approx(100)
 
 
-def test_what_is_found_in_a_crowd_does_not_count(tmp_path: Path) -> None:
-    def spoil(tree: dict[str, Any]) -> None:
+def test_detections_in_a_crowd_are_ignored(tmp_path: Path) -> None:
+    def mark_as_crowd(tree: dict[str, Any]) -> None:
         tree["annotations"][0]["iscrowd"] = 1
 
-    truth = Coco(write_coco(tmp_path / "c", spoil), "made").truth()
+    truth = Coco(write_coco(tmp_path / "c", mark_as_crowd), "made").truth()
     found = as_detections(truth)
-    inside = [1, 5, 8, 10, 10, 0.99, 1]  # the best of all scores, in the crowd's box
+    inside = [1, 5, 8, 10, 10, 0.99, 1]  # the highest score, inside the crowd's box
     assert average_precision(truth, np.vstack([found, inside]))["AP"] == pytest.approx(100)
     beside = [2, 0, 0, 10, 10, 0.99, 1]
     assert average_precision(truth, np.vstack([found, beside]))["AP"] < 100
@@ -62,7 +62,7 @@ def test_what_is_found_in_a_crowd_does_not_count(tmp_path: Path) -> None:
 
 @needs_shared
 @pytest.mark.parametrize("shift", [0.0, 3.0, 10.0])
-def test_shifted_boxes_have_what_pycocotools_says_of_the_file(shift: float) -> None:
+def test_ap_of_shifted_boxes_is_that_of_pycocotools(shift: float) -> None:
     coco = Coco(SHARED / "data" / "coco-mini", "val2017")
     found = as_detections(coco.truth(), shift)
     ours = average_precision(coco.truth(), found)
@@ -79,12 +79,12 @@ def test_shifted_boxes_have_what_pycocotools_says_of_the_file(shift: float) -> N
     assert (ours["AP"] == pytest.approx(100)) == (shift == 0)
 
 
-def test_the_best_scores_come_first_with_boxes_in_pixels() -> None:
+def test_detections_are_sorted_by_score_with_boxes_in_pixels() -> None:
     logits = torch.full((1, 1, 2, 3), -5.0)
     logits[0, 0, 1, 2], logits[0, 0, 0, 1] = 3.0, 1.0
     boxes = torch.tensor([[[[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 0.2]]]])
-    said = Outputs(logits, boxes, Tokens([], [], torch.empty(0), torch.empty(0)))
-    corners, scores, labels = best(said, torch.tensor([[200, 100]]))
+    outputs = Outputs(logits, boxes, Tokens([], [], torch.empty(0), torch.empty(0)))
+    corners, scores, labels = top_detections(outputs, torch.tensor([[200, 100]]))
     assert labels[0, :2].tolist() == [2, 1]
     torch.testing.assert_close(corners[0, 0], torch.tensor([0.0, 40, 100, 60]))
     torch.testing.assert_close(corners[0, 1], torch.tensor([0.0, 0, 200, 100]))
@@ -92,7 +92,7 @@ def test_the_best_scores_come_first_with_boxes_in_pixels() -> None:
     assert scores.shape == (1, 6)
 
 
-def test_a_damaged_picture_is_refused_or_counted_apart(
+def test_a_damaged_image_is_refused_or_counted_separately(
     tmp_path: Path, tiny_detection: MakeDetection
 ) -> None:
     root = write_coco(tmp_path / "c")

@@ -1,4 +1,4 @@
-"""A detector's update: what it is taught by, what decays, what it learns."""
+"""A detector's update: losses, weight decay, convergence, precision."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def learner_of(settings: DetectionSettings) -> tuple[Learner, Feed]:
     return Learner(settings, detector, teacher, feed.per_epoch, "cpu"), feed
 
 
-def test_an_update_is_taught_by_the_objects_and_by_the_weighted_tokens(
+def test_losses_are_those_of_the_objects_and_the_weighted_distillation(
     tiny_detection: MakeDetection,
 ) -> None:
     learner, feed = learner_of(tiny_detection("distill.weight=3", "student.dropout=0"))
@@ -32,17 +32,17 @@ def test_an_update_is_taught_by_the_objects_and_by_the_weighted_tokens(
     learner.detector.eval()  # without stochastic depth
     batch = feed(0)
     losses = learner.losses(batch, 0)
-    said = learner.detector(batch.images, batch.padding)
-    taught = learner.teacher(batch.images, batch.padding)
-    expected = set_losses(said, batch.targets, learner.settings.criterion)
-    terms = learner.distill(said.tokens, taught.tokens)
+    outputs = learner.detector(batch.images, batch.padding)
+    teacher_outputs = learner.teacher(batch.images, batch.padding)
+    expected = set_losses(outputs, batch.targets, learner.settings.criterion)
+    terms = learner.distill(outputs.tokens, teacher_outputs.tokens)
     expected |= {name: 3 * term for name, term in terms.items()}
     assert losses.keys() == expected.keys()
     for name, loss in expected.items():
         torch.testing.assert_close(losses[name], loss)
 
 
-def test_weights_decay_as_in_vidt(tiny_detection: MakeDetection) -> None:
+def test_weight_decay_is_that_of_vidt(tiny_detection: MakeDetection) -> None:
     learner, _ = learner_of(tiny_detection("train.weight_decay=0.07"))
     names = {p: name for name, p in learner.detector.named_parameters()}
     for group in learner.optimizer.param_groups:
@@ -54,22 +54,22 @@ def test_weights_decay_as_in_vidt(tiny_detection: MakeDetection) -> None:
             assert group["weight_decay"] == expected, name
 
 
-def test_it_learns_what_it_sees(tiny_detection: MakeDetection) -> None:
+def test_training_lowers_the_losses(tiny_detection: MakeDetection) -> None:
     settings = tiny_detection(
         "train.epochs=40", "train.lr=8e-3", "student.dropout=0",
         "augment={scales: [64], longest: 64, flip: 0, crop_scales: []}", arm="plain",
     )  # fmt: skip
     learner, feed = learner_of(settings)
-    told = [learner.step(feed(i), i) for i in range(60)]
-    losses = [float(sum(x for name, x in t.items() if "loss" in name)) for t in told]
+    logged = [learner.step(feed(i), i) for i in range(60)]
+    losses = [float(sum(x for name, x in t.items() if "loss" in name)) for t in logged]
     assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
 
 
 @pytest.mark.parametrize("projection", ["orthogonal", "linear", "mlp"])
-def test_bfloat16_leaves_boxes_and_distillation_in_float32(
+def test_boxes_and_distillation_stay_float32_with_bfloat16(
     projection: str, tiny_detection: MakeDetection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "_is_lowered", lambda kind: True)
+    monkeypatch.setattr(devices, "_supports_bfloat16", lambda kind: True)
     settings = tiny_detection(
         "train.precision=bfloat16", "train.teacher_precision=bfloat16",
         f"distill.projection={projection}",
@@ -77,7 +77,7 @@ def test_bfloat16_leaves_boxes_and_distillation_in_float32(
     learner, feed = learner_of(settings)
     batch = feed(0)
     with torch.autocast("cpu", torch.bfloat16):
-        said = learner.detector(batch.images, batch.padding)
-    assert said.boxes.dtype == torch.float32
+        outputs = learner.detector(batch.images, batch.padding)
+    assert outputs.boxes.dtype == torch.float32
     losses = learner.step(feed(0), 0)
     assert all(loss.isfinite() for loss in losses.values())

@@ -1,4 +1,4 @@
-"""The assignment against brute force, the losses against a slow transcription."""
+"""The assignment against brute force, the losses against a slow transcription of the formulas."""
 
 import itertools
 import math
@@ -45,7 +45,7 @@ def slow_cost(logits, box, label: int, target) -> float:
 
 
 @pytest.mark.parametrize("counts", [[2, 3], [0, 1], [4, 0], [6, 2], [0, 0]])
-def test_the_assignment_is_the_cheapest_of_all(counts: list[int]) -> None:
+def test_the_assignment_has_the_lowest_cost_of_all(counts: list[int]) -> None:
     logits, boxes, targets = drawn(counts)
     matches = match(logits, boxes, targets, SETTINGS)
     found = list(zip(*(x.tolist() for x in matches), strict=True))
@@ -69,7 +69,7 @@ def test_the_assignment_is_the_cheapest_of_all(counts: list[int]) -> None:
         first += count
 
 
-def test_costs_are_those_of_the_transcription() -> None:
+def test_costs_match_the_slow_transcription() -> None:
     logits, boxes, targets = drawn([3])
     table = cost(logits[:, 0], boxes[:, 0], targets.labels, targets.boxes, SETTINGS)
     for k, q, t in itertools.product(range(2), range(4), range(3)):
@@ -80,7 +80,7 @@ def test_costs_are_those_of_the_transcription() -> None:
 
 
 @pytest.mark.parametrize("counts", [[2, 3], [0, 1], [0, 0]])
-def test_losses_are_those_of_the_transcription(counts: list[int]) -> None:
+def test_losses_match_the_slow_transcription(counts: list[int]) -> None:
     logits, boxes, targets = drawn(counts)
     losses = set_losses(Outputs(logits, boxes, NOTHING), targets, SETTINGS)
     matches = list(zip(*(x.tolist() for x in match(logits, boxes, targets, SETTINGS)), strict=True))
@@ -105,7 +105,7 @@ def test_losses_are_those_of_the_transcription(counts: list[int]) -> None:
         assert float(loss) == pytest.approx(expected[name] / objects, rel=1e-4, abs=1e-6)
 
 
-def test_an_image_without_objects_still_teaches_that_there_is_nothing() -> None:
+def test_images_without_objects_lower_all_class_scores() -> None:
     logits, boxes, targets = drawn([0, 0])
     logits.requires_grad_()
     boxes.requires_grad_()
@@ -117,7 +117,7 @@ def test_an_image_without_objects_still_teaches_that_there_is_nothing() -> None:
 
 @pytest.mark.parametrize("counts", [[2, 0, 3, 1], [0, 0, 4, 1], [1, 1, 1, 1]])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_losses_of_parts_are_those_of_the_whole(counts: list[int], parts: int) -> None:
+def test_the_mean_loss_of_the_parts_is_that_of_the_batch(counts: list[int], parts: int) -> None:
     logits, boxes, targets = drawn(counts)
     whole = set_losses(Outputs(logits, boxes, NOTHING), targets, SETTINGS)
     chunks = zip(logits.chunk(parts, 1), boxes.chunk(parts, 1), targets.chunk(parts), strict=True)

@@ -1,4 +1,4 @@
-"""Detectors leave, and find things on pictures."""
+"""Export of detectors, and their predictions on images."""
 
 import json
 from pathlib import Path
@@ -49,6 +49,6 @@ def test_export_and_predict(tiny_detection: MakeDetection, tmp_path: Path) -> No
     lines = str(caught.value).splitlines()
     assert lines[0].endswith("bad.png: not an image")
     assert lines[1].endswith("none.png: No such file or directory")
-    assert "thin.png: 1x2000 pixels: more than 50 times as long as wide" in lines[2]
+    assert "thin.png: 1x2000 pixels: one side is over 50 times the other" in lines[2]
     found = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert {record["file_name"] for record in found} == {"strip.png"}

@@ -1,4 +1,4 @@
-"""Two processes measure, distil and train as one on the whole batch."""
+"""Two ranks evaluate, distil and train as one process on the whole batch."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from classification.detection.data.coco import Coco
 from classification.detection.data.feed import Feed
 from classification.detection.distillation import DISTILLATIONS
-from classification.detection.evaluation import evaluate_run, find_all, measure
+from classification.detection.evaluation import detect_all, evaluate_run, measure
 from classification.detection.learner import Learner
 from classification.detection.network.build import load_detector
 from classification.detection.network.vidt import Tokens
@@ -24,18 +24,18 @@ METHODS = ["vkd", "token_matching"]
 
 
 def _found(run: str) -> tuple[list[Any], dict[str, Any]]:
-    """By a detector that has learnt nothing, of pictures of different sizes."""
+    """Returns detections and measures of the run's detector on images of different sizes."""
     detector, _ = read_detector(Path(run))
     settings = load_settings(Path(run), ["evaluate.batch_size=2"])
     coco = Coco(Path(settings.data.root), "made")
-    rows, seen, faults = find_all(detector, settings, coco, "cpu")
+    rows, seen, faults = detect_all(detector, settings, coco, "cpu")
     assert not faults
     assert sorted(seen) == list(range(1, 7))
     return rows.tolist(), measure(detector, settings, coco, "cpu")
 
 
 def _gradients(rank: int, world: int) -> dict[str, list[float]]:
-    """Of the whole batch's body tokens, from this rank's rows."""
+    """Returns the gradient of each method with respect to a common scale, from this rank's rows."""
     torch.manual_seed(0)
     found = {}
     for method in METHODS:
@@ -59,7 +59,7 @@ def _gradients(rank: int, world: int) -> dict[str, list[float]]:
 
 
 def _trained(settings: str) -> list[dict[str, float]]:
-    """Losses of three updates in float64, where rounding does not grow."""
+    """Returns the losses of three updates in float64, so that rounding stays small."""
     loaded = load_settings(Path(settings))
     coco = Coco(Path(loaded.data.root), "made")
     torch.manual_seed(0)
@@ -74,8 +74,8 @@ def _trained(settings: str) -> list[dict[str, float]]:
             batch = feed(number)
             return batch._replace(images=batch.images.double())
 
-        told = [learner.step(doubled(i), i) for i in range(3)]
-        return [{name: float(value) for name, value in step.items()} for step in told]
+        logged = [learner.step(doubled(i), i) for i in range(3)]
+        return [{name: float(value) for name, value in step.items()} for step in logged]
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -89,7 +89,7 @@ def _on_a_rank(
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_measure_distil_and_train_as_one(
+def test_two_ranks_evaluate_distil_and_train_as_one(
     tiny_detection: MakeDetection, tmp_path: Path
 ) -> None:
     settings, run = tiny_detection("train.epochs=3", arm="plain"), tmp_path / "run"

@@ -1,4 +1,4 @@
-"""A detection run: every arm, resumed bit for bit, one line for what does not fit."""
+"""Detection runs: every arm, resuming bit for bit, settings that do not fit the data."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ ARMS = ["plain", "vkd", "token_matching"]
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_trains_and_leaves_its_detector(
+def test_every_arm_trains_and_writes_its_detector(
     arm: str, tiny_detection: MakeDetection, tmp_path: Path
 ) -> None:
     settings = tiny_detection("train.epochs=1", arm=arm)
@@ -34,7 +34,7 @@ def test_every_arm_trains_and_leaves_its_detector(
     assert facts["classes"] == 4
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tiny_detection: MakeDetection, tmp_path: Path) -> None:
+def test_a_resumed_run_is_bit_identical(tiny_detection: MakeDetection, tmp_path: Path) -> None:
     settings = tiny_detection("train.epochs=3", "train.accumulate=1", "seed=3")
     train(settings, tmp_path / "whole")
     step = Learner.step
@@ -52,17 +52,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(tiny_detection: MakeDetection, tmp_pa
     assert_identical(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_a_run_without_heldout_images_still_leaves_its_detector(
+def test_a_run_without_a_heldout_set_writes_its_detector(
     tiny_detection: MakeDetection, tmp_path: Path
 ) -> None:
     train(tiny_detection("data.heldout=null", "train.epochs=1", arm="plain"), tmp_path / "run")
     assert read_detector(tmp_path / "run")[1]["classes"] == 4
     root = write_coco(tmp_path / "empty", lambda tree: tree.update(annotations=[]))
-    with pytest.raises(SettingsError, match="nothing is to be found in it"):
+    with pytest.raises(SettingsError, match="AP needs annotated objects"):
         train(tiny_detection(f"data.root={root}", arm="plain"), tmp_path / "other")
 
 
-def test_what_does_not_fit_the_data_is_one_line(
+def test_settings_that_do_not_fit_the_data_are_a_one_line_error(
     tiny_detection: MakeDetection, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match=r"data.classes = 3: the largest category is 3"):
@@ -75,7 +75,7 @@ def test_what_does_not_fit_the_data_is_one_line(
         train(tiny_detection("train.lr=1e30", arm="plain"), tmp_path / "d")
 
 
-def test_a_run_goes_on_where_its_images_have_moved(
+def test_a_run_resumes_after_its_images_have_moved(
     tiny_detection: MakeDetection, tmp_path: Path
 ) -> None:
     train(tiny_detection("train.epochs=1", arm="plain"), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The network: published sizes and names, Swin's own features, what [DET] tokens see."""
+"""The network: published sizes and names, Swin's features, attention of the [DET] tokens."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from classification.detection.network.published import body_from_swin, from_publ
 from classification.detection.network.swin import (
     Attention,
     Size,
-    relative_places,
+    relative_position_index,
     shift_bias,
     sine_position,
 )
@@ -38,7 +38,7 @@ def test_a_published_checkpoint_converts_both_ways(size: str) -> None:
     theirs = {k: torch.randn(shape, generator=generator) for k, shape in listed.items()}
     for k in theirs:
         if k.endswith("relative_position_index"):
-            theirs[k] = relative_places()
+            theirs[k] = relative_position_index()
         if k.startswith("transformer.decoder.bbox_embed."):
             theirs[k] = theirs[k.removeprefix("transformer.decoder.")]
     with torch.device("meta"):
@@ -50,7 +50,7 @@ def test_a_published_checkpoint_converts_both_ways(size: str) -> None:
     assert all(torch.equal(back[k], theirs[k]) for k in theirs)
 
 
-def test_our_names_survive_the_way_there_and_back() -> None:
+def test_conversion_to_published_names_and_back_keeps_ours() -> None:
     state = ViDT(SMALL, 5, queries=3, width=32, layers=1).state_dict()
     assert from_published(to_published(state)).keys() == state.keys()
 
@@ -76,23 +76,23 @@ def test_patch_tokens_are_those_of_timms_swin() -> None:
                 torch.testing.assert_close(maps[stage - 1].permute(0, 2, 3, 1), x)
 
 
-def test_the_authors_own_files_merge_at_the_end_of_a_stage() -> None:
+def test_patch_merging_is_assigned_to_the_right_stage() -> None:
     theirs = {"layers.0.downsample.norm.weight": torch.ones(1), "head.bias": torch.ones(1)}
     assert list(body_from_swin(theirs, merges_first=False)) == ["stages.0.merge.norm.weight"]
     timms = {"layers.1.downsample.norm.weight": torch.ones(1)}
     assert list(body_from_swin(timms, merges_first=True)) == ["stages.0.merge.norm.weight"]
 
 
-def test_masks_and_places_are_those_of_timm() -> None:
+def test_attention_masks_and_relative_positions_are_those_of_timm() -> None:
     block = timm.models.swin_transformer.SwinTransformerBlock(
         8, (14, 21), num_heads=1, window_size=7, shift_size=3
     )
     ours = shift_bias(14, 21, torch.device("cpu"))
     torch.testing.assert_close(ours, block.attn_mask)
-    assert torch.equal(relative_places(), block.attn.relative_position_index)
+    assert torch.equal(relative_position_index(), block.attn.relative_position_index)
 
 
-def test_det_tokens_attend_as_a_loop_says() -> None:
+def test_attention_of_det_tokens_matches_a_loop() -> None:
     torch.manual_seed(0)
     attention = Attention(12, heads=3).double().eval()
     patches = torch.randn(2, 4, 5, 12, dtype=torch.double)
@@ -106,19 +106,19 @@ def test_det_tokens_attend_as_a_loop_says() -> None:
         q = attention.qkv(det[b])[:, :12]
         _, k, v = attention.qkv(torch.cat([seen[b], det[b]])).split(12, 1)
         for i in range(3):
-            told = []
+            values = []
             for head in range(3):
                 part = slice(4 * head, 4 * head + 4)
                 logits = [
                     float(q[i, part] @ k[j, part]) / 2 + float(bias[b, 0, 0, j]) for j in range(23)
                 ]
                 weights = [math.exp(x - max(logits)) for x in logits]
-                told.append(sum(w * v[j, part] for j, w in enumerate(weights)) / sum(weights))
-            expected = attention.proj(torch.cat(told))
+                values.append(sum(w * v[j, part] for j, w in enumerate(weights)) / sum(weights))
+            expected = attention.proj(torch.cat(values))
             torch.testing.assert_close(found[b, i], expected)
 
 
-def test_patches_never_see_det_tokens_and_only_the_last_stage_is_seen() -> None:
+def test_patches_do_not_depend_on_det_tokens_but_det_tokens_on_patches() -> None:
     torch.manual_seed(0)
     detector = ViDT(SMALL, 5, queries=3, width=32, layers=1).double().eval()
     images = torch.randn(1, 3, 64, 64, dtype=torch.double)
@@ -133,7 +133,7 @@ def test_patches_never_see_det_tokens_and_only_the_last_stage_is_seen() -> None:
     assert not torch.allclose(other.det, after.det)
 
 
-def test_positions_are_sines_of_the_place_in_the_image() -> None:
+def test_position_embeddings_are_sines_of_the_position_in_the_image() -> None:
     padding = torch.zeros(1, 3, 4, dtype=torch.bool)
     padding[:, 2:], padding[:, :, 3:] = True, True
     found = sine_position(padding, 8)
@@ -151,25 +151,25 @@ def test_positions_are_sines_of_the_place_in_the_image() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (50, 75), (33, 31)])
-def test_any_size_gives_boxes_in_the_image(height: int, width: int) -> None:
+def test_images_of_any_size_give_boxes_inside_the_image(height: int, width: int) -> None:
     torch.manual_seed(0)
     detector = ViDT(SMALL, 5, queries=3, width=32, layers=2).eval()
     padding = torch.zeros(2, height, width, dtype=torch.bool)
     padding[1, :, width // 2 :] = True
-    said = detector(torch.randn(2, 3, height, width), padding)
-    assert said.logits.shape == (3, 2, 3, 5)
-    assert said.boxes.shape == (3, 2, 3, 4)
-    assert ((said.boxes > 0) & (said.boxes < 1)).all()
-    assert [x.shape[1] for x in said.tokens.patches] == [32] * 4
-    assert said.tokens.neck.shape == (3, 2, 3, 32)
+    outputs = detector(torch.randn(2, 3, height, width), padding)
+    assert outputs.logits.shape == (3, 2, 3, 5)
+    assert outputs.boxes.shape == (3, 2, 3, 4)
+    assert ((outputs.boxes > 0) & (outputs.boxes < 1)).all()
+    assert [x.shape[1] for x in outputs.tokens.patches] == [32] * 4
+    assert outputs.tokens.neck.shape == (3, 2, 3, 32)
 
 
-def test_every_predictor_refines_the_box_before_it() -> None:
+def test_every_predictor_refines_the_previous_box() -> None:
     torch.manual_seed(0)
     detector = ViDT(SMALL, 5, queries=3, width=32, layers=2).eval()
     images, padding = torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool)
     boxes = detector(images, padding).boxes
-    torch.testing.assert_close(boxes[1], boxes[0], atol=1e-4, rtol=0)  # heads begin at zero
+    torch.testing.assert_close(boxes[1], boxes[0], atol=1e-4, rtol=0)  # heads start at zero
     with torch.no_grad():
         detector.box_heads[1].layers[-1].bias[0] = 0.5
     moved = detector(images, padding).boxes
@@ -178,37 +178,37 @@ def test_every_predictor_refines_the_box_before_it() -> None:
     torch.testing.assert_close(moved[2, ..., 0], moved[1, ..., 0], atol=1e-4, rtol=0)
 
 
-def test_no_gradient_goes_through_a_box_to_the_predictor_before_it() -> None:
+def test_no_gradient_flows_through_a_box_to_the_previous_predictor() -> None:
     torch.manual_seed(0)
     detector = ViDT(SMALL, 5, queries=3, width=32, layers=1, dropout=0.0)
     with torch.no_grad():
         for head in detector.box_heads:
             head.layers[-1].weight.normal_(std=0.1)
-    said = detector(torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool))
-    said.boxes[1].sum().backward()
+    outputs = detector(torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool))
+    outputs.boxes[1].sum().backward()
     assert not detector.box_heads[0].layers[-1].weight.grad.any()
     assert detector.box_heads[1].layers[-1].weight.grad.any()
 
 
-def test_boxes_are_looked_for_in_the_part_that_the_image_takes() -> None:
-    """Boxes are relative to the image, places in the maps to the image with its padding."""
+def test_reference_boxes_are_scaled_to_the_unpadded_part() -> None:
+    """Boxes are relative to the image, positions in the maps to the image with its padding."""
     torch.manual_seed(0)
     detector = ViDT(SMALL, 5, queries=3, width=32, layers=1).eval()
     padding = torch.zeros(1, 64, 64, dtype=torch.bool)
     padding[:, :, 32:] = True
-    asked: list[torch.Tensor] = []
+    given: list[torch.Tensor] = []
     attention = detector.neck[0].cross_attn
-    attention.register_forward_pre_hook(lambda module, args: asked.append(args[1]))
-    said = detector(torch.randn(1, 3, 64, 64), padding)
-    for level, scale in enumerate(said.tokens.paddings):
+    attention.register_forward_pre_hook(lambda module, args: given.append(args[1]))
+    outputs = detector(torch.randn(1, 3, 64, 64), padding)
+    for level, scale in enumerate(outputs.tokens.paddings):
         width = float((~scale[0, 0]).float().mean())
         share = torch.tensor([width, 1, width, 1])
-        torch.testing.assert_close(asked[0][:, :, level], said.boxes[0] * share)
-    assert float((~said.tokens.paddings[0][0, 0]).float().mean()) == 0.5
+        torch.testing.assert_close(given[0][:, :, level], outputs.boxes[0] * share)
+    assert float((~outputs.tokens.paddings[0][0, 0]).float().mean()) == 0.5
 
 
 @torch.no_grad()
-def test_a_layer_of_the_neck_is_its_formula() -> None:
+def test_a_neck_layer_matches_its_formula() -> None:
     """Self-attention, deformable attention and an MLP, each added to the tokens and normed."""
     torch.manual_seed(0)
     layer = NeckLayer(32, 16, dropout=0.1).eval()

@@ -1,4 +1,4 @@
-"""Which package may import which: the arrows point one way, between packages and between files."""
+"""The allowed imports between packages, without cycles between packages or files."""
 
 import ast
 import sys
@@ -8,24 +8,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A package, or a file beside the packages, imports from those before it alone.
+# a package, or a file beside the packages, imports only from earlier ones
 ORDER = ["runtime", "distill", "data", "networks", "teachers", "evaluation", "game", "run",
          "exchange", "report", "training", "sweep", "front", "cli", "__main__"]  # fmt: skip
 
-# Likewise in classification; recognition and detection do not know each other.
+# likewise in classification; recognition and detection do not import each other
 CLASSIFICATION = ["epochs", "recognition", "detection", "cli", "__main__"]
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """The files of both packages, by the name of their module."""
+    """Returns the files of both packages by module name."""
     files = [p for top in ("gan_vkd", "classification") for p in (ROOT / top).rglob("*.py")]
     names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in files}
     return {name.removesuffix(".__init__"): path for name, path in names.items()}
 
 
 def imported(path: Path) -> set[str]:
-    """The modules that a file names, at its top or inside of a function."""
+    """Returns the modules that a file imports, also inside functions."""
     known, found = modules(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -38,46 +38,48 @@ def imported(path: Path) -> set[str]:
 
 @cache
 def graph() -> dict[str, set[str]]:
-    """What each file imports of both packages."""
+    """Returns for each module the modules of both packages that it imports."""
     known = modules()
     return {name: imported(path) & known.keys() for name, path in known.items()}
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     return module.split(".")[1]
 
 
-def test_packages_import_from_those_before_them() -> None:
+def test_packages_import_only_from_earlier_ones() -> None:
     names = [name for name in modules() if name.startswith("gan_vkd.")]
-    assert {room(name) for name in names} == set(ORDER)
+    assert {package(name) for name in names} == set(ORDER)
     for name in names:
         for other in graph()[name] - {"gan_vkd"}:
-            assert ORDER.index(room(other)) <= ORDER.index(room(name)), f"{name} imports {other}"
+            assert ORDER.index(package(other)) <= ORDER.index(package(name)), (
+                f"{name} imports {other}"
+            )
 
 
-def test_rooms_of_classification_import_from_those_before_them() -> None:
+def test_packages_of_classification_import_only_from_earlier_ones() -> None:
     names = [name for name in modules() if name.startswith("classification.")]
-    assert {room(name) for name in names} == set(CLASSIFICATION)
+    assert {package(name) for name in names} == set(CLASSIFICATION)
     for name in names:
         for other in graph()[name] - {"classification"}:
             if other.startswith("classification."):
-                order = CLASSIFICATION.index(room(other)), CLASSIFICATION.index(room(name))
+                order = CLASSIFICATION.index(package(other)), CLASSIFICATION.index(package(name))
                 assert order[0] <= order[1], f"{name} imports {other}"
-                assert {room(other), room(name)} != {"recognition", "detection"}
+                assert {package(other), package(name)} != {"recognition", "detection"}
 
 
-def test_no_circle_between_files() -> None:
-    TopologicalSorter(graph()).prepare()  # raises CycleError, which names the circle
+def test_there_are_no_circular_imports() -> None:
+    TopologicalSorter(graph()).prepare()  # raises CycleError, which names the cycle
 
 
-def test_sweeps_and_the_runtime_know_no_task() -> None:
+def test_sweeps_and_the_runtime_import_no_task() -> None:
     for name, others in graph().items():
         if name.startswith(("gan_vkd.runtime.", "gan_vkd.sweep.")):
-            rooms = {room(other) for other in others - {"gan_vkd"}}
-            assert rooms <= {"runtime", "sweep"}, name
+            packages = {package(other) for other in others - {"gan_vkd"}}
+            assert packages <= {"runtime", "sweep"}, name
 
 
-def test_recognition_does_not_reach_the_game() -> None:
+def test_classification_does_not_import_the_gan_trainer() -> None:
     edges = graph()
     reached = {name for name in edges if name.startswith("classification")}
     while more := {other for name in reached for other in edges[name]} - reached:
@@ -86,7 +88,7 @@ def test_recognition_does_not_reach_the_game() -> None:
         assert not name.startswith(("gan_vkd.game", "gan_vkd.evaluation", "gan_vkd.training"))
 
 
-def test_the_core_needs_torch_alone() -> None:
+def test_the_core_imports_torch_only() -> None:
     allowed = {"torch"} | sys.stdlib_module_names
     for name, path in modules().items():
         if name.startswith("gan_vkd.distill"):
