@@ -293,7 +293,7 @@ def test_bfloat16_is_used_only_on_devices_that_support_it(able, monkeypatch, cap
     for _ in range(2):
         with autocast("cpu", "bfloat16"):
             assert (x @ x).dtype == (torch.bfloat16 if able else torch.float32)
-    assert capsys.readouterr().out.count("computes in float32") == (not able)
+    assert capsys.readouterr().out.count("computing in float32") == (not able)
     with autocast("cpu", "float32"):
         assert (x @ x).dtype == torch.float32
 

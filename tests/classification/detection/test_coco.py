@@ -113,7 +113,7 @@ def test_a_missing_image_or_one_of_another_size_is_a_bad_image(tmp_path: Path) -
     coco = Coco(write_coco(tmp_path / "c"), "made")
     Image.new("RGB", (10, 10)).save(tmp_path / "c" / "made" / "001.png")
     (tmp_path / "c" / "made" / "002.png").unlink()
-    with pytest.raises(BadImage, match=r"10x10 pixels .*, its entry in .* says 64x48"):
+    with pytest.raises(BadImage, match=r"10x10 pixels .*, but its entry in .* has 64x48"):
         coco.image(0)
     with pytest.raises(BadImage, match="No such file"):
         coco.image(1)
