@@ -98,7 +98,11 @@ class _Reader:
         self.count += 1
         if self.count > MOST_FILES:
             raise SettingsError(f"{path}: more than {MOST_FILES} files, all bases included")
-        tree = _read(path)
+        try:
+            tree = _read(path)
+        except SettingsError as error:
+            base_of = f" (a base of {parents[-1]})" if parents else ""
+            raise SettingsError(f"{error}{base_of}") from None
         bases = tree.pop("base", [])
         bases = [bases] if isinstance(bases, str) else bases
         if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
