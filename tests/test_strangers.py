@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from gan_vkd.report.compare import Measured
 from gan_vkd.run import Run
+from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.progress import RunState
+from gan_vkd.teachers.frozen import load_teacher
+from gan_vkd.teachers.settings import NetworkSettings
 from gan_vkd.training import Game, train
 from tests.conftest import MakeSettings
-from tests.strangers import changed
+from tests.strangers import changed, mutated
 
 Reader = Callable[[Path], Any]
 
@@ -48,7 +51,11 @@ def readers(own_run: Path) -> list[Reader]:
         data = game.data, game.fingerprint
         RunState(Run(run), game.trained, settings, "cpu", data).restore()
 
+    def as_teacher(run: Path) -> None:
+        load_teacher(NetworkSettings(name="discriminator", weights=str(run)), 32, "cpu")
+
     return [
+        as_teacher,
         lambda run: Run(run).settings(),
         lambda run: Run(run).load_generator("cpu"),
         lambda run: Measured.of(Run(run)),
@@ -85,3 +92,25 @@ def test_any_run_folder_is_read_or_refused(
     data: st.DataObject,
 ) -> None:
     check(own_run, readers, tmp_path_factory.mktemp("case"), data.draw)
+
+
+@cases(100)
+@given(st.data())
+def test_any_classifier_is_read_or_refused(
+    classifier: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    file = tmp_path / "classifier.safetensors"
+    state = load_state(classifier)
+    network = state.pop("network")
+    state = mutated(data.draw, state)
+    try:
+        save_state(file, state | {"network": network} if isinstance(state, dict) else {"x": state})
+    except ValueError:
+        return
+    message = str(file)
+    try:
+        load_teacher(NetworkSettings(name="classifier", weights=str(file)), 32, "cpu")
+    except VkdError as error:
+        message = str(error)
+    assert str(file) in message
+    assert len(message.splitlines()) == 1

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
 from gan_vkd.networks.cifar_resnet import CifarResNet
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.facts import Facts, checked
+from gan_vkd.runtime.settings import Above0
 from gan_vkd.teachers.interface import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -61,6 +65,16 @@ for _depth in CIFAR_RESNET_FILES:
     TEACHERS.register(f"cifar_resnet{_depth}")(partial(_published, _depth))
 
 
+class ClassifierFacts(Facts):
+    """The entries of a checkpoint of `vkd teach` that the network is built from."""
+
+    depth: Literal[8, 14, 20, 32, 44, 56]
+    classes: Annotated[int, Field(ge=2, le=100_000)]
+    mean: tuple[float, float, float]
+    std: tuple[Above0, Above0, Above0]
+    network: dict[str, Any]
+
+
 @TEACHERS.register("classifier")
 def classifier(settings: NetworkSettings, whole: bool = False) -> Built:
     """A checkpoint of `vkd teach`."""
@@ -68,6 +82,7 @@ def classifier(settings: NetworkSettings, whole: bool = False) -> Built:
     state = load_state(path)
     if state.get("kind") != "classifier":
         raise VkdError(f"{path}: not a classifier of `vkd teach`")
-    network = CifarResNet(state["depth"], state["classes"])
-    fill(network, state["network"], str(path))
-    return _built(network, state["mean"], state["std"])
+    facts = checked(ClassifierFacts, state, path)
+    network = CifarResNet(facts["depth"], facts["classes"])
+    fill(network, facts["network"], str(path))
+    return _built(network, facts["mean"], facts["std"])

@@ -1,9 +1,9 @@
 """The discriminator of a run, frozen, as a teacher."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from gan_vkd.data.settings import DataSettings
@@ -11,6 +11,7 @@ from gan_vkd.networks.interface import NETWORKS, Discriminator
 from gan_vkd.networks.weights import fill
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.facts import Facts, checked
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings_file import load_as
@@ -24,6 +25,13 @@ class _TrainedDiscriminator(Section):
     model_config = ConfigDict(extra="ignore")
     data: DataSettings
     model: Annotated[Choice, OneOf(NETWORKS, "biggan")] = choice("biggan")
+
+
+class DiscriminatorFacts(Facts):
+    """The entries of a checkpoint that the discriminator is built from."""
+
+    classes: Annotated[int, Field(ge=0, le=1_000_000)]
+    discriminator: dict[str, Any]
 
 
 class _FeaturesOf(nn.Module):
@@ -43,7 +51,7 @@ def discriminator(settings: NetworkSettings, whole: bool = False) -> Built:
     state = RunFolder(path).latest_state()
     if state is None:
         raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
-    gan = state["trained"]
+    gan = checked(DiscriminatorFacts, state.get("trained"), path)
     architecture = NETWORKS.make(trained.model.chosen)
     network = architecture.discriminator(trained.data.resolution, gan["classes"])
     fill(network, gan["discriminator"], str(path))
