@@ -25,7 +25,7 @@ from classification.recognition.data.feed import Feed
 from classification.recognition.data.images import load_training_images
 from classification.recognition.data.transforms import training_transform
 from classification.recognition.settings import ClassifierSettings, load_settings
-from gan_vkd.data.images import open_rgb
+from gan_vkd.data.decoding import open_rgb
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BATCH, CLASSES, ROUNDS = 32, 8, 3

@@ -10,7 +10,7 @@ from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.networks.weights import fill, load_foreign, save_pth
 from gan_vkd.run import Run
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.files import write_atomically
+from gan_vkd.runtime.files import user_path, write_atomically
 
 
 def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
@@ -25,7 +25,7 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
     run = Run(folder)
     if (run.path / "settings.yaml").exists():
         raise SettingsError(f"{run.path}: holds a run already; choose another --out")
-    state = load_foreign(Path(weights).expanduser())
+    state = load_foreign(user_path(weights))
     gains = state.get("blocks.0.0.bn1.gain.weight")
     if not isinstance(gains, Tensor) or gains.ndim != 2:
         raise VkdError(f"{weights}: not a BigGAN generator of DiffAugment (no class gains in it)")

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from gan_vkd.data.batches import Batches
-from gan_vkd.data.image_set import ImageSet
+from gan_vkd.data.image_set import ImageSet, why_no_classes
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.evaluation.evaluator import Evaluator
 from gan_vkd.evaluation.record import distances
@@ -191,6 +191,7 @@ def _count_classes(settings: Settings, data: ImageSet) -> int:
         conditional = len(data.classes) > 1
     if conditional and len(data.classes) < 2:
         raise SettingsError(
-            f"data.conditional = true, but {settings.data.source} has no class folders"
+            f"data.conditional = true needs two class folders, but {settings.data.source} "
+            f"{why_no_classes(data.names)}"
         )
     return len(data.classes) if conditional else 0

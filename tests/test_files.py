@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.files import (
     read_bytes,
     read_text,
     remove_unfinished,
     subfolder,
+    user_path,
     write_atomically,
     write_text,
 )
@@ -26,6 +27,32 @@ def refusal(path: Path, most: int = 100) -> str:
     assert message.startswith(f"{path}: ")
     assert len(message.splitlines()) == 1
     return message
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("~nosuchuser/x", "no such user"), ("a\0b", "a character that no name can have"),
+     ("\ud800", "a character"), ("\n" * 300, "more than 255 bytes in a name"),
+     ("ü" * 128, "255 bytes"), ("a/" * 3000, "4095 in all")],
+)  # fmt: skip
+def test_what_cannot_be_a_path_is_refused_in_one_line(text, fault):
+    with pytest.raises(SettingsError, match=fault) as caught:
+        user_path(text)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 200
+
+
+def test_home_folders_are_found(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert user_path("~/a") == user_path(Path("~/a")) == Path("/home/me/a")
+    assert user_path("a/~") == Path("a/~")
+    assert user_path("x" * 255) == Path("x" * 255)
+
+
+def test_all_paths_of_users_go_through_one_function():
+    root = Path(__file__).parents[1]
+    files = [*root.glob("gan_vkd/**/*.py"), *root.glob("classification/**/*.py")]
+    assert [file.name for file in files if "expanduser" in file.read_text()] == ["files.py"]
 
 
 def test_a_regular_file_is_read_up_to_its_limit(tmp_path):

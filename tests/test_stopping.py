@@ -114,7 +114,23 @@ def test_an_end_time_is_parsed():
     assert seconds(f"@{int(time.time()) + 100}") == pytest.approx(100, abs=2)
 
 
-@pytest.mark.parametrize("text", ["", "90", "m", "1h-2m", "2:70:00", "30m3h", "1.5h", "-3s"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "90",
+        "m",
+        "1h-2m",
+        "2:70:00",
+        "30m3h",
+        "1.5h",
+        "-3s",
+        f"{10**9}s",
+        f"{10**400}h",
+        f"@{10**400}",
+        "9" * 5000,
+    ],
+)
 def test_invalid_durations_are_refused(text):
     with pytest.raises(SettingsError, match="expected a time such as"):
         seconds(text)

@@ -489,8 +489,11 @@ def test_flat_folders_are_unconditional(small: MakeSettings, tmp_path: Path) -> 
         "data.num_images=null",
         "evaluate.reference=train",
     ]
-    with pytest.raises(SettingsError, match="no class folders"):
+    with pytest.raises(SettingsError, match=r"needs two class folders, .*no class folders"):
         train(small(*flat_set, "data.conditional=true"), tmp_path / "a")
+    one = [*flat_set, f"data.source={tmp_path}", "data.conditional=true"]
+    with pytest.raises(SettingsError, match="has one class folder, 'flat'"):
+        train(small(*one), tmp_path.with_name("one"))
     train(small(*flat_set), tmp_path / "b")
     generator, facts = Run(tmp_path / "b").load_generator("cpu")
     assert generator.classes == 0

@@ -14,10 +14,11 @@ from classification.detection.data.views import require_aspect_ratio, whole_view
 from classification.detection.evaluation import top_detections
 from classification.detection.network.vidt import ViDT
 from classification.detection.run import read_detector
-from gan_vkd.data.images import BadImage, is_image, open_rgb
+from gan_vkd.data.decoding import BadImage, open_rgb
+from gan_vkd.data.images import is_image
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import VkdError
-from gan_vkd.runtime.files import write_atomically, write_text
+from gan_vkd.runtime.files import user_path, write_atomically, write_text
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
@@ -117,7 +118,7 @@ def draw(
 
 
 def _files(sources: list[Path]) -> Iterator[Path]:
-    for source in map(Path.expanduser, sources):
+    for source in map(user_path, sources):
         if not source.is_dir():
             yield source
             continue

@@ -16,6 +16,7 @@ from gan_vkd.networks.weights import save_pth
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.facts import checked
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.folder import RunFolder
 
 
@@ -40,7 +41,7 @@ def read_detector(file: Path, device: str = "cpu") -> tuple[ViDT, dict[str, Any]
     Raises:
         VkdError: no such file, or one that is damaged or of another kind.
     """
-    file = file.expanduser()
+    file = user_path(file)
     if file.is_dir():
         file = file / "detector.safetensors"
     if not file.is_file():

@@ -6,9 +6,22 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from classification.epochs.settings import EpochRunSettings, EpochSettings, Triple
+from gan_vkd.data.decoding import MAX_MEGAPIXELS
+from gan_vkd.data.settings import Megapixels
 from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.section import Section
-from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
+from gan_vkd.runtime.settings import (
+    Above0,
+    BatchSize,
+    Count,
+    Fraction,
+    LearningRate,
+    LeastLearningRate,
+    Positive,
+    Seed,
+    Weight,
+    Workers,
+)
 from gan_vkd.runtime.settings_file import load_as
 
 SizeName = Literal["nano", "tiny", "small", "base"]
@@ -26,8 +39,9 @@ class CocoSettings(Section):
     classes: Positive | None = None  # null: the largest category number plus one
     mean: Triple = (0.485, 0.456, 0.406)
     std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
-    workers: Annotated[int, Field(ge=0)] = 8  # decoding processes of each rank
+    workers: Workers = 8  # decoding processes of each rank
     damaged: Literal["refuse", "skip"] = "refuse"
+    max_megapixels: Megapixels = MAX_MEGAPIXELS
 
 
 class DetectorSettings(Section):
@@ -37,8 +51,8 @@ class DetectorSettings(Section):
 
     size: SizeName = "nano"
     queries: Positive = 100
-    width: Annotated[int, Field(ge=16, multiple_of=16)] = 256
-    layers: Annotated[int, Field(ge=0)] = 6
+    width: Annotated[int, Field(ge=16, le=65_536, multiple_of=16)] = 256
+    layers: Annotated[int, Field(ge=0, le=1000)] = 6
     hidden: Positive = 1024
     dropout: Fraction = 0.1
     drop_path: Fraction | None = None  # null: as published for the size
@@ -105,10 +119,10 @@ class BoxAugmentSettings(Section):
 
 class DetectorTrainSettings(EpochSettings):
     epochs: Positive = 50
-    batch_size: Positive = 16
-    lr: Above0 = 1e-4  # for 16 images; scaled by batch_size
-    min_lr: Weight = 1e-7
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    batch_size: BatchSize = 16
+    lr: LearningRate = 1e-4  # for 16 images; scaled by batch_size
+    min_lr: LeastLearningRate = 1e-7
+    warmup_epochs: Count = 0
     weight_decay: Weight = 1e-4
     clip_norm: Above0 | None = 0.1
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -117,7 +131,7 @@ class DetectorTrainSettings(EpochSettings):
 
 class DetectorEvaluateSettings(Section):
     every: Positive = 1  # epochs
-    batch_size: Positive = 8
+    batch_size: BatchSize = 8
     scale: Positive = 800  # the shorter side
     longest: Positive = 1333
 

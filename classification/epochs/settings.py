@@ -1,10 +1,21 @@
 """The settings of training by epochs with AdamW, for recognition and detection."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from gan_vkd.runtime.settings import Above0, Beta, LoopSettings, Positive, RunSettings, Weight
+from gan_vkd.runtime.settings import (
+    Above0,
+    BatchSize,
+    Beta,
+    Count,
+    LearningRate,
+    LeastLearningRate,
+    LoopSettings,
+    Positive,
+    RunSettings,
+    Weight,
+)
 
 Triple = tuple[float, float, float]
 
@@ -13,13 +24,13 @@ class EpochSettings(LoopSettings):
     """Settings of training by epochs with AdamW."""
 
     epochs: Positive = 300
-    batch_size: Positive = 1024  # of one update, over all ranks
+    batch_size: BatchSize = 1024  # of one update, over all ranks
     accumulate: Positive = 1  # parts that a rank splits its share into, to save memory
-    lr: Above0 = 5e-4  # for 512 images; scaled by batch_size
-    warmup_lr: Weight = 1e-6
-    min_lr: Weight = 1e-5
-    warmup_epochs: Annotated[int, Field(ge=0)] = 5
-    cooldown_epochs: Annotated[int, Field(ge=0)] = 0
+    lr: LearningRate = 5e-4  # for 512 images; scaled by batch_size
+    warmup_lr: LeastLearningRate = 1e-6
+    min_lr: LeastLearningRate = 1e-5
+    warmup_epochs: Count = 5
+    cooldown_epochs: Count = 0
     schedule: Literal["epochs", "updates"] = "epochs"  # when the learning rate changes
     weight_decay: Weight = 0.05
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -41,6 +52,7 @@ class EpochRunSettings(RunSettings):
 
     may_change: ClassVar[tuple[str, ...]] = (
         *RunSettings.may_change, "evaluate.batch_size", "data.workers", "data.damaged",
+        "data.max_megapixels",
     )  # fmt: skip
 
     lr_batch: ClassVar[int] = 512  # batch size that train.lr is given for, as in DeiT

@@ -13,6 +13,7 @@ from classification.recognition.settings import (
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.facts import checked
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.folder import RunFolder
 
 
@@ -37,7 +38,7 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
     Raises:
         VkdError: no such file, or one that is damaged or of another kind.
     """
-    file = file.expanduser()
+    file = user_path(file)
     if file.is_dir():
         file = file / "student.safetensors"
     if not file.is_file():

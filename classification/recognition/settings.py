@@ -6,13 +6,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from classification.epochs.settings import EpochRunSettings, EpochSettings, Triple
+from gan_vkd.data.decoding import MAX_MEGAPIXELS
 from gan_vkd.data.image_set import SOURCES
-from gan_vkd.data.settings import DataSettings
+from gan_vkd.data.settings import DataSettings, Megapixels
 from gan_vkd.distill import METHODS
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.section import Section
-from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
+from gan_vkd.runtime.settings import Above0, BatchSize, Fraction, Positive, Seed, Weight, Workers
 from gan_vkd.runtime.settings_file import load_as
 from gan_vkd.teachers.earlier import with_method
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
@@ -35,11 +36,12 @@ class InputSettings(Section):
     num_images: Positive | None = None  # memory: of a stratified subset; shards: of all of them
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Seed = 0  # of the subset
-    classes: Annotated[int, Field(ge=2)] | None = None  # shards: number of classes
+    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None  # shards: number of classes
     mean: Triple = (0.485, 0.456, 0.406)
     std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
-    workers: Annotated[int, Field(ge=0)] = 8  # decoding processes of each rank
+    workers: Workers = 8  # decoding processes of each rank
     damaged: Literal["refuse", "skip"] = "refuse"
+    max_megapixels: Megapixels = MAX_MEGAPIXELS
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "InputSettings":
@@ -65,6 +67,12 @@ class InputSettings(Section):
     @property
     def idle(self) -> dict[str, str]:
         return self._unless("kind", "shards", "classes")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """max_megapixels of `open_rgb`, and `needed`: the smallest of the usual crops has 8% of the
+        area, which is more than a quarter of the side."""
+        return self.max_megapixels, 4 * self.resolution
 
     @property
     def in_memory(self) -> DataSettings:
@@ -191,7 +199,7 @@ class ClassifierTrainSettings(EpochSettings):
 
 class ClassifierEvaluateSettings(Section):
     every: Positive = 1  # epochs
-    batch_size: Positive = 256
+    batch_size: BatchSize = 256
     crop: Annotated[float, Field(gt=0, le=1)] = 0.875  # resolution over shorter side; files, shards
 
 

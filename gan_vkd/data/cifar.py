@@ -10,6 +10,7 @@ import torch
 from gan_vkd.data.image_set import SOURCES, ImageSet
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.lock import locked
 
 
@@ -28,7 +29,7 @@ def cifar100(settings: DataSettings, train: bool) -> ImageSet:
 
 
 def _load(dataset_class: Any, settings: DataSettings, train: bool) -> ImageSet:
-    root = Path(settings.root).expanduser()
+    root = user_path(settings.root)
     try:
         dataset = _read_or_download(partial(dataset_class, str(root), train), root, settings)
     except Exception as error:  # of urllib, http, tar, pickle: no data in any case

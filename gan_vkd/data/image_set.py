@@ -7,6 +7,7 @@ split, registered by name. It returns None if it has no test split.
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor
@@ -41,6 +42,12 @@ class ImageSet:
         digest.update(self.images.cpu().numpy().tobytes())
         digest.update(self.labels.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+
+def why_no_classes(names: list[str]) -> str:
+    """Says why a set with these names of images has no classes."""
+    folder = PurePosixPath(names[0]).parent  # of all images
+    return "has no class folders" if folder.name == "" else f"has one class folder, {str(folder)!r}"
 
 
 SOURCES: Registry[ImageSet | None] = Registry("data set")

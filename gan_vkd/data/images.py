@@ -1,29 +1,34 @@
 """Reads image files of folders and zips into one uint8 array; unusable files are reported."""
 
-import io
 import os
 import stat
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gan_vkd.data.decoding import MAX_MEGAPIXELS, BadImage, decode, reads_heif
 from gan_vkd.runtime.errors import VkdError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # no format that can run programs
-MAX_PIXELS = 64_000_000
+HEIF = frozenset({".heic", ".heif", ".hif"})  # read where pillow-heif is installed
+UNREAD = frozenset(  # formats of pictures that are reported, not read
+    {
+        ".avif", ".jxl", ".jp2", ".j2k", ".jxr", ".jfif", ".svg", ".svgz", ".eps", ".psd", ".xcf",
+        ".tga", ".exr", ".hdr", ".pgm", ".pbm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".nrw",
+        ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f", ".3fr",
+    }
+)  # fmt: skip
+PICTURES = EXTENSIONS | HEIF | UNREAD
+COMPARED = frozenset({"samples.png", "curves.png"})  # of comparisons, beside table.md and table.csv
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
-
-
-class BadImage(Exception):
-    """An image file that cannot be used; the message is the reason."""
 
 
 class Source(Protocol):
@@ -68,7 +73,7 @@ class FolderSource:
                 raise BadImage(f"{size / 2**20:.0f} MiB, more than {MAX_FILE_BYTES >> 20}")
             return file.read_bytes()
         except OSError as error:
-            raise BadImage(error.strerror or str(error)) from None
+            raise BadImage(f"unreadable: {error.strerror or error}") from None
 
 
 class ZipSource:
@@ -109,80 +114,17 @@ class ZipSource:
             raise BadImage(f"damaged in the archive ({error})") from None
 
 
-def decode(data: bytes, resolution: int) -> np.ndarray:
-    """Decodes an image file to RGB.
-
-    Grey, palette, CMYK and 16-bit images are converted, transparent ones are put on white, the EXIF
-    orientation is applied, other sizes are cropped to the central square and resized (Lanczos).
-
-    Args:
-        data: the file's bytes.
-        resolution: R, the side in pixels.
-
-    Returns:
-        (R, R, 3) uint8.
-
-    Raises:
-        BadImage: damaged, truncated, animated, not an image, or more than MAX_PIXELS.
-    """
-    return _square(open_rgb(data), resolution)
-
-
-def open_rgb(data: bytes) -> Image.Image:
-    """Decodes an image file to RGB in its own size, otherwise as `decode`.
-
-    Raises:
-        BadImage: as in `decode`.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # a camera's JPEG with an embedded preview
-                raise BadImage(f"animated or of several pages ({frames} frames)")
-            return _rgb(image)
-    except UnidentifiedImageError:
-        raise BadImage("not an image" if data else "empty file") from None
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BadImage(f"damaged ({error})") from None
-    except BadImage:
-        raise
-    except Exception as error:  # decoders raise struct.error, IndexError, KeyError on bad bytes
-        raise BadImage(f"damaged ({type(error).__name__}: {error})") from None
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    if image.mode == "F":
-        raise BadImage("floating-point pixels")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _square(image: Image.Image, resolution: int) -> np.ndarray:
-    if image.size != (resolution, resolution):
-        # cropped first, since Pillow's resize with a box also reads pixels outside of it
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(image)
-
-
 def is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts if part != "..")
-    return path.suffix.lower() in EXTENSIONS and not hidden
+    """Whether a file with this name, or path within the data, is read."""
+    hidden = any(map(_is_hidden, PurePosixPath(name).parts))
+    return _suffix(name) in EXTENSIONS | (HEIF if reads_heif() else set()) and not hidden
 
 
 def read_images(
-    path: Path, resolution: int, damaged: str = "refuse"
+    path: Path,
+    resolution: int,
+    damaged: str = "refuse",
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Reads all images of a folder or zip, in the order of their names.
 
@@ -190,6 +132,7 @@ def read_images(
         path: a folder or zip, flat or with one folder per class.
         resolution: R.
         damaged: "refuse" raises an error that lists unusable files, "skip" leaves them out.
+        max_megapixels: larger images cannot be used.
 
     Returns:
         images (N, R, R, 3) uint8, their names, and the class of each (all "" for a flat set).
@@ -205,7 +148,7 @@ def read_images(
 
         def load(index: int) -> None:
             try:
-                images[index] = decode(source.read(names[index]), resolution)
+                images[index] = decode(source.read(names[index]), resolution, max_megapixels)
             except BadImage as error:
                 bad[index] = str(error)
 
@@ -224,21 +167,104 @@ def read_images(
 def list_images(path: Path, source: Source) -> tuple[list[str], list[str]]:
     """Returns the sorted names of all images and the class folder of each ("" in a flat set).
 
+    Pictures of runs and comparisons, those in hidden folders and those of formats that are not read
+    are left out and reported.
+
     Raises:
-        VkdError: no images, or some outside the class folders.
+        VkdError: no images, some outside the class folders, or the folder is a run's.
     """
-    names = sorted(set(filter(is_image, source.names())))
+    found, left_out = _split(path, source.names())
+    if left_out:
+        print(
+            f"skipped: {path}: {len(left_out)} run folders, hidden folders or pictures of "
+            f"comparisons (first: {_shown(min(left_out))})"
+        )
+    names = sorted(set(filter(is_image, found)))
+    advice = _advice(sorted(set(found).difference(names)))
     if not names:
-        raise VkdError(f"{path}: no images ({', '.join(sorted(EXTENSIONS))}) in it")
+        known = ", ".join(sorted(EXTENSIONS))
+        raise VkdError(f"{path}: no images ({known}) in it{advice and f'; {advice}'}")
+    if advice:
+        print(f"skipped: {path}: {advice}")
     return names, _classes(path, names)
 
 
+def _split(path: Path, names: list[str]) -> tuple[list[str], set[str]]:
+    """Returns the pictures among the names but for those in hidden or run folders and those of
+    comparisons, and these folders and pictures."""
+    folders = {name.rpartition("/")[0] for name in names}
+    there = folders.union(names)
+
+    def has(folder: str, file: str) -> bool:
+        return f"{folder}/{file}".lstrip("/") in there
+
+    settled = [folder for folder in folders if has(folder, "settings.yaml")]
+    runs = {f for f in settled if any(has(f, x) for x in ("metrics.jsonl", ".lock", "checkpoints"))}
+    if "" in runs:
+        raise VkdError(
+            f"{path}: a run folder (settings.yaml), whose pictures are not data; name the folder "
+            "of the images, and train into another --out"
+        )
+
+    def outermost(folder: str) -> str:
+        """The first run or hidden folder on the way to this one; "" if there is none."""
+        way = accumulate(folder.split("/"), "{}/{}".format)
+        return next((f for f in way if f in runs or _is_hidden(f.rpartition("/")[2])), "")
+
+    around = {folder: outermost(folder) for folder in folders}
+    found, left_out = list[str](), set[str]()
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if _suffix(file) not in PICTURES or _is_hidden(file):
+            continue
+        if around[folder]:
+            left_out.add(around[folder])
+        elif file in COMPARED and has(folder, "table.md") and has(folder, "table.csv"):
+            left_out.add(name)
+        else:
+            found.append(name)
+    return found, left_out
+
+
+def _advice(names: list[str]) -> str:
+    """Says what to do about pictures of formats that are not read; "" where there are none."""
+    if not names:
+        return ""
+    heif = any(_suffix(name) in HEIF for name in names)
+    return (
+        f"{len(names)} pictures of formats that are not read (first: {_shown(names[0])}); convert "
+        f"them to PNG or JPEG{', or for HEIC: pip install pillow-heif' if heif else ''}"
+    )
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _is_hidden(part: str) -> bool:
+    return part != ".." and part.startswith((".", "__MACOSX"))
+
+
 def _report(path: Path, lines: list[str], damaged: str, total: int) -> None:
-    shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
+    shown = "; ".join(lines[:5])
+    if len(lines) > 5:
+        shown += f"; and {len(lines) - 5} more{_listed(lines)}"
     message = f"{path}: {len(lines)} of {total} images cannot be used: {shown}"
     if damaged == "refuse":
         raise VkdError(f"{message}. Repair or remove them, or set data.damaged=skip")
     print(f"skipped: {message}")
+
+
+def _listed(lines: list[str]) -> str:
+    """Writes the lines to a temporary file and returns where."""
+    try:
+        with NamedTemporaryFile(
+            "w", prefix="vkd-unusable-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError:  # no space
+        return ""
+    return f" (all: {file.name})"
 
 
 def _shown(name: str) -> str:

@@ -8,6 +8,7 @@ from gan_vkd.data.image_set import SOURCES, ImageSet, draw_subset
 from gan_vkd.data.images import read_images
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.files import user_path
 
 
 def load_training_set(settings: DataSettings) -> ImageSet:
@@ -21,7 +22,7 @@ def load_training_set(settings: DataSettings) -> ImageSet:
         full = SOURCES[settings.source](settings, train=True)
         assert full is not None
     else:
-        full = _load_files(Path(settings.source).expanduser(), settings)
+        full = _load_files(user_path(settings.source), settings)
     count = settings.num_images
     if settings.fraction is not None:
         count = round(settings.fraction * len(full))
@@ -40,11 +41,13 @@ def load_heldout_set(settings: DataSettings) -> ImageSet | None:
         if settings.source not in SOURCES:
             return None
         return SOURCES[settings.source](settings, train=False)
-    return _load_files(Path(settings.heldout).expanduser(), settings)
+    return _load_files(user_path(settings.heldout), settings)
 
 
 def _load_files(path: Path, settings: DataSettings) -> ImageSet:
-    images, names, folders = read_images(path, settings.resolution, settings.damaged)
+    images, names, folders = read_images(
+        path, settings.resolution, settings.damaged, settings.max_megapixels
+    )
     classes = sorted(set(folders))
     index = {name: i for i, name in enumerate(classes)}
     labels = torch.tensor([index[folder] for folder in folders])

@@ -4,8 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gan_vkd.data.decoding import MAX_MEGAPIXELS
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Positive, Seed
+
+Megapixels = Annotated[int, Field(ge=1, le=4096)]
 
 
 class DataSettings(Section):
@@ -22,6 +25,7 @@ class DataSettings(Section):
     conditional: bool | None = None  # null: if the data has classes
     flip: bool = True
     damaged: Literal["refuse", "skip"] = "refuse"
+    max_megapixels: Megapixels = MAX_MEGAPIXELS  # larger images of folders and zips are not read
 
     @model_validator(mode="after")
     def _one_size(self) -> "DataSettings":

@@ -30,6 +30,7 @@ from gan_vkd.distill import Teacher
 from gan_vkd.evaluation.settings import INCEPTION
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.files import user_path
 from gan_vkd.teachers.features import compute_once, teacher_facts
 from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.teachers.settings import NetworkSettings
@@ -155,7 +156,7 @@ def _sized_name(settings: NetworkSettings, teacher: Teacher) -> str:
 
 def _inception(weights: str | None, device: str, resize_inside: bool) -> InceptionV3W:
     """Loads the published file only: it is a program (TorchScript), and FID is defined by it."""
-    path = _fetch_inception() if weights is None else Path(weights).expanduser()
+    path = _fetch_inception() if weights is None else user_path(weights)
     path = path / INCEPTION_FILE if path.is_dir() else path
     if not path.is_file():
         raise VkdError(f"{path}: no such file (Inception's weights)")

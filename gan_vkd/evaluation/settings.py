@@ -20,7 +20,7 @@ class EvaluateSettings(SamplingSettings):
     features: NetworkSettings = NetworkSettings(name="inception")  # first judge, selects the best
     also: list[NetworkSettings] = []  # further judges of the same samples: distances only
     reference: str = "heldout"  # heldout, train, or the path of a folder or zip
-    num_samples: Annotated[int, Field(ge=2)] = 10_000
+    num_samples: Annotated[int, Field(ge=2, le=10_000_000)] = 10_000
     # computed beside the distances, by the first judge
     metrics: list[Annotated[Choice, OneOf(METRICS)]] = Field(
         default=["inception_score", "precision_recall", "density_coverage", "memorisation"],

@@ -12,11 +12,15 @@ from gan_vkd.evaluation.settings import EvaluateSettings
 from gan_vkd.game.adversary import ADVERSARIES
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.runtime.components import Choice, OneOf, choice
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import (
     Above0,
+    BatchSize,
     Beta,
+    Count,
     Fraction,
+    LearningRate,
     LoopSettings,
     Positive,
     RunSettings,
@@ -29,7 +33,7 @@ from gan_vkd.teachers.settings import LayerSettings, NetworkSettings, TextSettin
 
 AutoWeight = Annotated[
     float | Literal["auto"],
-    number_or("auto", number="a number above 0", fits=lambda x: 0 < x < float("inf")),
+    number_or("auto", number="a number above 0, at most 1e12", fits=lambda x: 0 < x <= 1e12),
 ]
 
 
@@ -133,7 +137,7 @@ class RegularizeSettings(Section):
     """Weights of the discriminator's regularisers (game/regularization.py); 0 disables one."""
 
     lecam: Weight = 0.0
-    lecam_start: Annotated[int, Field(ge=0)] = 1000  # in iterations
+    lecam_start: Count = 1000  # in iterations
     consistency: Weight = 0.0
     consistency_images: Literal["real", "both"] = "both"  # CR or balanced CR
     r1: Weight = 0.0
@@ -142,14 +146,14 @@ class RegularizeSettings(Section):
 
 class TrainSettings(LoopSettings):
     iterations: Positive = 125_000  # d_steps discriminator updates and one generator update each
-    batch_size: Positive = 50
+    batch_size: BatchSize = 50
     d_steps: Positive = 4
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and linear layers
-    g_lr: Above0 = 2e-4
-    d_lr: Above0 = 2e-4
+    g_lr: LearningRate = 2e-4
+    d_lr: LearningRate = 2e-4
     betas: tuple[Beta, Beta] = (0.0, 0.999)
     ema_decay: Fraction = 0.9999
-    ema_start: Annotated[int, Field(ge=0)] = 1000
+    ema_start: Count = 1000
     sample_every: Positive = 1000
 
 
@@ -199,7 +203,7 @@ class Settings(RunSettings):
 
     @property
     def cache_folder(self) -> Path | None:
-        return None if self.cache is None else Path(self.cache).expanduser()
+        return None if self.cache is None else user_path(self.cache)
 
 
 def load_settings(path: Path, overrides: list[str] | None = None) -> Settings:

@@ -1,20 +1,23 @@
 """The settings for sampling a generator."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gan_vkd.runtime.section import Section
-from gan_vkd.runtime.settings import Positive, Seed
+from gan_vkd.runtime.settings import BatchSize, Seed
 
 
 class SamplingSettings(Section):
     """How the EMA generator is sampled."""
 
-    batch_size: Positive = 100
+    batch_size: BatchSize = 100
     seed: Seed = 0
     # statistics of the sampled generator's batch norm: re-estimated for its weights, the stored
     # running ones, or those of each batch of samples
     batch_norm: Literal["standing", "running", "batch"] = "standing"
-    standing_batches: Positive = 16  # of batch_size samples each, for the estimate
+    # of batch_size samples each, for the estimate
+    standing_batches: Annotated[int, Field(ge=1, le=10_000)] = 16
 
     @property
     def idle(self) -> dict[str, str]:

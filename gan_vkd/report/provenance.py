@@ -8,11 +8,11 @@ for a teacher of the judge's family, since the two have similar features.
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from gan_vkd.evaluation.settings import INCEPTION
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.files import user_path
 from gan_vkd.teachers.cifar_resnet import CIFAR_RESNET_FILES
 from gan_vkd.teachers.settings import NetworkSettings
 
@@ -55,7 +55,7 @@ def trained_on(network: NetworkSettings) -> set[str] | None:
         return set().union(*named) if named else None
     if name == "classifier" and network.weights is not None:
         try:
-            state = load_state(Path(network.weights).expanduser())
+            state = load_state(user_path(network.weights))
             source = str(state["settings"]["data"]["source"])
             return {KNOWN_SOURCES[source]} if source in KNOWN_SOURCES else None
         except (VkdError, KeyError, TypeError):
@@ -69,7 +69,7 @@ def _is_published(resnet: NetworkSettings) -> bool:
         return True
     depth = resnet.name.removeprefix("cifar_resnet")
     published = CIFAR_RESNET_FILES.get(int(depth)) if depth.isdigit() else None
-    path = Path(resnet.weights).expanduser()
+    path = user_path(resnet.weights)
     if published is None or not path.is_file():
         return False
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

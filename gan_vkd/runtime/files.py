@@ -12,12 +12,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 
 TEMPORARY = re.compile(r"\..+\.\d+\.vkd-tmp")  # names of files that are being written
 
 
 SHELL_PIPES = Path("/dev/fd")  # where bash puts those of <(command)
+
+
+def user_path(text: str | Path) -> Path:
+    """Returns a path that a user or a settings file gives, with ~ and ~NAME as home folders.
+
+    Raises:
+        SettingsError: no such home folder, a NUL in it, or a name that no file can have.
+    """
+    shown = repr(str(text))[1:-1]
+    shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
+    try:
+        path = Path(text).expanduser()
+        names = [os.fsencode(name) for name in path.parts]
+    except RuntimeError:
+        raise SettingsError(f"{shown}: no such user, whose home folder it could be") from None
+    except UnicodeEncodeError:  # half of a surrogate pair
+        names = [b"\0"]
+    if any(b"\0" in name for name in names):
+        raise SettingsError(f"{shown}: not a path (it has a character that no name can have)")
+    if max(map(len, names), default=0) > 255 or len(os.fsencode(path)) > 4095:
+        raise SettingsError(f"{shown}: not a path (more than 255 bytes in a name, or 4095 in all)")
+    return path
 
 
 def read_bytes(path: Path, most: int) -> bytes:

@@ -11,7 +11,14 @@ from typing import Any, ClassVar
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.runtime.errors import VkdError
-from gan_vkd.runtime.files import read_bytes, reason, remove_unfinished, subfolder, write_text
+from gan_vkd.runtime.files import (
+    read_bytes,
+    reason,
+    remove_unfinished,
+    subfolder,
+    user_path,
+    write_text,
+)
 from gan_vkd.runtime.lock import locked
 from gan_vkd.runtime.stopping import End
 
@@ -26,7 +33,7 @@ class RunFolder:
     subfolders: ClassVar[Sequence[str]] = ("checkpoints",)
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = user_path(path)
 
     def write_settings(self, text: str) -> None:
         write_text(self.path / "settings.yaml", text)

@@ -11,11 +11,17 @@ from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.loggers import LOGGERS
 from gan_vkd.runtime.section import Section
 
-Positive = Annotated[int, Field(ge=1)]
+# The upper limits are beyond any use: they refuse numbers that would overflow or never end
+Positive = Annotated[int, Field(ge=1, le=10**8)]
+Count = Annotated[int, Field(ge=0, le=10**8)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+Workers = Annotated[int, Field(ge=0, le=1024)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1e12)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Above0 = Annotated[float, Field(gt=0)]
+Above0 = Annotated[float, Field(gt=0, le=1e12)]
+LearningRate = Annotated[float, Field(gt=0, le=1e4)]
+LeastLearningRate = Annotated[float, Field(ge=0, le=1e4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's seeds
 
 
@@ -45,8 +51,8 @@ class LoopSettings(Section):
     log_every: Positive = 50
     logger: Annotated[Choice, OneOf(LOGGERS)] = choice("tensorboard")
     checkpoint_every: Positive = 1000
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest; the best is kept as well
-    rollbacks: Annotated[int, Field(ge=0)] = 0  # at most, after values that are not finite
+    keep_checkpoints: Annotated[int, Field(ge=2, le=10**8)] = 2  # the newest; and the best
+    rollbacks: Count = 0  # at most, after values that are not finite
     rollback_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # of learning rates, at each one
     # when a run is resumed whose training data differ from those of its checkpoint
     changed_data: Literal["refuse", "accept"] = "refuse"

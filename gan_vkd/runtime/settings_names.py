@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gan_vkd
 from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.files import user_path
 
 _PACKAGE = Path(gan_vkd.__file__).parent
 # Inside the package when installed from a wheel, beside it in a checkout
@@ -42,7 +43,8 @@ def values_of(reference: Path) -> list[str]:
 
 
 def _resolved(reference: Path) -> tuple[list[Path], list[str]]:
-    reference = reference.expanduser()
+    first, plus, others = str(reference).partition("+")
+    reference = Path(f"{user_path(first)}{plus}{others}") if first else reference
     whole = _find(str(reference), [Path(), SHIPPED])
     stored = reference / "settings.yaml"
     if os.path.exists(stored) or (whole is None and os.path.isdir(reference)):

@@ -109,12 +109,13 @@ def seconds(text: str) -> float:
         SettingsError: the text has another form.
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    parts = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
     if parts and any(parts.groups()):
         return sum(int(n or 0) * u for n, u in zip(parts.groups(), units.values(), strict=True))
-    if clock := re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", text):
+    if clock := re.fullmatch(r"(\d{1,9}):([0-5]\d):([0-5]\d)", text):
         hours, minutes, rest = map(int, clock.groups())
         return 3600 * hours + 60 * minutes + rest
-    if until := re.fullmatch(r"@(\d+)", text):
+    if until := re.fullmatch(r"@(\d{1,12})", text):
         return int(until[1]) - time.time()
-    raise SettingsError(f"--max-time {text}: expected a time such as 45s, 90m, 3h30m or 02:30:00")
+    shown = text if len(text) <= 100 else f"{text[:100]}..."
+    raise SettingsError(f"--max-time {shown}: expected a time such as 45s, 90m, 3h30m or 02:30:00")

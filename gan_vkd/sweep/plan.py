@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from gan_vkd.runtime.components import OneOf, one_of
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.progress import is_finished
 from gan_vkd.runtime.section import Section
@@ -99,7 +100,7 @@ def plan(
     given = [*overrides, *(value for config in configs for value in values_of(config))]
     if fixed := [item for item in given if item.partition("=")[0] == "seed"]:
         raise SettingsError(f"{fixed[0]}: the seeds of a sweep are set by --seeds")
-    out, jobs = out.expanduser(), []
+    out, jobs = user_path(out), []
     for seed in seeds:
         for config, arm in zip(configs, arms, strict=True):
             plain = program.load(config, [])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.files import user_path
 from gan_vkd.sweep.plan import Job, Program, plan
 from gan_vkd.sweep.process import describe, last_line, start
 
@@ -43,7 +44,7 @@ def submit(
     """
     chosen = _slurm_parameters(parameters)
     runs = plan(program, configs, seeds, out, overrides)
-    folder, ids = out.expanduser() / "slurm", []
+    folder, ids = user_path(out) / "slurm", []
     executor = (make_executor or _slurm)(folder)
     for job in runs:
         if job.finished:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,6 +12,7 @@ from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.facts import Facts, checked
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.settings import Above0
 from gan_vkd.teachers.interface import (
     IMAGENET_MEAN,
@@ -50,7 +50,7 @@ def _published(depth: int, settings: NetworkSettings, whole: bool = False) -> Bu
         except Exception as error:  # urllib, ssl, hash mismatch: all mean no weights
             raise unreachable(name, url, error) from None
     else:
-        saved = load_foreign(Path(weights).expanduser())
+        saved = load_foreign(user_path(weights))
     state = {str(k).removeprefix("module."): v for k, v in unwrapped(saved).items()}
     fill(network, state, weights or name)
     return _built(network, IMAGENET_MEAN, IMAGENET_STD)

@@ -15,6 +15,7 @@ from gan_vkd.distill import Teacher
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import digest, load_state, save_state
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.registry import Chosen
 
 CHECKED = 8  # rows that are recomputed to verify a file
@@ -46,7 +47,7 @@ def compute_once(
         return compute(everything)
     state = {name: value.detach().cpu() for name, value in weights.items()}
     key = digest(json.dumps(facts(), sort_keys=True), state)
-    file = folder.expanduser() / f"{key[:32]}.safetensors"
+    file = user_path(folder) / f"{key[:32]}.safetensors"
     if file.exists():
         try:
             return _verified(file, key, compute, rows)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gan_vkd.distill import Layer, Teacher
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.registry import Registry
 from gan_vkd.teachers.settings import NetworkSettings
 
@@ -91,4 +92,4 @@ def local_path(settings: NetworkSettings) -> Path:
     """
     if settings.weights is None:
         raise SettingsError(f"{settings.name}: set its `weights` to a local file or run folder")
-    return Path(settings.weights).expanduser()
+    return user_path(settings.weights)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gan_vkd.runtime.section import Section
-from gan_vkd.runtime.settings import Positive
+from gan_vkd.runtime.settings import Count, Positive
 
 Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the name
 
@@ -15,7 +15,7 @@ class LayerSettings(Section):
 
     layer: str | None = None  # a module's name; null: the network's default features
     pool: Literal["mean", "sum", "first"] = "mean"
-    prefix_tokens: Annotated[int, Field(ge=0)] = 0  # left out of a mean or sum over tokens
+    prefix_tokens: Count = 0  # left out of a mean or sum over tokens
     channels_last: bool = False  # maps are (B, H, W, d), as in Swin
 
 

@@ -1,16 +1,15 @@
 """Training of a small classifier: a teacher or a judge where no published network fits."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from tqdm import tqdm
 
 from gan_vkd.data.augment import translation
 from gan_vkd.data.batches import Batches
-from gan_vkd.data.image_set import ImageSet, to_network
+from gan_vkd.data.image_set import ImageSet, to_network, why_no_classes
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.networks.cifar_resnet import CifarResNet
@@ -18,7 +17,7 @@ from gan_vkd.runtime.checkpoint import save_state
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.section import Section
-from gan_vkd.runtime.settings import Positive, Seed
+from gan_vkd.runtime.settings import BatchSize, LearningRate, Positive, Seed
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -31,8 +30,8 @@ class TeachSettings(Section):
     data: DataSettings
     depth: Literal[8, 14, 20, 32, 44, 56] = 8
     iterations: Positive = 500
-    batch_size: Positive = 50
-    lr: Annotated[float, Field(gt=0)] = 2e-3
+    batch_size: BatchSize = 50
+    lr: LearningRate = 2e-3
 
 
 def teach(settings: TeachSettings, out: Path) -> float | None:
@@ -48,7 +47,8 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
     data = load_training_set(settings.data)
     if len(data.classes) < 2:
         raise SettingsError(
-            f"data.source = {settings.data.source}: has no class folders, so nothing to teach"
+            f"data.source = {settings.data.source}: {why_no_classes(data.names)}, so nothing to "
+            "teach; two are needed"
         )
     heldout = load_heldout_set(settings.data)
     if heldout is not None and heldout.classes != data.classes:

@@ -1,7 +1,6 @@
 """Class embeddings in the teacher's feature space, by a text tower or the teacher's classifier."""
 
 import warnings
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from gan_vkd.distill import Teacher
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.files import user_path
 from gan_vkd.teachers.settings import TextSettings
 
 
@@ -34,7 +34,7 @@ def class_embeddings(settings: TextSettings | None, teacher: Teacher, classes: l
     names = settings.names or [name for name in classes if name]
     if not names:
         raise SettingsError(
-            "distill.text.names: needed, since the data has no class folders to take names from"
+            "distill.text.names: needed, since the data has no two class folders to take names from"
         )
     readable = [name.replace("_", " ").replace("-", " ") for name in names]
     return _embed(settings, readable).to(teacher.mean.device)
@@ -49,7 +49,7 @@ def _embed(settings: TextSettings, names: list[str]) -> Tensor:
         raise VkdError("distill.text: needs open_clip: pip install open_clip_torch") from None
     if settings.model not in open_clip.list_models():
         raise SettingsError(f"distill.text.model = {settings.model}: open_clip has no such model")
-    path = Path(settings.weights).expanduser()
+    path = user_path(settings.weights)
     local = path.is_file()
     if not local and settings.weights not in open_clip.list_pretrained_tags_by_model(
         settings.model

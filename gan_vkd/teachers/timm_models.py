@@ -1,12 +1,12 @@
 """Models of timm, by timm's names."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.files import user_path
 from gan_vkd.teachers.interface import TEACHERS, Built, unreachable
 from gan_vkd.teachers.settings import NetworkSettings
 
@@ -18,7 +18,7 @@ def timm_model(settings: NetworkSettings, whole: bool = False) -> Built:
     from timm.data.config import resolve_model_data_config
 
     name, weights = settings.name.removeprefix("timm/"), settings.weights
-    if weights is not None and not Path(weights).expanduser().is_file():
+    if weights is not None and not user_path(weights).is_file():
         raise VkdError(f"{weights}: no such file (weights of timm/{name})")
     clip = "clip" in name and "ft_in" not in name
     if not timm.is_model(name.split(".")[0]):
@@ -26,7 +26,7 @@ def timm_model(settings: NetworkSettings, whole: bool = False) -> Built:
     try:
         overlay = None
         if weights is not None:  # older versions of timm would unpickle any object
-            path = str(Path(weights).expanduser())
+            path = str(user_path(weights))
             overlay = {"state_dict": timm.models.load_state_dict(path, weights_only=True)}
             if not overlay["state_dict"]:  # timm would fetch the published weights instead
                 raise ValueError("the file has no weights")

@@ -9,9 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from classification.detection.settings import CocoSettings
-from gan_vkd.data.images import BadImage, FolderSource, open_rgb
+from gan_vkd.data.decoding import MAX_MEGAPIXELS, BadImage, open_rgb
+from gan_vkd.data.images import FolderSource
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import user_path
 
 MAX_CATEGORIES = 10_000  # a detector has a class for each number up to the largest
 MAX_EXACT = 2**53  # largest integers exact in float64, which pycocotools uses
@@ -39,6 +41,7 @@ class Coco:
         num_images: size of a random subset, or None for all images.
         seed: of the subset.
         incomplete: whether files may be missing.
+        max_megapixels: larger images cannot be used.
 
     Raises:
         SettingsError: a subset larger than the set.
@@ -53,8 +56,9 @@ class Coco:
         num_images: int | None = None,
         seed: int = 0,
         incomplete: bool = False,
+        max_megapixels: int = MAX_MEGAPIXELS,
     ) -> None:
-        self.incomplete = incomplete
+        self.incomplete, self.max_megapixels = incomplete, max_megapixels
         self.file = root / "annotations" / f"instances_{split}.json"
         self.source = FolderSource(root / split)
         if not self.source.path.is_dir():
@@ -127,7 +131,7 @@ class Coco:
             BadImage: missing, damaged, or of another size than its entry says.
         """
         entry = self.images[index]
-        image = open_rgb(self.source.read(entry["file_name"]))
+        image = open_rgb(self.source.read(entry["file_name"]), self.max_megapixels)
         if image.size != (entry["width"], entry["height"]):
             raise BadImage(
                 f"{image.width}x{image.height} pixels with its EXIF orientation applied, but its "
@@ -165,8 +169,8 @@ def load_heldout_images(settings: CocoSettings, categories: dict[int, str]) -> C
 
 
 def _load(settings: CocoSettings, split: str, num_images: int | None) -> Coco:
-    root, incomplete = Path(settings.root).expanduser(), settings.damaged == "skip"
-    return Coco(root, split, num_images, settings.seed, incomplete)
+    root, incomplete = user_path(settings.root), settings.damaged == "skip"
+    return Coco(root, split, num_images, settings.seed, incomplete, settings.max_megapixels)
 
 
 def _read(file: Path) -> dict[str, Any]:

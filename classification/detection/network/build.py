@@ -1,7 +1,6 @@
 """Detectors by settings, and their initial weights."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from classification.detection.network.vidt import ViDT
 from classification.detection.settings import DetectorSettings
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.files import user_path
 
 # timm's names of bodies trained on ImageNet (base: on its 22,000 classes, as published)
 TIMM = {
@@ -89,7 +89,7 @@ def _read(settings: DetectorSettings) -> tuple[dict[str, Tensor], str]:
     if settings.weights in SOURCES:
         saved, where = _fetch(settings.size, settings.weights), settings.weights
     else:
-        path = Path(str(settings.weights)).expanduser()
+        path = user_path(str(settings.weights))
         path = path / "detector.safetensors" if path.is_dir() else path
         saved, where = load_foreign(path), str(path)
     saved = unwrapped(saved)

@@ -19,7 +19,7 @@ from classification.recognition.data.resident import Resident, is_simple
 from classification.recognition.data.shards import ShardList, Stream
 from classification.recognition.data.transforms import test_transform, training_transform
 from classification.recognition.settings import ClassifierSettings
-from gan_vkd.data.images import BadImage
+from gan_vkd.data.decoding import BadImage
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.stopping import outlive

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from classification.recognition.data.shards import ShardList
 from classification.recognition.settings import InputSettings
-from gan_vkd.data.image_set import ImageSet
-from gan_vkd.data.images import FolderSource, list_images, open_rgb
+from gan_vkd.data.decoding import open_rgb
+from gan_vkd.data.image_set import ImageSet, why_no_classes
+from gan_vkd.data.images import FolderSource, list_images
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import user_path
 
 
 class Images(Protocol):
@@ -56,18 +58,22 @@ class InMemory:
 class Files:
     """A folder with one folder for each class, like ImageNet's train and val.
 
+    Args:
+        path: of the folder.
+        settings: of the data.
+
     Raises:
         VkdError: no such folder, or no images in class folders.
     """
 
-    def __init__(self, path: Path, damaged: str = "refuse") -> None:
+    def __init__(self, path: Path, settings: InputSettings) -> None:
         if not path.is_dir():
             raise VkdError(f"{path}: no such folder of class folders (data.source, data.heldout)")
-        self.source = FolderSource(path, damaged)
+        self.source, self.limits = FolderSource(path, settings.damaged), settings.limits
         self.names, folders = list_images(path, self.source)
         self.classes = sorted(set(folders))
         if len(self.classes) < 2:
-            raise VkdError(f"{path}: has no class folders")
+            raise VkdError(f"{path}: {why_no_classes(self.names)}; two are needed")
         index = {name: i for i, name in enumerate(self.classes)}
         self.labels = torch.tensor([index[folder] for folder in folders])
         self.count = len(self.names)
@@ -76,7 +82,7 @@ class Files:
         return str(self.source.path / self.names[index])
 
     def image(self, index: int) -> Image.Image:
-        return open_rgb(self.source.read(self.names[index]))
+        return open_rgb(self.source.read(self.names[index]), *self.limits)
 
     def fingerprint(self) -> str:
         return digest(repr(self.names), {"labels": self.labels})
@@ -90,14 +96,14 @@ def load_training_images(settings: InputSettings) -> Images | ShardList:
         VkdError: missing or damaged data, or no classes.
     """
     if settings.kind == "files":
-        return Files(Path(settings.source).expanduser(), settings.damaged)
+        return Files(user_path(settings.source), settings)
     if settings.kind == "shards":
-        assert settings.num_images is not None
-        assert settings.classes is not None
-        return ShardList(settings.source, settings.num_images, settings.classes)
+        return ShardList(settings)
     images = load_training_set(settings.in_memory)
     if len(images.classes) < 2:
-        raise SettingsError(f"data.source = {settings.source}: has no class folders")
+        raise SettingsError(
+            f"data.source = {settings.source}: {why_no_classes(images.names)}; two are needed"
+        )
     return InMemory(images)
 
 
@@ -118,7 +124,7 @@ def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> I
         loaded = load_heldout_set(settings.in_memory)
         heldout: Images | None = None if loaded is None else InMemory(loaded)
     else:
-        heldout = Files(Path(settings.heldout).expanduser(), settings.damaged)
+        heldout = Files(user_path(settings.heldout), settings)
     if heldout is None or classes is None:
         return heldout
     if settings.kind == "shards":

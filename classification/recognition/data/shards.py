@@ -13,9 +13,11 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from classification.epochs.items import Item, seed_generators
-from gan_vkd.data.images import BadImage, open_rgb
+from classification.recognition.settings import InputSettings
+from gan_vkd.data.decoding import BadImage, open_rgb
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import VkdError, one_line
+from gan_vkd.runtime.files import user_path
 
 BUFFER = 1000  # samples in a worker's shuffle buffer
 SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -28,17 +30,21 @@ class ShardList:
         VkdError: a shard is missing, or webdataset is not installed.
     """
 
-    def __init__(self, pattern: str, count: int, classes: int) -> None:
+    def __init__(self, settings: InputSettings) -> None:
+        assert settings.num_images is not None
+        assert settings.classes is not None
         try:
             import webdataset  # noqa: F401
             from braceexpand import braceexpand
         except ImportError:
             raise VkdError("data.kind = shards needs webdataset: pip install webdataset") from None
-        self.files = [Path(name).expanduser() for name in braceexpand(pattern)]
+        self.files = [user_path(name) for name in braceexpand(settings.source)]
         missing = [str(file) for file in self.files if not file.is_file()]
         if missing:
-            raise VkdError(f"data.source = {pattern}: no such shards: {', '.join(missing[:3])}")
-        self.count, self.classes = count, [str(number) for number in range(classes)]
+            shown = ", ".join(missing[:3])
+            raise VkdError(f"data.source = {settings.source}: no such shards: {shown}")
+        self.count, self.limits = settings.num_images, settings.limits
+        self.classes = [str(number) for number in range(settings.classes)]
 
     def fingerprint(self) -> str:
         """Equal for shards with the same names, independent of their location."""
@@ -120,7 +126,7 @@ class Stream(IterableDataset[Item]):
             fault = f"no image ({', '.join(SUFFIXES)})" if data is None else f"class {label!r}"
             return Item(blank, 0, f"{name} ({fault})")
         try:
-            return Item(self.transform(open_rgb(data)), int(label), "")
+            return Item(self.transform(open_rgb(data, *self.shards.limits)), int(label), "")
         except BadImage as error:
             return Item(blank, 0, f"{name} ({error})")
 

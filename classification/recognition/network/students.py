@@ -1,7 +1,6 @@
 """Students: networks of timm; those with a distillation token get one for each teacher."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from classification.recognition.settings import StudentSettings
 from gan_vkd.distill import Layer, Reader
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.files import user_path
 
 
 class Outputs(NamedTuple):
@@ -150,7 +150,7 @@ def build_student(
             "to a local copy, or to null"
         ) from None
     if settings.weights is not None and not published:
-        saved = load_foreign(Path(settings.weights).expanduser())
+        saved = load_foreign(user_path(settings.weights))
         fill(network, unwrapped(saved), settings.weights)
     return student
 
