@@ -10,6 +10,7 @@ from torchvision.utils import make_grid
 
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
+from gan_vkd.report.figures import label, save_figure
 from gan_vkd.runtime.files import write_atomically
 
 
@@ -51,5 +52,5 @@ def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Pat
         axis.axis("off")
     for axis, image, title in zip(axes[: len(images)], images, titles, strict=True):
         axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-        axis.set_title(title, fontsize=9)
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+        axis.set_title(label(title, 40), fontsize=9)
+    save_figure(figure, path)
