@@ -18,12 +18,14 @@ from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.facts import Facts, checked
 from gan_vkd.runtime.folder import RunFolder
 
+Percent = Annotated[float, Field(ge=0, le=100.1)]  # after rounding
+
 
 class EvaluationFacts(Facts):
     """The keys that every record of an evaluation has."""
 
     iteration: Annotated[int, Field(ge=0, lt=2**53)]
-    epoch: float
+    epoch: Annotated[float, Field(ge=0, lt=2**53)]
     images: Annotated[int, Field(ge=0, lt=2**53)]
 
 

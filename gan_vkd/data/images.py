@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gan_vkd.runtime.errors import VkdError
+
+# About files that are read all the same, or refused with a reason; filters cannot be set in threads
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # no format that can run programs
