@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Front, commands, run_app
+from gan_vkd.front import Front, commands, run_app, run_folders
 
 front = Front(
     module="classification",
@@ -31,7 +31,9 @@ def main() -> None:
 
 @app.command()
 def features(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders to show side by side.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders to show side by side.", callback=run_folders)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the figures.")],
     count: Annotated[int, typer.Option(min=1, max=32, help="Number of images shown.")] = 6,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Front, Overrides, RunFolder, commands, run_app
+from gan_vkd.front import Front, Overrides, RunFolder, commands, existing, require_data, run_app
+from gan_vkd.runtime.settings_names import extended, files_of
 
 front = Front(
     module="gan_vkd",
@@ -60,10 +61,11 @@ def evaluate(
     The run folder may come from others: the downloads and cache of its settings are disabled unless
     they are given here (data.download=true, cache=FOLDER).
     """
+    own = overrides or []
+    require_data(run, own, given=True)
     from gan_vkd.evaluation.settings import INCEPTION
     from gan_vkd.game.settings import load_settings
 
-    own = overrides or []
     if inception is not None:
         name = load_settings(run).evaluate.features.name
         name = name if name in INCEPTION else "inception"
@@ -89,20 +91,26 @@ def evaluate(
 @app.command()
 def sample(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="Folder for PNG files, or a .png file for one grid.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="One grid, if it ends in .png, .jpg, .jpeg, .webp, .bmp or .tiff; any other name "
+            "is a folder for PNG files."
+        ),
+    ],
     count: Annotated[int, typer.Option(min=1, help="Number of images, for a folder.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For latents and labels.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Draw images from a run's best generator."""
     from gan_vkd.networks.sampling import draw_samples
-    from gan_vkd.report.pictures import class_grid, save_png
+    from gan_vkd.report.pictures import FORMATS, class_grid, save_image, save_png
     from gan_vkd.run import Run
     from gan_vkd.runtime.devices import pick_device
 
     generator, facts = Run(run).load_generator(pick_device(device))
-    if out.suffix == ".png":
-        save_png(class_grid(generator, facts["shares"], seed), out)
+    if kind := FORMATS.get(out.suffix.lower()):
+        save_image(class_grid(generator, facts["shares"], seed), out, kind)
     else:
         images = draw_samples(generator, facts["shares"], count, min(count, 100), seed)
         for index, image in enumerate(images):
@@ -112,12 +120,16 @@ def sample(
 
 @app.command("import")
 def import_generator(
-    weights: Annotated[Path, typer.Argument(help="A published G_ema.pth of DiffAugment-BigGAN.")],
+    weights: Annotated[
+        Path,
+        typer.Argument(help="A published G_ema.pth of DiffAugment-BigGAN.", callback=existing),
+    ],
     config: Annotated[Path, typer.Argument(help="Settings that match the weights.")],
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="The run folder to create.")] = Path("runs/imported"),
 ) -> None:
     """Create a run folder from published weights, to sample, evaluate and compare them."""
+    files_of(extended(config, overrides or [])[0])
     from gan_vkd.game.settings import load_settings
 
     settings = load_settings(config, overrides)
@@ -136,6 +148,7 @@ def teach(
     ),
 ) -> None:
     """Train a small classifier, to be used as a teacher or a judge."""
+    require_data(config, overrides or [])
     from gan_vkd.runtime.settings_file import load_as
     from gan_vkd.teachers.teach import TeachSettings
     from gan_vkd.teachers.teach import teach as train_classifier

@@ -4,6 +4,7 @@ A program describes itself by a `Front`, from which `commands` makes a typer app
 commands train, sweep, compare, evaluate and export. Modules are imported only when needed.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -14,14 +15,32 @@ from typing import Annotated, Any
 
 import typer
 
+from gan_vkd import __version__
 from gan_vkd.runtime.errors import VkdError, one_line_without_memory
 from gan_vkd.runtime.settings_names import extended, files_of, short_name
 from gan_vkd.runtime.terminal import plain, plain_output
 
+
+def existing(path: Path) -> Path:
+    """Callback of an argument: refuses a missing file or folder, before torch is imported."""
+    if not os.path.lexists(path.expanduser()):
+        raise VkdError(f"{path}: no such file or folder")
+    return path
+
+
+def run_folders(paths: Any) -> Any:
+    """Callback of an argument: refuses what is no run folder, before torch is imported."""
+    for path in paths if isinstance(paths, list) else [paths]:
+        folder = path.expanduser()
+        if not os.path.lexists(folder / "settings.yaml") and not folder.is_file():
+            raise VkdError(f"{path}: not a run folder (no settings.yaml in it)")
+    return paths
+
+
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="+NAME, key.sub=value", show_default=False)
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.", callback=run_folders)]
 Config = Annotated[
     Path, typer.Argument(help="Settings: a file, a shipped name or NAME+NAME; or a run folder.")
 ]
@@ -50,7 +69,7 @@ Slurm = Annotated[
         help="Submit each run as a SLURM job: timeout_min=240,partition=gpu,gpus_per_node=1",
     ),
 ]
-Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
+Runs = Annotated[list[Path], typer.Argument(help="Run folders.", callback=run_folders)]
 Out = Annotated[Path, typer.Option(help="Folder for tables (table.md, table.csv) and a picture.")]
 SweepOut = Annotated[Path, typer.Option(help="Folder for the runs, their logs and the table.")]
 Baseline = Annotated[str, typer.Option(help="The arm that the others are compared with.")]
@@ -139,6 +158,8 @@ class Front:
         if slurm is not None:
             submit(program, configs, numbers, out, overrides, slurm)
             return
+        for config in configs:
+            require_data(config, overrides)
         finished = sweep(program, configs, numbers, out, overrides, jobs)
         if finished:
             self.compare(finished, out, self.baseline, **options)
@@ -158,6 +179,18 @@ def commands(front: Front) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
 
+    def version(shown: bool) -> None:
+        if shown:
+            print(f"gan-vkd {__version__}")
+            raise typer.Exit
+
+    @app.callback(help=front.about, epilog=PROGRAMS)
+    def options(
+        version: Annotated[
+            bool, typer.Option("--version", callback=version, is_eager=True, help="Show it.")
+        ] = False,
+    ) -> None: ...
+
     def train(
         config: Config,
         overrides: Overrides = None,
@@ -170,6 +203,8 @@ def commands(front: Front) -> typer.Typer:
         budget = None if max_time is None else seconds(max_time)
         config, overrides = extended(config, overrides or [])
         files_of(config)  # reports a missing file before the schema is imported
+        if not resume:  # a finished run needs no data
+            require_data(config, overrides)
         settings = front.function("load")(config, overrides)
         usual = Path("runs", short_name(config), f"seed{settings.seed}")
         folder = out or (config if config.is_dir() else usual)
@@ -188,6 +223,7 @@ def commands(front: Front) -> typer.Typer:
         front.compare(runs, out, baseline)
 
     def evaluate(run: RunFolder, overrides: Overrides = None) -> None:
+        require_data(run, overrides or [], given=True)
         settings = front.function("load")(run, [*front.offline, *(overrides or [])])
         for key, value in front.function("evaluate")(run, settings).items():
             print(f"{key}: {value}")
@@ -207,14 +243,61 @@ def commands(front: Front) -> typer.Typer:
     return app
 
 
+def require_data(config: Path, overrides: list[str], given: bool = False) -> None:
+    """Refuses settings whose data are not there, before the schema and torch are imported.
+
+    Args:
+        config: reference of the settings.
+        overrides: of the user.
+        given: look at what the overrides name only, as a run's other data are not needed.
+
+    Raises:
+        SettingsError: missing or unreadable settings.
+        VkdError: data.source, data.heldout or data.root is a path that does not exist.
+    """
+    from gan_vkd.runtime.settings_file import merged
+
+    data = merged(config, overrides).get("data")
+    if not isinstance(data, dict):
+        return
+    keys = ["source", "heldout"] if "source" in data else ["root"]  # COCO's heldout is in its root
+    if data.get("download") is False:
+        keys = [*keys, "root"]
+    for key in keys:
+        path = data.get(key)
+        named = any(item.startswith(f"data.{key}=") for item in overrides)
+        if not isinstance(path, str) or os.sep not in path or (given and not named):
+            continue
+        if "{" not in path and not os.path.exists(os.path.expanduser(path)):  # no shards
+            raise VkdError(f"data.{key} = {path}: no such folder or file")
+
+
 def run_app(app: typer.Typer) -> None:
-    """Runs the application; expected failures print one line per fault and set the exit code."""
+    """Runs the application; expected failures print one line per fault and set the exit code.
+
+    Also where standard output cannot be written; if its reader is gone, nothing is printed.
+    """
     threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
     with plain_output():
+        code = _exit_code(app)
         try:
-            with one_line_without_memory("set device=cpu, or a smaller batch"):
-                app()
-        except VkdError as error:
-            for line in str(error).split("\n"):
-                print(f"vkd: {plain(line)}", file=sys.stderr)
-            sys.exit(error.exit_code)
+            print(end="", flush=True)  # nothing where standard output is closed
+        except (VkdError, BrokenPipeError) as error:
+            # what is left is written nowhere, since Python would try again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not code and isinstance(error, VkdError):
+                print(f"vkd: {error}", file=sys.stderr)
+            code = code or 1
+    sys.exit(code)
+
+
+def _exit_code(app: typer.Typer) -> Any:
+    try:
+        with one_line_without_memory("set device=cpu, or a smaller batch"):
+            app()
+    except VkdError as error:
+        for line in str(error).split("\n"):
+            print(f"vkd: {plain(line)}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as end:
+        return end.code

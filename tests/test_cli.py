@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from gan_vkd import __version__
 from gan_vkd.cli import main
+from gan_vkd.evaluation.evaluator import frechet_distance
 from gan_vkd.evaluation.record import distances
 from gan_vkd.game.settings import load_settings
 from gan_vkd.networks.biggan import Generator
@@ -75,18 +80,105 @@ def test_help_does_not_import_torch(arguments):
     assert "Usage" in done.stdout
 
 
-def test_missing_settings_are_reported_before_torch_is_imported(tmp_path):
-    """As a process: exit code 2 and one line, before torch is imported."""
+PROGRAMS = {
+    "vkd": "gan_vkd", "vkd-classify": "classification", "vkd-detect": "classification.detection",
+}  # fmt: skip
+NO_RUN = "not a run folder (no settings.yaml in it)"
+NO_FILE = "no such file or folder"
+NO_DATA = "no such folder or file"
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("vkd train nowhere.yaml", "no such settings file"),
+        ("vkd sample no/where --out x", NO_RUN),
+        *((f"{program} compare no/where --out x", NO_RUN) for program in PROGRAMS),
+        *((f"{program} evaluate no/where", NO_RUN) for program in PROGRAMS),
+        *((f"{program} export no/where x.pth", NO_RUN) for program in PROGRAMS),
+        ("vkd-classify features no/where --out x", NO_RUN),
+        ("vkd-detect predict no/where x.png --out x", NO_FILE),
+        ("vkd import no/where.pth quickstart", NO_FILE),
+        ("vkd teach quickstart_teacher data.source=no/where", NO_DATA),
+        ("vkd train quickstart data.source=no/where", NO_DATA),
+        ("vkd train quickstart data.heldout=no/where", NO_DATA),
+        ("vkd train cifar10_10pct data.root=no/where data.download=false", NO_DATA),
+        ("vkd train stored.yaml", "data.source = no/where: no such folder or file"),
+        ("vkd-classify train imagenet_deit_ti data.source=no/where", NO_DATA),
+        ("vkd-detect train coco_vidt_nano data.root=no/where", NO_DATA),
+    ],
+)
+def test_missing_files_are_reported_before_torch_is_imported(line, fault, tmp_path):
+    """As a process: one line, an exit code, and torch is not imported."""
+    (tmp_path / "stored.yaml").write_text(f"{SMALL.replace('digits', 'no/where')}")
+    program, *arguments = line.split()
     code = (
-        "import sys, runpy\n"
-        "sys.argv = ['vkd', 'train', sys.argv[1]]\n"
-        "try:\n    runpy.run_module('gan_vkd', run_name='__main__')\n"
+        f"import sys, runpy\nsys.argv = {[program, *arguments]}\n"
+        f"try:\n    runpy.run_module('{PROGRAMS[program]}', run_name='__main__')\n"
         "finally:\n    assert 'torch' not in sys.modules"
     )
-    arguments = [sys.executable, "-c", code, str(tmp_path / "nowhere.yaml")]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    done = process("-c", code, cwd=tmp_path)
+    assert done.returncode == (2 if "settings" in fault and fault != NO_RUN else 1)
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("vkd: ")
+    assert fault in said
+
+
+def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE} | options
+    return subprocess.run(
+        [sys.executable, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("module", PROGRAMS.values())
+def test_the_version_is_shown(module):
+    done = process("-m", module, "--version")
+    assert (done.stdout, done.stderr, done.returncode) == (f"gan-vkd {__version__}\n", "", 0)
+
+
+# output that cannot be written
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["configs"], ["configs", "quickstart"], ["--help"], ["--version"], ["sample", "RUN", "--out",
+     "OUT", "--count", "1"]],
+)  # fmt: skip
+@pytest.mark.parametrize("unbuffered", [[], ["-u"]])
+def test_a_full_output_is_a_fault_in_one_line(arguments, unbuffered, run, tmp_path):
+    words = [{"RUN": str(run), "OUT": str(tmp_path / "out")}.get(word, word) for word in arguments]
+    with open("/dev/full", "w") as full:
+        done = process(*unbuffered, "-m", "gan_vkd", *words, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "vkd: the output cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize("unbuffered", [[], ["-u"]])
+def test_a_closed_pipe_ends_the_program_silently(unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:
+        done = process(*unbuffered, "-m", "gan_vkd", "configs", stdout=closed)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_fault_is_told_beside_a_full_output(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = process("-m", "gan_vkd", "train", "nowhere", stdout=full)
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"vkd: {tmp_path / 'nowhere.yaml'}: no such settings file"]
+    assert done.stderr == "vkd: nowhere: no such settings file\n"
+
+
+def test_output_may_be_closed():
+    done = process("-c", "import os, runpy, sys; os.close(1); sys.exit(os.system("
+                   f"'{sys.executable} -m gan_vkd configs'))")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_arguments_show_the_commands(vkd):
@@ -106,7 +198,7 @@ def test_no_arguments_show_the_commands(vkd):
 
 @pytest.mark.parametrize(
     "line",
-    ["fly", "train", "train x.yaml --fast", "sample run", "sample run --out x --count 0",
+    ["fly", "train", "train x.yaml --fast", "sample --out x", "sample run --out x --count 0",
      "sample run --out x --seed -1", f"sample run --out x --seed {2**32}"],
 )  # fmt: skip
 def test_usage_errors(line, vkd):
@@ -116,10 +208,34 @@ def test_usage_errors(line, vkd):
     assert "Usage" in err
 
 
+# warnings of other packages
+
+
+def test_warnings_about_images_do_not_reach_the_terminal(tmp_path, config):
+    """A damaged EXIF block, and an image that Pillow takes for an attack."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\0\x12")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "b.png")
+    arguments = ["train", str(config), f"data.source={tmp_path}", "--out", str(tmp_path / "new")]
+    done = process("-m", "gan_vkd", *arguments)
+    (said,) = done.stderr.splitlines()
+    assert "1 of 2 images cannot be used: b.png (10000x10000 pixels" in said
+
+
+def test_warnings_about_few_samples_do_not_reach_the_terminal(capsys):
+    """scipy's of a singular matrix; those about anything else are kept."""
+    features = np.random.default_rng(0).normal(size=(20, 3))[:, [0] * 64]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert frechet_distance(features, features + 1) == pytest.approx(64, abs=0.1)
+        with pytest.raises(RuntimeWarning):
+            warnings.warn("odd", RuntimeWarning, stacklevel=1)
+    assert capsys.readouterr() == ("", "")
+
+
 # settings
 
 
-@pytest.mark.parametrize("command", ["train", "teach", "evaluate"])
+@pytest.mark.parametrize("command", ["train", "teach"])
 def test_missing_settings_file(command, vkd, tmp_path):
     assert "no such settings file" in refused(vkd(command, tmp_path / "no.yaml"), 2)
 
@@ -143,7 +259,7 @@ def test_every_fault_has_its_own_line(vkd, config):
 
 @pytest.mark.parametrize(
     ("override", "expected"),
-    [("data.source=/no/where", "no such folder or zip"), ("device=abacus", "device abacus"),
+    [("data.source=/no/where", NO_DATA), ("device=abacus", "device abacus"),
      ("evaluate.features={name: classifier, weights: /no/where}", "/no/where")],
 )  # fmt: skip
 def test_train_fails_before_it_creates_a_folder(override, expected, vkd, config, tmp_path):
@@ -188,14 +304,27 @@ def test_samples_depend_on_the_seed_only(vkd, run, tmp_path):
     assert draw("c", 1) != draw("a", 0)
 
 
-def test_sample_writes_one_grid_to_a_png(vkd, run, tmp_path):
-    assert vkd("sample", run, "--out", tmp_path / "grid.png")[0] == 0
-    with Image.open(tmp_path / "grid.png") as image:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("x.png", "PNG"), ("x.jpg", "JPEG"), ("x.JPEG", "JPEG"), ("x.webp", "WEBP"), ("x.bmp", "BMP"),
+     ("x.tiff", "TIFF")],
+)  # fmt: skip
+def test_sample_writes_one_grid_in_the_format_of_the_name(name, kind, vkd, run, tmp_path):
+    code, out, err = vkd("sample", run, "--out", tmp_path / name)
+    assert (code, out, err) == (0, f"{tmp_path / name}\n", "")
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
         assert image.width > 320
         assert image.height > 96
 
 
-@pytest.mark.parametrize("place", ["file/x.png", "file/folder", "folder.png"])
+@pytest.mark.parametrize("name", ["grid.xyz", "v1.0", "grid.pdf"])
+def test_sample_takes_other_names_as_folders(name, vkd, run, tmp_path):
+    assert vkd("sample", run, "--out", tmp_path / name, "--count", 1)[0] == 0
+    assert [file.name for file in (tmp_path / name).iterdir()] == ["000000.png"]
+
+
+@pytest.mark.parametrize("place", ["file/x.png", "file/x.jpg", "file/folder", "folder.png"])
 def test_sample_refuses_an_unwritable_path(place, vkd, run, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.png").mkdir()
@@ -212,10 +341,13 @@ COMMANDS = [("sample", "--out", "x.png"), ("export", "x.pth")]
 
 
 @pytest.mark.parametrize(("command", "extra"), [(c[0], c[1:]) for c in COMMANDS])
-def test_a_folder_without_a_run_is_refused(command, extra, vkd, tmp_path, monkeypatch):
+def test_a_folder_without_a_run_is_refused(command, extra, vkd, config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "no generator yet" in refused(vkd(command, "nowhere", *extra), 1)
-    assert os.listdir(tmp_path) == []
+    assert NO_RUN in refused(vkd(command, "nowhere", *extra), 1)
+    assert NO_RUN in refused(vkd(command, tmp_path, *extra), 1)
+    Run(tmp_path / "new").write_settings(load_settings(config).dump())
+    assert "no generator yet" in refused(vkd(command, "new", *extra), 1)
+    assert sorted(os.listdir(tmp_path)) == ["new", "small.yaml"]
 
 
 @pytest.mark.parametrize(("command", "extra"), [(c[0], c[1:]) for c in COMMANDS])

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from scipy.stats import kendalltau, ttest_rel
 
@@ -13,7 +14,7 @@ from gan_vkd.game.settings import load_settings
 from gan_vkd.report import compare as compare_module
 from gan_vkd.report.compare import compare
 from gan_vkd.run import Run
-from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.training import train
 from tests.conftest import MakeSettings, config_of, evaluator_of
 
@@ -302,6 +303,40 @@ def test_invalid_records_are_a_one_line_error(
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{path / 'metrics.jsonl'}: not a file of this project: ")
     assert fault in line
+
+
+def test_names_of_strangers_are_text_in_the_tables_and_the_picture(
+    small: MakeSettings, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    odd = "=1|$\\frac$ 日本語 " + "x" * 100
+    train(small(f"arm={odd}"), tmp_path / "run")
+    (old,) = (r for r in evaluations(tmp_path / "run") if r["iteration"] == 6)
+    judge = old["judges"][0] | {"frechet_name": "@F|\nD\x1b"}
+    Run(tmp_path / "run").append("metrics", old | {"judges": [judge], "reference": "a\n\n| b |"})
+    text = compare([tmp_path / "run"], tmp_path / "out")
+    assert len(text.splitlines()) == 5
+    assert text.startswith("@F|\\nD\\x1b of 20 samples to a\\n\\n| b | (297")
+    header, _, row = text.splitlines()[2:]
+    assert header.replace("\\|", "").count("|") == row.replace("\\|", "").count("|")
+    with open(tmp_path / "out" / "table.csv", newline="") as file:
+        (first,) = csv.DictReader(file)
+    assert first["arm"] == f"'{odd}"
+    assert "'@F|\\nD\\x1b, best" in first
+    with Image.open(tmp_path / "out" / "samples.png") as picture:
+        assert picture.width < 700
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+@pytest.mark.parametrize("arm", ["", "x" * 201, "a\nb", "a\x1b[2J", "\u202eabc"])
+def test_arms_that_are_no_names_are_refused(arm: str, small: MakeSettings, tmp_path: Path) -> None:
+    stored = yaml.safe_load(small().dump())
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(stored | {"arm": arm}))
+    with pytest.raises(SettingsError) as caught:
+        load_settings(tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{tmp_path / 'settings.yaml'}: arm = ")
+    assert line.endswith(": expected 1 to 200 printable characters")
+    assert line.isprintable()
 
 
 def test_folders_without_runs_or_evaluations_are_refused(

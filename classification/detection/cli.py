@@ -16,6 +16,7 @@ from gan_vkd.front import (
     Slurm,
     SweepOut,
     commands,
+    existing,
     run_app,
 )
 
@@ -69,7 +70,9 @@ def compare(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder, or an exported detector.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, or an exported detector.", callback=existing)
+    ],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures and detections.json.")],
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score drawn.")] = 0.5,

@@ -6,19 +6,19 @@ from pathlib import Path
 from classification.detection.evaluation import MEASURES
 from classification.detection.run import Run
 from classification.detection.settings import DetectionSettings
-from classification.epochs.comparison import EvaluationFacts, Measured
+from classification.epochs.comparison import EvaluationFacts, Measured, Percent
 from classification.epochs.comparison import compare as compare_arms
 
 
 class DetectionFacts(EvaluationFacts):
     """COCO's measures in percent; undefined ones are left out."""
 
-    AP: float
-    AP50: float
-    AP75: float | None = None
-    AP_S: float | None = None
-    AP_M: float | None = None
-    AP_L: float | None = None
+    AP: Percent
+    AP50: Percent
+    AP75: Percent | None = None
+    AP_S: Percent | None = None
+    AP_M: Percent | None = None
+    AP_L: Percent | None = None
 
 
 class Detected(Measured):

@@ -11,18 +11,21 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from classification.epochs.settings import EpochRunSettings
-from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
+from gan_vkd.report.arms import over_seeds, write_tables
+from gan_vkd.report.figures import label, save_figure
+from gan_vkd.report.tables import Row, confidence, in_line, mean_and_deviation
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.facts import Facts, checked
-from gan_vkd.runtime.files import write_atomically, write_text
 from gan_vkd.runtime.folder import RunFolder
+
+Percent = Annotated[float, Field(ge=0, le=100.1)]  # after rounding
 
 
 class EvaluationFacts(Facts):
     """The keys that every record of an evaluation has."""
 
     iteration: Annotated[int, Field(ge=0, lt=2**53)]
-    epoch: float
+    epoch: Annotated[float, Field(ge=0, lt=2**53)]
     images: Annotated[int, Field(ge=0, lt=2**53)]
 
 
@@ -107,49 +110,30 @@ def compare(runs: Sequence[Measured], out: Path, baseline: str = "plain") -> str
     groups: dict[str, list[Measured]] = {}
     for run in runs:
         groups.setdefault(run.caption, []).append(run)
-    parts, tables = [], {}
-    for caption, group in groups.items():
-        identities = [run.identity for run in group]
-        for arm, seed in identities:
-            if identities.count((arm, seed)) > 1:
-                raise VkdError(f"two runs of arm {arm} at seed {seed}: set another arm")
-        tables[caption] = complete([run.row() for run in group])
-        spread = complete(_over_seeds(group, baseline))
-        parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
-    text = "\n\n".join(parts)
-    write_text(out / "table.md", text + "\n")
-    write_text(out / "table.csv", as_csv(tables))
+    text = write_tables(groups, out, lambda group: _over_seeds(group, baseline))
     _curves(groups, out / "curves.png")
     return text
 
 
 def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:
     """One row for each arm, over its seeds; no rows where every arm has one seed."""
-    arms: dict[str, list[Measured]] = {}
-    for run in group:
-        arms.setdefault(run.identity[0], []).append(run)
-    if all(len(runs) == 1 for runs in arms.values()):
-        return []
-    compared = {run.identity[1]: run.numbers() for run in arms.get(baseline, [])}
-    rows = []
-    for arm, runs in arms.items():
-        numbers = {run.identity[1]: run.numbers() for run in runs}
-        row = {"arm": arm, "teachers": runs[0].teachers, "seeds": str(len(runs))}
-        for name in dict.fromkeys(name for measured in numbers.values() for name in measured):
-            values = [measured[name] for measured in numbers.values() if name in measured]
+
+    def row(runs: list[Measured], pairs: list[tuple[Measured, Measured]]) -> Row:
+        row = {"teachers": runs[0].teachers, "seeds": str(len(runs))}
+        numbers = [run.numbers() for run in runs]
+        for name in dict.fromkeys(name for measured in numbers for name in measured):
+            values = [measured[name] for measured in numbers if name in measured]
             few = f" (of {len(values)} runs)" if len(values) < len(runs) else ""
             row[name] = mean_and_deviation(values) + few
         row["images / s"] = f"{statistics.fmean(run.speed for run in runs):.1f}"
-        for name in runs[0].compared if arm != baseline else []:
-            differences = [
-                measured[name] - compared[seed][name]
-                for seed, measured in numbers.items()
-                if name in measured and name in compared.get(seed, {})
-            ]
-            if differences:
-                row[f"{name}, less {baseline} at the same seed"] = confidence(differences)
-        rows.append(row)
-    return rows
+        both = [(own.numbers(), base.numbers()) for own, base in pairs]
+        for name in runs[0].compared:
+            found = [own[name] - base[name] for own, base in both if name in own and name in base]
+            if found:
+                row[f"{name}, less {baseline} at the same seed"] = confidence(found)
+        return row
+
+    return over_seeds(group, baseline, row)
 
 
 def _curves(groups: dict[str, list[Measured]], path: Path) -> None:
@@ -164,15 +148,16 @@ def _curves(groups: dict[str, list[Measured]], path: Path) -> None:
         arms = list(dict.fromkeys(run.identity[0] for run in group))
         for run in group:
             arm = run.identity[0]
-            known = any(line.get_label() == arm for line in axis.lines)
+            first = run is next(other for other in group if other.identity[0] == arm)
             axis.plot(
                 [record["epoch"] for record in run.evaluations],
                 [record[run.key] for record in run.evaluations],
                 color=f"C{arms.index(arm) % 10}",
-                label="_" if known else arm,
+                label=label(arm) if first else "_",
             )
         axis.set(xlabel="epoch", ylabel=f"{group[0].name} in percent")
-        axis.set_title(textwrap.fill(caption, 90), fontsize=7)
+        lines = textwrap.wrap(in_line(caption)[:500], 90)
+        axis.set_title("\n".join(label(line, 90) for line in lines), fontsize=7)
         axis.legend()
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    save_figure(figure, path, dpi=120)
     plt.close(figure)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from classification.epochs.comparison import EvaluationFacts, Measured
+from classification.epochs.comparison import EvaluationFacts, Measured, Percent
 from classification.epochs.comparison import compare as compare_arms
 from classification.recognition.run import Run
 from classification.recognition.settings import ClassifierSettings
@@ -11,8 +11,8 @@ from classification.recognition.settings import ClassifierSettings
 class RecognitionFacts(EvaluationFacts):
     """The keys of a record; both accuracies are in percent."""
 
-    top1: float
-    top5: float
+    top1: Percent
+    top5: Percent
 
 
 class Recognised(Measured):

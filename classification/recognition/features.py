@@ -20,9 +20,10 @@ from classification.recognition.settings import ClassifierSettings
 from gan_vkd.data.image_set import draw_subset
 from gan_vkd.data.images import BadImage
 from gan_vkd.distill import Teacher
+from gan_vkd.report.figures import label, save_figure
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.files import write_atomically, write_text
+from gan_vkd.runtime.files import write_text
 from gan_vkd.teachers.frozen import load_recogniser
 
 FITTED_ON = 1000  # images that the projection is fitted on
@@ -236,13 +237,13 @@ def _picture(
     for row, (name, values) in zip(axes[1:], maps.items(), strict=True):
         for axis, value in zip(row, values.cpu(), strict=True):
             drawn = axis.imshow(value.numpy(), vmin=low, vmax=high, cmap="viridis")
-        row[0].set_ylabel(name, fontsize=8)
+        row[0].set_ylabel(label(name, 30), fontsize=8)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(label(title, 120), fontsize=9)
     figure.colorbar(drawn, ax=axes, fraction=0.03)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
     return path
 
@@ -254,9 +255,9 @@ def _plot(results: dict[str, dict[str, dict[str, float]]], path: Path) -> Path:
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):
         for name, curves in results.items():
             shifts = [int(shift) for shift in curves[kind]]
-            axis.plot(shifts, list(curves[kind].values()), marker=".", label=name)
+            axis.plot(shifts, list(curves[kind].values()), marker=".", label=label(name))
         axis.set(title=title, xlabel="cyclic shift in pixels")
         axis.legend(fontsize=7)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
     return path

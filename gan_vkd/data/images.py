@@ -2,6 +2,7 @@
 
 import os
 import stat
+import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,9 @@ import numpy as np
 
 from gan_vkd.data.decoding import MAX_MEGAPIXELS, BadImage, decode, reads_heif
 from gan_vkd.runtime.errors import VkdError
+
+# About files that are read all the same, or refused with a reason; filters cannot be set in threads
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 HEIF = frozenset({".heic", ".heif", ".hif"})  # read where pillow-heif is installed

@@ -1,7 +1,8 @@
 """Evaluation of a generator: distances by clean-fid (Parmar et al., CVPR 2022) and metrics."""
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,11 @@ def _training_set(data: DataSettings) -> ImageSet | None:
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     """Frechet distance by clean-fid between the Gaussians fitted to two sets of features (N, d)."""
     try:
-        return float(cleanfid.fid_from_feats(features, reference))
+        with (  # clean-fid prints, and scipy warns, that few samples have a singular covariance
+            redirect_stdout(None),
+            warnings.catch_warnings(action="ignore", category=RuntimeWarning),
+        ):
+            return float(cleanfid.fid_from_feats(features, reference))
     except ValueError as error:  # clean-fid: the matrix square root is far from real
         raise VkdError(
             f"evaluation: the distance cannot be computed ({one_line(error)}); train again with "

@@ -12,13 +12,13 @@ from scipy.stats import kendalltau
 
 from gan_vkd.evaluation.record import BESIDE, evaluation, is_evaluation
 from gan_vkd.game.settings import Settings
+from gan_vkd.report.arms import by_arm, over_seeds, write_tables
 from gan_vkd.report.pictures import class_grid, save_side_by_side
 from gan_vkd.report.provenance import relation
 from gan_vkd.report.published import published_fid
-from gan_vkd.report.tables import Row, as_csv, complete, confidence, markdown, mean_and_deviation
+from gan_vkd.report.tables import Row, confidence, mean_and_deviation
 from gan_vkd.run import Run
 from gan_vkd.runtime.errors import VkdError
-from gan_vkd.runtime.files import write_text
 
 PUBLISHED = "published FID"
 
@@ -54,20 +54,7 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     """
     runs = [Run(folder) for folder in folders]
     groups = _comparable([Measured.of(run) for run in runs])
-    for caption, group in groups.items():
-        pairs = Counter((m.settings.arm, m.settings.seed) for m in group)
-        arm, seed = max(pairs, key=pairs.__getitem__)
-        if pairs[arm, seed] > 1:
-            raise VkdError(f"two runs of arm {arm} at seed {seed} ({caption}): set another arm")
-    tables = {caption: complete([m.row() for m in group]) for caption, group in groups.items()}
-    parts = []
-    for caption, group in groups.items():
-        spread = complete(_over_seeds(group, baseline))
-        parts += [caption, *([markdown(spread)] if spread else []), markdown(tables[caption])]
-        parts += _agreement(group)
-    text = "\n\n".join(parts)
-    write_text(out / "table.md", text + "\n")
-    write_text(out / "table.csv", as_csv(tables))
+    text = write_tables(groups, out, lambda group: _over_seeds(group, baseline), _agreement)
     _picture(runs, out / "samples.png")
     return text
 
@@ -118,6 +105,10 @@ class Measured:
         records = [evaluation(record, run.path / f"{name}.jsonl") for record in found]
         comparable = [record for record in records if _protocol(record) == _protocol(records[-1])]
         return Measured(run.settings(), comparable)
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        return self.settings.arm, self.settings.seed
 
     @property
     def judges(self) -> list[Judge]:
@@ -189,61 +180,45 @@ def _columns(judge: Judge) -> tuple[str, str]:
     return f"{judge.frechet} at the best", f"{judge.frechet}, last"
 
 
-def _by_arm(group: list[Measured]) -> dict[str, list[Measured]]:
-    arms: dict[str, list[Measured]] = {}
-    for measured in group:
-        arms.setdefault(measured.settings.arm, []).append(measured)
-    return arms
-
-
 def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:
     """One row for each arm, over its seeds; no rows where every arm has one seed."""
-    arms = _by_arm(group)
-    if all(len(runs) == 1 for runs in arms.values()):
-        return []
-    to_compare = {run.settings.seed: run.best for run in arms.get(baseline, [])}
     (frechet, *_), *others = group[0].judges
+    less = f", less {baseline} at the same seed"
 
-    def difference(runs: list[Measured], name: str) -> str:
-        """At the best evaluations of the same seeds; empty where no seed is common."""
-        pairs = [
-            (r.best, to_compare[r.settings.seed]) for r in runs if r.settings.seed in to_compare
-        ]
-        return confidence([own[name] - base[name] for own, base in pairs]) if pairs else ""
+    def row(runs: list[Measured], pairs: list[tuple[Measured, Measured]]) -> Row:
+        def difference(name: str) -> str:
+            """At the best evaluations; empty where no seed is common."""
+            found = [own.best[name] - base.best[name] for own, base in pairs]
+            return confidence(found) if found else ""
 
-    rows = []
-    for arm, runs in arms.items():
         last = [run.records[-1][frechet] for run in runs]
         row = {
-            "arm": arm,
             "seeds": str(len(runs)),
             f"{frechet}, best": mean_and_deviation([run.best[frechet] for run in runs]),
             "last": mean_and_deviation(last),
             "least and greatest, last": f"{min(last):.3f} to {max(last):.3f}",
+            f"best{less}": difference(frechet),
         }
-        less = f", less {baseline} at the same seed"
-        if arm != baseline:
-            row[f"best{less}"] = difference(runs, frechet)
         for judge in others:
             at_best, at_last = _columns(judge)
             row[at_best] = mean_and_deviation([run.best[judge.frechet] for run in runs])
             row[at_last] = mean_and_deviation([run.records[-1][judge.frechet] for run in runs])
-            if arm != baseline:
-                row[f"{at_best}{less}"] = difference(runs, judge.frechet)
+            row[f"{at_best}{less}"] = difference(judge.frechet)
         if all("memorised" in run.best for run in runs):
             row["memorised"] = mean_and_deviation([run.best["memorised"] for run in runs])
         row["ms / iteration"] = f"{statistics.fmean(run.pace for run in runs):.0f}"
         published = {run.published for run in runs}
         if len(published) == 1 and None not in published:
             row[PUBLISHED] = f"{published.pop():.2f}"
-        rows.append({column: text for column, text in row.items() if text})
-    return rows
+        return {column: text for column, text in row.items() if text}
+
+    return over_seeds(group, baseline, row)
 
 
 def _agreement(group: list[Measured]) -> list[str]:
     """Kendall's tau of the arms' order by any two judges, one line each; none for fewer than three
     arms."""
-    arms = _by_arm(group)
+    arms = by_arm(group)
     if len(arms) < 3:
         return []
     means = {

@@ -1,4 +1,4 @@
-"""Grids of samples as PNG files."""
+"""Samples and their grids as image files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,12 @@ from torchvision.utils import make_grid
 
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
+from gan_vkd.report.figures import label, save_figure
 from gan_vkd.runtime.files import write_atomically
+
+FORMATS = {  # of Pillow, by suffix
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tiff": "TIFF",
+}  # fmt: skip
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
@@ -35,8 +40,13 @@ def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> 
 
 def save_png(image: Tensor, path: Path) -> None:
     """Writes a uint8 image (3, H, W) as PNG, atomically."""
+    save_image(image, path, "PNG")
+
+
+def save_image(image: Tensor, path: Path, kind: str) -> None:
+    """Writes a uint8 image (3, H, W), atomically; kind: one of FORMATS."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
-    write_atomically(path, lambda file: picture.save(file, "PNG"))
+    write_atomically(path, lambda file: picture.save(file, kind, quality=95))
 
 
 def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Path) -> None:
@@ -51,5 +61,5 @@ def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Pat
         axis.axis("off")
     for axis, image, title in zip(axes[: len(images)], images, titles, strict=True):
         axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-        axis.set_title(title, fontsize=9)
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+        axis.set_title(label(title, 40), fontsize=9)
+    save_figure(figure, path)

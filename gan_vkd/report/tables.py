@@ -1,12 +1,25 @@
-"""Tables of runs: Markdown and CSV, means over seeds, differences with confidence."""
+"""Tables of runs: Markdown and CSV, means over seeds, differences with confidence.
+
+Names in them, such as arms and judges, may be a stranger's.
+"""
 
 import csv
 import io
+import re
 import statistics
 
 from scipy.special import stdtrit
 
+from gan_vkd.runtime.terminal import plain
+
 Row = dict[str, str]
+# What a spreadsheet would calculate, but for numbers as this module writes them
+FORMULA = re.compile(r"[=@\t]|[+-](?![\d.]+( \([\w .+-]*\))?$)")
+
+
+def in_line(text: str) -> str:
+    """The text on one line: tabs, line breaks and control characters as escapes."""
+    return re.sub("[\t\n\u2028\u2029]", lambda found: repr(found[0])[1:-1], plain(text))
 
 
 def mean_and_deviation(values: list[float]) -> str:
@@ -30,20 +43,28 @@ def complete(rows: list[Row]) -> list[Row]:
 
 
 def markdown(rows: list[Row]) -> str:
-    columns = list(rows[0])
-    widths = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
     lines = [
-        "| " + " | ".join(row[c].ljust(widths[c]) for c in columns) + " |"
-        for row in [dict(zip(columns, columns, strict=True)), *rows]
+        [in_line(text).replace("|", r"\|") for text in texts]
+        for texts in (rows[0], *(row.values() for row in rows))
     ]
-    lines.insert(1, "|" + "|".join("-" * (widths[c] + 2) for c in columns) + "|")
-    return "\n".join(lines)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = [
+        "| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    shown.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(shown)
 
 
 def as_csv(tables: dict[str, list[Row]]) -> str:
+    """The tables below each other; text that a spreadsheet would calculate begins with "'"."""
     text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     for caption, rows in tables.items():
-        writer = csv.DictWriter(text, ["measure", *rows[0]], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({"measure": caption} | row for row in rows)
+        lines = [["measure", *rows[0]], *([caption, *row.values()] for row in rows)]
+        writer.writerows([_not_calculated(text) for text in line] for line in lines)
     return text.getvalue()
+
+
+def _not_calculated(text: str) -> str:
+    return ("'" if FORMULA.match(text) else "") + in_line(text)

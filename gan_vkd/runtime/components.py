@@ -16,17 +16,16 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
-    Discriminator,
     Field,
     GetCoreSchemaHandler,
     SerializeAsAny,
-    Tag,
     WrapValidator,
     create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
+from pydantic_core.core_schema import tagged_union_schema
 
 from gan_vkd.runtime.registry import Chosen, Registry
 from gan_vkd.runtime.section import Section
@@ -99,9 +98,8 @@ class OneOf:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        tagged = tuple(Annotated[model, Tag(name)] for name, model in self.models().items())
-        union: Any = Union.__getitem__(tagged)
-        return handler.generate_schema(Annotated[union, Discriminator(self.name_of)])
+        models = {name: handler.generate_schema(model) for name, model in self.models().items()}
+        return tagged_union_schema(models, discriminator=self.name_of)
 
     def takes(self, option: str) -> bool:
         """Returns whether any component of the registry has this option."""
@@ -136,6 +134,7 @@ def settings_of(registry: Registry[Any], name: str) -> type[Choice]:
     title = f"{registry.kind} {name}"
     model = create_model(title, __base__=Choice, __validators__=validators, **fields)
     model.registry = registry
+    model.model_rebuild()  # pydantic before 2.14 does not serialize a nested model that is deferred
     return model
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.loggers import LOGGERS
@@ -40,6 +40,12 @@ def number_or(*words: str, number: str, fits: Callable[[float], bool]) -> Before
     return BeforeValidator(checked)
 
 
+def _name(arm: str) -> str:
+    if not 1 <= len(arm) <= 200 or not arm.isprintable():
+        raise ValueError("expected 1 to 200 printable characters")
+    return arm
+
+
 # Of the loop: keys by their names in earlier versions, and those that every stored file has
 RENAMED_KEYS = {"returns": "rollbacks", "return_lr_factor": "rollback_lr_factor"}
 STORED_KEYS = {*RENAMED_KEYS, "log_every", "checkpoint_every", "keep_checkpoints"}
@@ -71,7 +77,9 @@ class LoopSettings(Section):
 class RunSettings(Section):
     """Settings that all runs have."""
 
-    arm: str  # the configuration in a comparison: a row of its table
+    arm: Annotated[
+        str, AfterValidator(_name)
+    ]  # the configuration in a comparison: a row of its table
     seed: Seed = 0
     device: str = "auto"
     train: LoopSettings = Field(default_factory=LoopSettings)

@@ -89,10 +89,10 @@ def test_two_ranks_train_and_agree(written, tmp_path: Path) -> None:
     [
         (["train", "nowhere.yaml"], "no such settings file"),
         (["train", "configs/cifar10_vit.yaml", "train.epoch=3"], "did you mean train.epochs"),
-        (["evaluate", "nowhere"], "nowhere: no such settings file"),
-        (["export", "nowhere", "x.pth"], "no student yet"),
+        (["evaluate", "nowhere"], "nowhere: not a run folder"),
+        (["export", "nowhere", "x.pth"], "not a run folder"),
         (["compare", "nowhere", "--out", "nowhere"], "not a run folder"),
-        (["features", "nowhere", "--out", "nowhere"], "no such settings file"),
+        (["features", "nowhere", "--out", "nowhere"], "not a run folder"),
     ],
 )
 def test_usage_errors_are_one_line(
