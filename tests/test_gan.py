@@ -345,7 +345,9 @@ def test_each_pair_of_layers_has_its_own_projection(small: MakeSettings) -> None
 
     images, labels = batch().images, batch().labels
     gan.discriminator.eval()
-    students = gan.distillation.students(gan.discriminate(images, labels).features)
+    with gan.distillation.reading():
+        features = gan.discriminate(images, labels).features
+    students = gan.distillation.students(features)
     h = gan.discriminator.blocks[1][0](gan.discriminator.blocks[0][0](images))
     torch.testing.assert_close(students[0], h.sum((2, 3)))
     torch.testing.assert_close(students[1], gan.discriminator.features(images))

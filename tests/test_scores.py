@@ -46,6 +46,10 @@ def test_measuring_scores_changes_no_state_and_is_reproducible(small: MakeSettin
     assert all(torch.equal(first[kind], again[kind]) for kind in first)
     assert torch.equal(random, torch.get_rng_state())
     assert gan.discriminator.training
+    gan.discriminator.eval()
+    gan.discriminator.linear.train()
+    probe(gan.discriminator, gan.ema.generator)
+    assert [m for m in gan.discriminator.modules() if m.training] == [gan.discriminator.linear]
     assert all(torch.equal(v, before[k]) for k, v in gan.discriminator.state_dict().items())
 
 

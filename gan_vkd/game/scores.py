@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gan_vkd.data.image_set import ImageSet, to_network
-from gan_vkd.networks.interface import Discriminator, Generator
+from gan_vkd.networks.interface import Discriminator, Generator, in_eval_mode
 from gan_vkd.runtime.files import write_atomically
 
 COUNT = 1000  # maximum number of images of each kind
@@ -37,25 +37,27 @@ class Scores:
         """Returns scores (N,) on the CPU by kind: training, heldout (if there is one) and fake.
 
         Args:
-            discriminator: is in training mode afterwards.
+            discriminator: in any mode.
             generator: of the fake images, prepared for sampling.
         """
         training, device = self.real["training"], next(discriminator.parameters()).device
         latents = generator.latents(len(training), source=torch.Generator().manual_seed(self.seed))
-        discriminator.eval()
-        scores = {
-            kind: [
-                discriminator(to_network(x.to(device)), y.to(device)).score
-                for x, y in zip(images.images.split(BATCH), images.labels.split(BATCH), strict=True)
-            ]
+        batches = {
+            kind: zip(images.images.split(BATCH), images.labels.split(BATCH), strict=True)
             for kind, images in self.real.items()
         }
-        batches = zip(latents.split(BATCH), training.labels.split(BATCH), strict=True)
-        scores["fake"] = [
-            discriminator(generator(z.to(device), y.to(device)), y.to(device)).score
-            for z, y in batches
-        ]
-        discriminator.train()
+        of_fakes = zip(latents.split(BATCH), training.labels.split(BATCH), strict=True)
+        with in_eval_mode(discriminator):
+            scores = {
+                kind: [
+                    discriminator(to_network(x.to(device)), y.to(device)).score for x, y in pairs
+                ]
+                for kind, pairs in batches.items()
+            }
+            scores["fake"] = [
+                discriminator(generator(z.to(device), y.to(device)), y.to(device)).score
+                for z, y in of_fakes
+            ]
         return {kind: torch.cat(parts).float().cpu() for kind, parts in scores.items()}
 
 

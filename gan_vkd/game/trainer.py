@@ -1,6 +1,7 @@
 """GAN training with distillation into the discriminator: one step per network."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -115,7 +116,8 @@ class Trainer:
         clean = torch.cat([fake, batch.images])
         labels = torch.cat([fake_labels, batch.labels])
         images = torch.cat([self.augment(side) for side in (fake, batch.images)])
-        score, features = self.discriminate(images, labels)
+        with nullcontext() if self.distillation is None else self.distillation.reading():
+            score, features = self.discriminate(images, labels)
         fake_score, real_score = score.chunk(2)
         losses = {"d_loss": self.adversary.discriminator(real_score, fake_score)}
         logged = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
