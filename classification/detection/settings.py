@@ -8,7 +8,15 @@ from pydantic import Field, model_validator
 from classification.epochs.settings import EpochRunSettings, EpochSettings, Triple
 from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.section import Section
-from gan_vkd.runtime.settings import Above0, Fraction, Positive, Seed, Weight
+from gan_vkd.runtime.settings import (
+    LARGEST_RATE,
+    Above0,
+    Fraction,
+    LearningRate,
+    Positive,
+    Seed,
+    Weight,
+)
 from gan_vkd.runtime.settings_file import load_as
 
 SizeName = Literal["nano", "tiny", "small", "base"]
@@ -106,8 +114,8 @@ class BoxAugmentSettings(Section):
 class DetectorTrainSettings(EpochSettings):
     epochs: Positive = 50
     batch_size: Positive = 16
-    lr: Above0 = 1e-4  # for 16 images; scaled by batch_size
-    min_lr: Weight = 1e-7
+    lr: LearningRate = 1e-4  # for 16 images; scaled by batch_size
+    min_lr: Annotated[Weight, LARGEST_RATE] = 1e-7
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     weight_decay: Weight = 1e-4
     clip_norm: Above0 | None = 0.1

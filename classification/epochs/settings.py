@@ -4,7 +4,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from gan_vkd.runtime.settings import Above0, Beta, LoopSettings, Positive, RunSettings, Weight
+from gan_vkd.runtime.settings import (
+    LARGEST_RATE,
+    Above0,
+    Beta,
+    LearningRate,
+    LoopSettings,
+    Positive,
+    RunSettings,
+    Weight,
+)
 
 Triple = tuple[float, float, float]
 
@@ -15,9 +24,9 @@ class EpochSettings(LoopSettings):
     epochs: Positive = 300
     batch_size: Positive = 1024  # of one update, over all ranks
     accumulate: Positive = 1  # parts that a rank splits its share into, to save memory
-    lr: Above0 = 5e-4  # for 512 images; scaled by batch_size
-    warmup_lr: Weight = 1e-6
-    min_lr: Weight = 1e-5
+    lr: LearningRate = 5e-4  # for 512 images; scaled by batch_size
+    warmup_lr: Annotated[Weight, LARGEST_RATE] = 1e-6
+    min_lr: Annotated[Weight, LARGEST_RATE] = 1e-5
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
     cooldown_epochs: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["epochs", "updates"] = "epochs"  # when the learning rate changes

@@ -17,6 +17,7 @@ from gan_vkd.runtime.settings import (
     Above0,
     Beta,
     Fraction,
+    LearningRate,
     LoopSettings,
     Positive,
     RunSettings,
@@ -145,8 +146,8 @@ class TrainSettings(LoopSettings):
     batch_size: Positive = 50
     d_steps: Positive = 4
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and linear layers
-    g_lr: Above0 = 2e-4
-    d_lr: Above0 = 2e-4
+    g_lr: LearningRate = 2e-4
+    d_lr: LearningRate = 2e-4
     betas: tuple[Beta, Beta] = (0.0, 0.999)
     ema_decay: Fraction = 0.9999
     ema_start: Annotated[int, Field(ge=0)] = 1000

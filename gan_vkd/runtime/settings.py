@@ -16,6 +16,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Above0 = Annotated[float, Field(gt=0)]
+LARGEST_RATE = Field(le=1e30)  # in the range of float32, with a margin
+LearningRate = Annotated[Above0, LARGEST_RATE]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's seeds
 
 

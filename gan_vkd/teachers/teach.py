@@ -1,11 +1,10 @@
 """Training of a small classifier: a teacher or a judge where no published network fits."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from tqdm import tqdm
 
 from gan_vkd.data.augment import translation
@@ -18,7 +17,7 @@ from gan_vkd.runtime.checkpoint import save_state
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.section import Section
-from gan_vkd.runtime.settings import Positive, Seed
+from gan_vkd.runtime.settings import LearningRate, Positive, Seed
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -32,7 +31,7 @@ class TeachSettings(Section):
     depth: Literal[8, 14, 20, 32, 44, 56] = 8
     iterations: Positive = 500
     batch_size: Positive = 50
-    lr: Annotated[float, Field(gt=0)] = 2e-3
+    lr: LearningRate = 2e-3
 
 
 def teach(settings: TeachSettings, out: Path) -> float | None:
