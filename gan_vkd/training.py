@@ -48,7 +48,7 @@ class Game(Task):
     remedies: ClassVar[Sequence[tuple[str, str]]] = (
         (r"\.normalize\.transform$", "a larger distill.method.normalization.eps or .shrinkage"),
         (r"\.normalize\.", "another distill.teacher, whose features are finite"),
-        ("gradient of generator|^g_loss$", "a smaller train.g_lr"),
+        ("gradient of generator|^the generated images$", "a smaller train.g_lr"),
         ("distill", "a smaller distill.weight or train.d_lr"),
         ("", "a smaller train.d_lr"),
     )
@@ -90,17 +90,24 @@ class Game(Task):
         self._warned = False
 
     def step(self, done: int, meter: Meter) -> None:
-        """One iteration: d_steps updates of the discriminator and one of the generator."""
+        """One iteration: d_steps updates of the discriminator and one of the generator.
+
+        Of values that are not finite, the first one that is watched is blamed: losses are the
+        discriminator's fault if the generated images are finite.
+        """
         trainer, batches, d_steps = self.trainer, self.batches, self.settings.train.d_steps
         for number in range(done * d_steps, (done + 1) * d_steps):
             batch = batches(number)
             labels = batches.random_labels(self.batch_size)
             losses = trainer.discriminator_step(batch, labels, number)
-            meter.watch(trainer.decompositions())
+            meter.watch(trainer.between | trainer.decompositions())
             meter.add(losses)
+        meter.watch(trainer.discriminator_gradients())
         real = batch if trainer.adversary.relative else None
-        meter.add(trainer.generator_step(batches.random_labels(self.batch_size), done, real))
-        meter.watch(trainer.gradients())
+        losses = trainer.generator_step(batches.random_labels(self.batch_size), done, real)
+        meter.watch(trainer.between)
+        meter.add(losses)
+        meter.watch(trainer.generator_gradients())
 
     def notes(self, now: int) -> dict[str, float]:
         """Returns the explained share of the teacher; warns once if it is too low."""

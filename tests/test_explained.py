@@ -54,8 +54,12 @@ def test_the_share_is_measured_on_unaugmented_heldout_images(small: MakeSettings
         projected = gan.distillation.method.methods[0].project(gan.distillation.features[0](z)[1])
         target = F.layer_norm(gan.distillation.teacher(images), (64,))
     torch.testing.assert_close(share(), float(explained_share(projected, target)))
+    assert not gan.discriminator.training, "in the mode that it was in"
+    assert not gan.distillation.training
+    gan.discriminator.train()
+    share()
     assert gan.discriminator.training
-    assert gan.distillation.training
+    assert not gan.distillation.training
 
 
 def test_fitting_the_discriminator_to_the_teacher_raises_the_share(small: MakeSettings) -> None:

@@ -61,7 +61,9 @@ def test_the_watch_does_not_synchronise_with_the_device():
         ("distillation.method.methods.0.normalize.transform", "distill.method.normalization.eps"),
         ("distill_loss", "distill.weight"),
         ("d_loss", "train.d_lr"),
-        ("g_loss", "train.g_lr"),
+        ("g_loss", "train.d_lr"),  # of finite images, which are watched before
+        ("the generated images", "train.g_lr"),
+        ("the gradient at the generated images", "train.d_lr"),
         ("the gradient of generator.linear.weight", "train.g_lr"),
         ("the gradient of discriminator.linear.weight", "train.d_lr"),
     ],

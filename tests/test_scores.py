@@ -46,6 +46,10 @@ def test_measuring_scores_changes_no_state_and_is_reproducible(small: MakeSettin
     assert all(torch.equal(first[kind], again[kind]) for kind in first)
     assert torch.equal(random, torch.get_rng_state())
     assert gan.discriminator.training
+    gan.discriminator.eval()
+    gan.discriminator.linear.train()
+    probe(gan.discriminator, gan.ema.generator)
+    assert [m for m in gan.discriminator.modules() if m.training] == [gan.discriminator.linear]
     assert all(torch.equal(v, before[k]) for k, v in gan.discriminator.state_dict().items())
 
 
@@ -94,9 +98,61 @@ def test_r_v_is_zero_without_and_one_with_full_overfitting() -> None:
 def test_a_histogram_is_saved(tmp_path: Path) -> None:
     scores = {"training": torch.randn(50) + 1, "fake": torch.randn(50)}
     save_histogram(scores, tmp_path / "a" / "scores.png")
-    save_histogram({"training": torch.ones(3), "fake": torch.ones(3)}, tmp_path / "flat.png")
+    for value in (1.0, 0.0, 3e16, 3e38):
+        flat = {"training": torch.full((3,), value), "fake": torch.full((3,), value)}
+        save_histogram(flat, tmp_path / "flat.png")
     with Image.open(tmp_path / "a" / "scores.png") as image:
         assert image.width > 300
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def test_scores_that_are_not_finite_are_counted_and_left_out(tmp_path: Path) -> None:
+    scores = {
+        "training": torch.tensor([2.0, NAN, 4.0]),
+        "heldout": torch.tensor([INF, 1.0]),
+        "fake": torch.tensor([-1.0, -INF]),
+    }
+    expected = {"score_training": 3.0, "score_heldout": 1.0, "score_fake": -1.0, "r_v": 0.5}
+    assert summary(scores) == expected | {"scores_not_finite": 3}
+    save_histogram(scores, tmp_path / "some.png")
+    scores["fake"] = torch.tensor([NAN])
+    assert summary(scores) == {
+        "score_training": 3.0, "score_heldout": 1.0, "scores_not_finite": 3
+    }  # fmt: skip
+    none = {kind: torch.tensor([NAN]) for kind in scores}
+    assert summary(none) == {"scores_not_finite": 3}
+    save_histogram(none, tmp_path / "none.png")
+    assert {file.name for file in tmp_path.iterdir()} == {"some.png", "none.png"}
+
+
+def test_tensorboard_leaves_out_values_that_are_not_finite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from gan_vkd.runtime.loggers.tensorboard import TensorBoard
+
+    logger = TensorBoard(tmp_path, 1)
+    logger.histograms(
+        "scores", {"a": torch.tensor([1.0, NAN, 2.0]), "b": torch.tensor([NAN, INF])}, 1
+    )
+    logger.scalars("train", {"x": 1.0}, 1)
+    logger.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [h.histogram_value.num for h in events.Histograms("scores/a")] == [2]
+    assert "scores/b" not in events.Tags()["histograms"]
+    assert "train/x" in events.Tags()["scalars"]
+    assert not capsys.readouterr().out
+
+
+def test_a_generator_of_nan_does_not_end_an_evaluation(small: MakeSettings, tmp_path: Path) -> None:
+    """Its last update is checked by no later loss."""
+    train(small("train.iterations=1", "train.g_lr=1e30", arm="none"), tmp_path)
+    (record,) = (r for r in Run(tmp_path).records("metrics") if "judges" in r)
+    assert record["scores_not_finite"] > 0
 
 
 def test_a_run_logs_the_scores(small: MakeSettings, tmp_path: Path) -> None:

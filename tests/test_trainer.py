@@ -1,5 +1,7 @@
 """The trainer assembled from objects, without settings."""
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from gan_vkd.distill import StudentFeature, Teacher, VkDLoss
 from gan_vkd.game.adversary import ADVERSARIES, Adversary
 from gan_vkd.game.distillation import Distillation, Pair
 from gan_vkd.game.ema import EMA
-from gan_vkd.game.regularization import R1, Regularizer, Update
+from gan_vkd.game.regularization import R1, Consistency, Regularizer, Update
 from gan_vkd.game.schedule import Schedule
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.biggan import Discriminator, Generator
@@ -69,7 +71,7 @@ def test_a_relative_adversary_gets_real_scores_in_the_generator_step() -> None:
 
         def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:
             assert real is not None
-            self.real = real
+            self.real, self.fake = real, fake
             return (real - fake).mean()
 
     adversary = Seen()
@@ -77,7 +79,9 @@ def test_a_relative_adversary_gets_real_scores_in_the_generator_step() -> None:
     trainer.discriminator.eval()
     trainer.generator_step(batch().labels, 0, batch())
     torch.testing.assert_close(adversary.real, trainer.score(batch().images, batch().labels))
-    assert not adversary.real.requires_grad or adversary.real.grad_fn is not None
+    assert not adversary.real.requires_grad, "the real images' scores are constants"
+    assert adversary.fake.requires_grad
+    assert all(p.grad is None for p in trainer.discriminator.parameters())
     with pytest.raises(AssertionError, match="needs real images"):
         trainer.generator_step(batch().labels, 1)
 
@@ -236,6 +240,28 @@ def test_other_networks_need_only_the_interface() -> None:
     logged |= trainer.generator_step(batch().labels, 0)
     assert all(value.isfinite() for value in logged.values())
     assert draw_samples(trainer.ema.generator, [1.0], 5, 2, 0).shape == (5, 3, 32, 32)
+
+
+def test_no_graph_outlives_an_iteration() -> None:
+    """Neither that of a regulariser's forward nor that of the generator's step."""
+    from gan_vkd.distill import Layer
+
+    generator, discriminator = networks()
+    pair = Pair(VkDLoss(8, 16), StudentFeature(8, 16), Layer("blocks.1.0"))
+    distillation = Distillation(teacher(), [pair], weight=1.0)
+    trainer = Trainer(
+        generator, discriminator, None, None, distillation, [R1(1.0, every=1), Consistency(1.0)]
+    )
+    alive: list[weakref.ref[Tensor]] = []
+    discriminator.get_submodule("blocks.1.0").register_forward_hook(
+        lambda module, args, output: alive.append(weakref.ref(output))
+    )
+    logged = trainer.discriminator_step(batch(), batch().labels, 0)
+    assert {"r1_loss", "consistency_loss"} <= logged.keys()
+    trainer.generator_step(batch().labels, 0)
+    del logged
+    assert len(alive) == 4
+    assert all(output() is None for output in alive)
 
 
 def test_an_automatic_weight_needs_the_features_of_the_score() -> None:

@@ -268,7 +268,7 @@ def test_a_rollback_lowers_the_learning_rate(
             "discriminator",
             lambda self, real, fake: hinge(self, real, fake) / (0 if next(calls) == 11 else 1),
         )
-        with pytest.raises(VkdError, match="after 1 rollbacks") as error:
+        with pytest.raises(VkdError, match="after 1 rollback;") as error:
             train(settings, tmp_path / "again")
     assert "--resume train.rollbacks=4" in str(error.value)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Converts types below 32 bits to float32; returns float32 and float64 as they are."""
-    return x.float() if x.dtype.itemsize < 4 else x
+    """Converts floating-point types below 32 bits to float32; returns all others as they are."""
+    return x.float() if x.is_floating_point() and x.dtype.itemsize < 4 else x
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gan_vkd.distill.head import Head
 from gan_vkd.distill.precision import Precise, at_least_float32, without_autocast
-from gan_vkd.runtime.across import mean_over_ranks
+from gan_vkd.runtime import across
 
 MOMENTUM = 0.1  # of the running statistics, as in batch norm
 EPS = 1e-5
@@ -54,8 +54,8 @@ class BatchScaling(Precise):
         """(B, d) -> (B, d)."""
         mean, variance = self.mean, self.variance
         if self.training:
-            mean = mean_over_ranks(features.mean(0))
-            variance = mean_over_ranks((features - mean).square().mean())
+            mean = across.mean(features.mean(0))
+            variance = across.mean((features - mean).square().mean())
             with torch.no_grad():
                 self.mean.lerp_(mean, MOMENTUM)
                 self.variance.lerp_(variance, MOMENTUM)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ class Layer:
 
 
 class Reader:
-    """Collects the features of one or more layers during a network's forward, by forward hooks.
+    """Collects the features of one or more layers in the forwards within its context.
+
+        with reader:
+            network(images)
+        features = reader.take()
 
     Args:
         network: any module, a student or a teacher.
@@ -69,12 +74,26 @@ class Reader:
     def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
         self._outputs: dict[tuple[str, bool], Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
         modules = dict(network.named_modules())
-        for name, before in dict.fromkeys((layer.name, layer.before) for layer in layers):
+        for name in (layer.name for layer in layers):
             if name not in modules:
                 known = ", ".join(known for known in modules if known and known.count(".") < 2)
                 raise ValueError(f"the network has no layer {name!r}; it has {known}")
-            modules[name].register_forward_hook(partial(self._keep, name, before))
+        self._modules = {(x.name, x.before): modules[x.name] for x in layers}
+
+    def __enter__(self) -> Self:
+        self._hooks = [
+            module.register_forward_hook(partial(self._keep, name, before))
+            for (name, before), module in self._modules.items()
+        ]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        if kind is not None:
+            self._outputs = {}
 
     def _keep(self, name: str, before: bool, module: nn.Module, args: Any, output: Any) -> None:
         kept = args if before else output
@@ -155,5 +174,6 @@ class Teacher(nn.Module):
         if self.size is not None and x.shape[-2:] != self.size:
             smooth = self.enlarge == "bicubic"
             x = F.interpolate(x, self.size, mode=self.enlarge, antialias=smooth)
-        self.network((x - self.mean) / self.std)
+        with self.reader:
+            self.network((x - self.mean) / self.std)
         return [features.float() for features in self.reader.take()]

@@ -15,7 +15,7 @@ from gan_vkd.game.regularization import R1, Consistency, LeCam, Regularizer
 from gan_vkd.game.schedule import as_schedule
 from gan_vkd.game.settings import DistillSettings, Settings
 from gan_vkd.game.trainer import Trainer
-from gan_vkd.networks.interface import NETWORKS, Discriminator
+from gan_vkd.networks.interface import NETWORKS, Discriminator, in_eval_mode
 from gan_vkd.teachers.features import FeatureBank
 from gan_vkd.teachers.frozen import as_layer
 
@@ -127,10 +127,9 @@ def build_distillation(
 def _widths(discriminator: Discriminator, layers: list[Layer]) -> Iterator[int]:
     """Widths of the layers' features, measured by a forward of one image."""
     resolution, device = discriminator.resolution, next(discriminator.parameters()).device
-    reader = Reader(discriminator, layers)
     image = torch.zeros(1, 3, resolution, resolution, device=device)
-    discriminator.eval()(image, torch.zeros(1, dtype=torch.int64, device=device))
-    discriminator.train()
+    with Reader(discriminator, layers) as reader, in_eval_mode(discriminator):
+        discriminator(image, torch.zeros(1, dtype=torch.int64, device=device))
     return iter([features.shape[1] for features in reader.take()])
 
 

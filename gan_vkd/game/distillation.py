@@ -1,6 +1,7 @@
 """The distillation in the discriminator's update: teacher, student features and their losses."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -81,15 +82,19 @@ class Distillation(nn.Module):
         self.head = head
 
     def read(self, discriminator: nn.Module) -> None:
-        """Registers hooks that read the layers of this discriminator in its forwards.
+        """Sets the discriminator whose layers are read.
 
         Raises:
             ValueError: the discriminator has no layer of that name.
         """
         self._reader = Reader(discriminator, [layer for layer in self.layers if layer is not None])
 
+    def reading(self) -> AbstractContextManager[object]:
+        """Context of the discriminator's forward whose features `students` returns."""
+        return nullcontext() if self._reader is None else self._reader
+
     def students(self, features: Tensor) -> list[Tensor]:
-        """Features of each pair in the last forward, given the features (2B, ds) of its score."""
+        """Features of each pair in the forward that was read, given those (2B, ds) of its score."""
         read = iter([] if self._reader is None else self._reader.take())
         return [features if layer is None else next(read) for layer in self.layers]
 

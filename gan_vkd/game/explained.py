@@ -5,6 +5,7 @@ from torch import Tensor
 
 from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.game.trainer import Trainer
+from gan_vkd.networks.interface import in_eval_mode
 
 COUNT = 200  # maximum number of images
 BATCH = 100
@@ -55,15 +56,12 @@ class ExplainedShare:
     @torch.no_grad()
     def __call__(self) -> float:
         """Returns R^2 of the discriminator in eval mode; does not affect the training."""
-        networks = self.trainer.discriminator, self.distillation
-        for network in networks:
-            network.eval()
         labels = torch.zeros(len(self.images[0]), dtype=torch.int64, device=self.trainer.device)
         students = []
-        for batch in self.images:
-            features = self.trainer.discriminate(batch, labels[: len(batch)]).features
-            students.append(self.distillation.students(features)[0])
-        share = explained_share(*self.distillation.sides(torch.cat(students), self.teacher))
-        for network in networks:
-            network.train()
-        return float(share)
+        with in_eval_mode(self.trainer.discriminator, self.distillation):
+            for batch in self.images:
+                with self.distillation.reading():
+                    features = self.trainer.discriminate(batch, labels[: len(batch)]).features
+                students.append(self.distillation.students(features)[0])
+            sides = self.distillation.sides(torch.cat(students), self.teacher)
+        return float(explained_share(*sides))

@@ -1,6 +1,7 @@
 """GAN training with distillation into the discriminator: one step per network."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -38,6 +39,9 @@ class Trainer:
         g_lr, d_lr, betas: of Adam, numbers or schedules over iterations.
         d_steps: number of discriminator updates per iteration.
         precision: "float32" or "bfloat16", of convolutions and linear layers.
+
+    `between` has the norms of what passed between the networks in the last step: the generated
+    images and, in the generator's step, their gradient. They show which network diverged.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Trainer:
         self._rates = as_schedule(g_lr), as_schedule(d_lr)
         self._betas = as_schedule(betas[0]), as_schedule(betas[1])
         self._factor = 1.0
+        self.between: dict[str, Tensor] = {}
         self.g_optimizer = torch.optim.Adam(generator.parameters())
         self.d_optimizer = torch.optim.Adam(self._d_parameters)
         self._set_optimizers(0)
@@ -82,8 +87,9 @@ class Trainer:
         """Generates images (B, 3, R, R) from new latents, in float32 or better."""
         draw = lambda n: self.generator.latents(n, self.device)  # noqa: E731
         with autocast(self.device, self.precision):
-            images = self.generator(ranks.own_rows(draw, len(labels)), labels)
-        return at_least_float32(images)
+            images = at_least_float32(self.generator(ranks.own_rows(draw, len(labels)), labels))
+        self.between = {"the generated images": images.detach().norm()}
+        return images
 
     def discriminate(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
         """Returns scores (B,), in float32 or better, and the features they are computed from."""
@@ -115,7 +121,8 @@ class Trainer:
         clean = torch.cat([fake, batch.images])
         labels = torch.cat([fake_labels, batch.labels])
         images = torch.cat([self.augment(side) for side in (fake, batch.images)])
-        score, features = self.discriminate(images, labels)
+        with nullcontext() if self.distillation is None else self.distillation.reading():
+            score, features = self.discriminate(images, labels)
         fake_score, real_score = score.chunk(2)
         losses = {"d_loss": self.adversary.discriminator(real_score, fake_score)}
         logged = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
@@ -161,7 +168,9 @@ class Trainer:
         """
         self._set_optimizers(iteration)
         self.discriminator.requires_grad_(False)
-        scores = self.score(self.augment(self.generate(labels)), labels)
+        images = self.generate(labels)
+        images.register_hook(self._note_gradient)
+        scores = self.score(self.augment(images), labels)
         real_scores = None
         if self.adversary.relative:
             assert real is not None, "a relative loss needs real images in the generator's step"
@@ -174,6 +183,9 @@ class Trainer:
         self.discriminator.requires_grad_(True)
         self.ema.update(self.generator, iteration)
         return {"g_loss": loss}
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        self.between["the gradient at the generated images"] = gradient.norm()
 
     def _set_optimizers(self, iteration: int) -> None:
         """Sets the learning rates and betas of an iteration."""
@@ -198,15 +210,15 @@ class Trainer:
         floats = ((k, v) for k, v in self.distillation.named_buffers() if v.is_floating_point())
         return {f"distillation.{name}": value for name, value in floats}
 
-    def gradients(self) -> dict[str, Tensor]:
-        """Gradients of each network's last update by parameter, then the projections' bases."""
-        gradients = {
-            f"the gradient of {name}.{parameter}": value.grad
-            for name, module in self._modules().items()
-            for parameter, value in module.named_parameters()
-            if value.grad is not None
-        }
-        return gradients | {k: v for k, v in self._buffers().items() if k.endswith(".base")}
+    def discriminator_gradients(self) -> dict[str, Tensor]:
+        """Gradients of the discriminator's last update by name, then the projections' bases."""
+        others = {name: x for name, x in self._modules().items() if name != "generator"}
+        bases = {k: v for k, v in self._buffers().items() if k.endswith(".base")}
+        return _gradients(others) | bases
+
+    def generator_gradients(self) -> dict[str, Tensor]:
+        """Gradients of the generator's last update by name."""
+        return _gradients({"generator": self.generator})
 
     def _modules(self) -> dict[str, nn.Module]:
         """All modules that change during training, except the EMA generator."""
@@ -246,3 +258,12 @@ class Trainer:
         self.ema.generator.load_state_dict(state["average"])
         load_optimizer(self.g_optimizer, state["g_optimizer"])
         load_optimizer(self.d_optimizer, state["d_optimizer"])
+
+
+def _gradients(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    return {
+        f"the gradient of {name}.{parameter}": value.grad
+        for name, module in modules.items()
+        for parameter, value in module.named_parameters()
+        if value.grad is not None
+    }

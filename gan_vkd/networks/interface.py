@@ -3,6 +3,8 @@
 A new architecture is one file: a subclass of `Architecture`, registered under its name.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -55,6 +57,19 @@ class Discriminator(nn.Module):
     classes: int
     width: int
     positions: int = 1
+
+
+@contextmanager
+def in_eval_mode(*networks: nn.Module) -> Iterator[None]:
+    """Context in which the networks are in eval mode; each module returns to its own mode."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class Architecture:

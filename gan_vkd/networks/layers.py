@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd.distill.precision import without_autocast
-from gan_vkd.runtime.across import number_of_ranks, several_ranks, sum_over_ranks
+from gan_vkd.runtime import across
 
 
 class SpectralNorm:
@@ -70,12 +70,12 @@ class SNEmbedding(SpectralNorm, nn.Embedding):
 
 def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
     """Batch norm of (B, C, H, W) without gain and bias, over the samples of all ranks."""
-    if not training or not several_ranks():
+    if not training or across.world() == 1:
         return F.batch_norm(x, mean, var, training=training)
-    dims, count = (0, 2, 3), x.numel() // x.shape[1] * number_of_ranks()
-    batch_mean = sum_over_ranks(x.sum(dims)) / count
+    dims, count = (0, 2, 3), x.numel() // x.shape[1] * across.world()
+    batch_mean = across.total(x.sum(dims)) / count
     centred = x - batch_mean[:, None, None]
-    batch_var = sum_over_ranks(centred.square().sum(dims)) / count
+    batch_var = across.total(centred.square().sum(dims)) / count
     with torch.no_grad():
         mean.lerp_(batch_mean, 0.1)
         var.lerp_(batch_var * count / (count - 1), 0.1)

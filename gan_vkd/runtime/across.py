@@ -7,12 +7,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def several_ranks() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def number_of_ranks() -> int:
-    return dist.get_world_size() if several_ranks() else 1
+def world() -> int:
+    """Returns the number of ranks."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _Sum(torch.autograd.Function):
@@ -29,11 +26,11 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-def sum_over_ranks(x: Tensor) -> Tensor:
+def total(x: Tensor) -> Tensor:
     """Returns the sum of the ranks' tensors, on every rank; differentiable."""
-    return _Sum.apply(x) if several_ranks() else x
+    return _Sum.apply(x) if world() > 1 else x
 
 
-def mean_over_ranks(x: Tensor) -> Tensor:
+def mean(x: Tensor) -> Tensor:
     """Returns the mean of the ranks' tensors, on every rank; differentiable."""
-    return sum_over_ranks(x) / number_of_ranks()
+    return total(x) / world()

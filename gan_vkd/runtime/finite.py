@@ -4,6 +4,12 @@ import torch
 from torch import Tensor
 
 
+def finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the finite values (n,) of each tensor that has any."""
+    values = {name: tensor[tensor.isfinite()] for name, tensor in tensors.items()}
+    return {name: found for name, found in values.items() if len(found)}
+
+
 class Watch:
     """Tracks, on the device, the first iteration at which each named tensor was not finite."""
 

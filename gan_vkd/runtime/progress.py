@@ -206,13 +206,14 @@ class RunState:
         kept = ranks.from_first(self.run.checkpoints)
         line = f"{self.run.path}: {name} is not finite at iteration {bad}"
         if progress.rollbacks >= train.rollbacks or not kept:
-            good = (
-                f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-            )
-            tried = f" after {progress.rollbacks} rollbacks" if progress.rollbacks else ""
+            tried, advice = progress.rollbacks, f"try {remedy} in a new run"
+            if tried:
+                line += f" after {tried} rollback{'s' if tried > 1 else ''}"
+            if not kept:
+                raise VkdError(f"{line}; there is no checkpoint yet; {advice}")
             raise VkdError(
-                f"{line}{tried}; {good}; try {remedy} in a new run, or continue this one from "
-                f"there with --resume train.rollbacks={progress.rollbacks + 3}"
+                f"{line}; the last good checkpoint is {kept[-1]}; {advice}, or continue this one "
+                f"from there with --resume train.rollbacks={tried + 3}"
             )
         self.restore(progress.rollbacks + 1)
         back = self.progress

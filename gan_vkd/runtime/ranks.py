@@ -18,7 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gan_vkd.runtime.across import sum_over_ranks
+from gan_vkd.runtime.across import mean as mean
+from gan_vkd.runtime.across import total as total
+from gan_vkd.runtime.across import world as world
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.stopping import Stopped
 
@@ -27,10 +29,6 @@ T = TypeVar("T")
 
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first() -> bool:
@@ -117,16 +115,6 @@ def own_part(count: int) -> slice:
 
 
 # Collective operations on tensors
-
-
-def total(x: Tensor) -> Tensor:
-    """Returns the sum of a tensor over ranks; differentiable."""
-    return sum_over_ranks(x)
-
-
-def mean(x: Tensor) -> Tensor:
-    """Returns the mean of a tensor over ranks; differentiable."""
-    return total(x) / world()
 
 
 class _Gather(torch.autograd.Function):

@@ -101,11 +101,29 @@ def test_a_reader_returns_each_forward_once() -> None:
     with pytest.raises(ValueError, match="did not reach the layer 'patches'"):
         reader.take()
     images = torch.randn(2, 3, 8, 8)
+    with reader:
+        network(torch.zeros(1, 3, 8, 8))
+        network(images)
     network(torch.zeros(1, 3, 8, 8))
-    network(images)
     torch.testing.assert_close(reader.take(), [network.patches(images).mean((2, 3))])
-    reader.take()
     with pytest.raises(ValueError, match="did not reach"):
         reader.take()
     with pytest.raises(ValueError, match="no layer 'patch'; it has patches, norm, head"):
         Reader(network, [Layer("patch")])
+
+
+def test_a_reader_keeps_neither_hooks_nor_outputs() -> None:
+    """Neither after its forward nor after one that failed."""
+    network = Tokens()
+    reader = Reader(network, [Layer("patches"), Layer("norm", before=True)])
+    hooks = lambda: [len(module._forward_hooks) for module in network.modules()]  # noqa: E731
+    before = hooks()
+    with reader:
+        network(torch.zeros(1, 3, 8, 8))
+    assert hooks() == before
+    network.head = nn.Linear(4, 2)  # of another width
+    with pytest.raises(RuntimeError, match="shapes"), reader:
+        network(torch.zeros(1, 3, 8, 8))
+    assert hooks() == before
+    with pytest.raises(ValueError, match="did not reach"):
+        reader.take()

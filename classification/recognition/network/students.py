@@ -76,7 +76,8 @@ class Student(nn.Module):
     def read(self, images: Tensor) -> Outputs:
         """Normalised images (B, 3, R, R) -> all outputs that losses use."""
         network = self.network
-        x = network.forward_features(images)
+        with self.reader:
+            x = network.forward_features(images)
         early = [self.channels_first(x) for x in self.reader.take()]
         if x.ndim != 3:
             pooled = network.forward_head(x, True)

@@ -6,7 +6,7 @@ Covariances are (G, d, d) and their eigenvalues (G, d), for G groups of dimensio
 import torch
 from torch import Tensor
 
-from gan_vkd.runtime.across import sum_over_ranks
+from gan_vkd.runtime import across
 
 
 def effective_rank(values: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def view_agreement(first: Tensor, second: Tensor) -> Tensor:
     """
     count = first.new_tensor([first.shape[1]])
     terms = first, second, first.square(), second.square(), first * second
-    sums = sum_over_ranks(torch.cat([*(term.sum(1).flatten() for term in terms), count]))
+    sums = across.total(torch.cat([*(term.sum(1).flatten() for term in terms), count]))
     means = (sums[:-1] / sums[-1]).view(5, first.shape[0], -1)
     a, b, aa, bb, ab = means
     spread = ((aa - a.square()) * (bb - b.square())).clamp_min(0).sqrt()

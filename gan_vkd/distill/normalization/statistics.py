@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gan_vkd.distill.normalization.interface import Normalization
 from gan_vkd.distill.precision import without_autocast
-from gan_vkd.runtime.across import sum_over_ranks
+from gan_vkd.runtime import across
 
 Statistics = Literal["running", "batch", "training_set"]
 
@@ -105,10 +105,10 @@ class RunningStatistics(Normalization):
 
     def _update(self, features: Tensor) -> Moments:
         x = self._extended(features.detach().to(self.mean.dtype))
-        packed = sum_over_ranks(torch.cat([x.sum(0), x.new_full((1,), x.shape[0])]))
+        packed = across.total(torch.cat([x.sum(0), x.new_full((1,), x.shape[0])]))
         total, count = packed[:-1], packed[-1]  # the count stays on the device
         batch_mean = total / count
-        central = sum_over_ranks(self._central(x - batch_mean)) / count
+        central = across.total(self._central(x - batch_mean)) / count
         self.samples += count.long()
         weight = (count / self.samples).clamp_min(self.momentum)
         shift = self._central((batch_mean - self.mean)[None])

@@ -16,7 +16,7 @@ class Logger:
         """Logs a uint8 image (3, H, W)."""
 
     def histograms(self, prefix: str, values: dict[str, "Tensor"], iteration: int) -> None:
-        """Logs a histogram of each tensor, under prefix/name."""
+        """Logs a histogram of each tensor's finite values, under prefix/name."""
 
     def close(self) -> None:
         """Ends logging; nothing is logged after it."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from gan_vkd.runtime.errors import one_line
+from gan_vkd.runtime.finite import finite
 from gan_vkd.runtime.loggers.interface import Logger
 
 
@@ -49,7 +50,7 @@ class TensorBoard(Logger):
 
     def histograms(self, prefix: str, values: dict[str, Tensor], iteration: int) -> None:
         with self._ending_on_failure():
-            for name, tensor in values.items():
+            for name, tensor in finite(values).items():
                 if self._writer is not None:
                     self._writer.add_histogram(f"{prefix}/{name}", tensor, iteration)
 
