@@ -20,8 +20,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e12)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Above0 = Annotated[float, Field(gt=0, le=1e12)]
-LearningRate = Annotated[float, Field(gt=0, le=1e4)]
-LeastLearningRate = Annotated[float, Field(ge=0, le=1e4)]
+LearningRate = Annotated[float, Field(gt=0, le=1e30)]
+LeastLearningRate = Annotated[float, Field(ge=0, le=1e30)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's seeds
 
 
