@@ -29,8 +29,8 @@ def test_pictures_of_run_folders_are_left_out(kind, mark, tmp_path, capsys):
     assert read_images(path, 32)[1:] == (["top/a.png", "top/b.png"], ["", ""])
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 1
-    assert f"skipped: {path}: 2 run folders" in out
-    assert "(first: top/runs/sweep/x_seed0)" in out
+    assert f"skipped: {path}: run folders, " in out
+    assert ": 2 (first: top/runs/sweep/x_seed0)" in out
 
 
 @both
@@ -46,7 +46,7 @@ def test_only_data_is_left(kind, tmp_path, capsys):
     np.testing.assert_array_equal(images, [noise(seed, 32, 32, 3) for seed in range(3)])
     out = capsys.readouterr().out
     assert out == (
-        f"skipped: {path}: 6 run folders, hidden folders or pictures of comparisons "
+        f"skipped: {path}: run folders, hidden folders and pictures of comparisons: 6 "
         "(first: .cache)\n"
     )
 
@@ -57,13 +57,23 @@ def test_nothing_is_said_about_a_folder_of_images(tmp_path, capsys):
 
 
 @both
+def test_a_run_in_the_folder_of_the_data_itself_is_left_out(kind, tmp_path, capsys):
+    """So that a run that was trained into it can be resumed."""
+    run = dict.fromkeys(RUN, b"") | {"neighbours.png": png(), "scores/1.png": png()}
+    run["samples/1.png"] = png()
+    path = make(kind, tmp_path, run | {"cat/a.png": png(), "dog/samples/b.png": png()})
+    assert read_images(path, 32)[1] == ["cat/a.png", "dog/samples/b.png"]
+    assert ": 3 (first: neighbours.png)" in capsys.readouterr().out
+
+
+@both
 def test_a_run_folder_is_no_data(kind, tmp_path):
     path = make(kind, tmp_path, dict.fromkeys(RUN, b"") | {"samples/1.png": png()})
-    assert "a run folder (settings.yaml), whose pictures are not data" in refusal(path)
+    assert "no images (" in refusal(path)
 
 
 def test_very_deep_folders_in_a_zip_are_read(tmp_path):
-    name = "a/" * 20_000 + "x.png"
+    name = "./a/" + "a/" * 20_000 + "x.png"
     assert read_images(make("zip", tmp_path, {name: png()}), 32)[1] == [name]
 
 
@@ -74,7 +84,7 @@ def test_pictures_of_other_formats_are_reported(kind, tmp_path, capsys):
     read_images(path, 32)
     out = capsys.readouterr().out
     assert out == (
-        f"skipped: {path}: 2 pictures of formats that are not read (first: IMG_1.NEF); convert "
+        f"skipped: {path}: pictures of formats that are not read: 2 (first: IMG_1.NEF); convert "
         "them to PNG or JPEG\n"
     )
 
@@ -91,7 +101,7 @@ def test_heic_needs_pillow_heif(tmp_path, without_heif):
     path = make("folder", tmp_path, {f"IMG_{i}.HEIC": b"" for i in range(3)})
     message = refusal(path)
     assert "no images (" in message
-    assert "3 pictures of formats that are not read (first: IMG_0.HEIC)" in message
+    assert "pictures of formats that are not read: 3 (first: IMG_0.HEIC)" in message
     assert message.endswith("or for HEIC: pip install pillow-heif")
 
 

@@ -29,6 +29,7 @@ UNREAD = frozenset(  # formats of pictures that are reported, not read
         ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f", ".3fr",
     }
 )  # fmt: skip
+OF_RUNS = frozenset({"samples", "scores", "neighbours.png"})  # pictures in a run folder
 PICTURES = EXTENSIONS | HEIF | UNREAD
 COMPARED = frozenset({"samples.png", "curves.png"})  # of comparisons, beside table.md and table.csv
 MAX_FILE_BYTES = 256 * 2**20
@@ -120,8 +121,11 @@ class ZipSource:
 
 def is_image(name: str) -> bool:
     """Whether a file with this name, or path within the data, is read."""
-    hidden = any(map(_is_hidden, PurePosixPath(name).parts))
-    return _suffix(name) in EXTENSIONS | (HEIF if reads_heif() else set()) and not hidden
+    return _suffix(name) in _read_extensions() and not any(map(_is_hidden, name.split("/")))
+
+
+def _read_extensions() -> frozenset[str]:
+    return EXTENSIONS | HEIF if reads_heif() else EXTENSIONS
 
 
 def read_images(
@@ -175,15 +179,15 @@ def list_images(path: Path, source: Source) -> tuple[list[str], list[str]]:
     are left out and reported.
 
     Raises:
-        VkdError: no images, some outside the class folders, or the folder is a run's.
+        VkdError: no images, or some outside the class folders.
     """
-    found, left_out = _split(path, source.names())
+    found, left_out = _split(source.names())
     if left_out:
         print(
-            f"skipped: {path}: {len(left_out)} run folders, hidden folders or pictures of "
-            f"comparisons (first: {_shown(min(left_out))})"
+            f"skipped: {path}: run folders, hidden folders and pictures of comparisons: "
+            f"{len(left_out)} (first: {_shown(min(left_out))})"
         )
-    names = sorted(set(filter(is_image, found)))
+    names = sorted({name for name in found if _suffix(name) in _read_extensions()})
     advice = _advice(sorted(set(found).difference(names)))
     if not names:
         known = ", ".join(sorted(EXTENSIONS))
@@ -193,7 +197,7 @@ def list_images(path: Path, source: Source) -> tuple[list[str], list[str]]:
     return names, _classes(path, names)
 
 
-def _split(path: Path, names: list[str]) -> tuple[list[str], set[str]]:
+def _split(names: list[str]) -> tuple[list[str], set[str]]:
     """Returns the pictures among the names but for those in hidden or run folders and those of
     comparisons, and these folders and pictures."""
     folders = {name.rpartition("/")[0] for name in names}
@@ -204,16 +208,13 @@ def _split(path: Path, names: list[str]) -> tuple[list[str], set[str]]:
 
     settled = [folder for folder in folders if has(folder, "settings.yaml")]
     runs = {f for f in settled if any(has(f, x) for x in ("metrics.jsonl", ".lock", "checkpoints"))}
-    if "" in runs:
-        raise VkdError(
-            f"{path}: a run folder (settings.yaml), whose pictures are not data; name the folder "
-            "of the images, and train into another --out"
-        )
+    written = OF_RUNS if "" in runs else frozenset[str]()  # trained into the folder of the data
+    outputs = (runs | written) - {""}
 
     def outermost(folder: str) -> str:
         """The first run or hidden folder on the way to this one; "" if there is none."""
         way = accumulate(folder.split("/"), "{}/{}".format)
-        return next((f for f in way if f in runs or _is_hidden(f.rpartition("/")[2])), "")
+        return next((f for f in way if f in outputs or _is_hidden(f.rpartition("/")[2])), "")
 
     around = {folder: outermost(folder) for folder in folders}
     found, left_out = list[str](), set[str]()
@@ -223,7 +224,9 @@ def _split(path: Path, names: list[str]) -> tuple[list[str], set[str]]:
             continue
         if around[folder]:
             left_out.add(around[folder])
-        elif file in COMPARED and has(folder, "table.md") and has(folder, "table.csv"):
+        elif name in written or (
+            file in COMPARED and has(folder, "table.md") and has(folder, "table.csv")
+        ):
             left_out.add(name)
         else:
             found.append(name)
@@ -236,17 +239,17 @@ def _advice(names: list[str]) -> str:
         return ""
     heif = any(_suffix(name) in HEIF for name in names)
     return (
-        f"{len(names)} pictures of formats that are not read (first: {_shown(names[0])}); convert "
+        f"pictures of formats that are not read: {len(names)} (first: {_shown(names[0])}); convert "
         f"them to PNG or JPEG{', or for HEIC: pip install pillow-heif' if heif else ''}"
     )
 
 
 def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
+    return os.path.splitext(name)[1].lower()
 
 
 def _is_hidden(part: str) -> bool:
-    return part != ".." and part.startswith((".", "__MACOSX"))
+    return part not in (".", "..") and part.startswith((".", "__MACOSX"))
 
 
 def _report(path: Path, lines: list[str], damaged: str, total: int) -> None:

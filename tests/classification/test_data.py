@@ -17,6 +17,7 @@ from classification.recognition.evaluation import evaluate_run
 from classification.recognition.run import Run, read_student
 from classification.recognition.settings import AugmentSettings, InputSettings
 from classification.recognition.training import train
+from gan_vkd.data.decoding import BadImage
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 
@@ -126,6 +127,38 @@ def test_heldout_images_of_other_classes_are_refused(files, imagenet: Path) -> N
     settings = files()
     with pytest.raises(SettingsError, match=rf"has other classes \(\['{CLASSES[1]}'\]\)"):
         load_heldout_images(settings.data, CLASSES)
+
+
+def test_what_runs_wrote_into_the_folder_is_no_class(
+    files, imagenet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = imagenet / "train" / "runs" / "seed0"
+    (run / "samples").mkdir(parents=True)
+    for name in ("settings.yaml", ".lock"):
+        (run / name).touch()
+    picture(np.random.default_rng(0)).save(run / "samples" / "1.png")
+    assert load_training_images(files().data).classes == CLASSES
+    assert "run folders" in capsys.readouterr().out
+
+
+def test_one_class_folder_is_told_from_none(files, imagenet: Path) -> None:
+    one = imagenet / "val" / CLASSES[0]
+    with pytest.raises(VkdError, match="has no class folders; two are needed"):
+        load_training_images(files(f"data.source={one}").data)
+    for name in CLASSES[1:]:
+        (imagenet / "val" / name).rename(imagenet / name)
+    with pytest.raises(VkdError, match=f"has one class folder, '{CLASSES[0]}'; two are needed"):
+        load_training_images(files(f"data.source={imagenet / 'val'}").data)
+
+
+def test_large_jpegs_are_decoded_at_a_reduced_scale_within_a_limit(files, imagenet: Path) -> None:
+    """Never below eight times the resolution, which leaves twice of it to the smallest crop."""
+    large = imagenet / "train" / CLASSES[0] / "0.jpg"
+    Image.new("RGB", (5000, 4000)).save(large)
+    assert load_training_images(files().data).image(0).size == (625, 500)
+    assert load_training_images(files("data.resolution=63").data).image(0).size == (1250, 1000)
+    with pytest.raises(BadImage, match=r"5000x4000 pixels, more than .* = 19"):
+        load_training_images(files("data.max_megapixels=19").data).image(0)
 
 
 def test_a_missing_folder_is_refused(files) -> None:

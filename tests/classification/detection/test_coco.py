@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from classification.detection.data.coco import Coco, Objects
+from classification.detection.data.coco import Coco, Objects, load_training_images
 from classification.detection.data.feed import Feed, collate
 from classification.detection.data.views import CropWithin, training_view, whole_view, with_boxes
 from classification.detection.settings import BoxAugmentSettings, CocoSettings
-from gan_vkd.data.images import BadImage
+from gan_vkd.data.decoding import BadImage
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.detection.conftest import MakeDetection, write_coco
 from tests.real_data import SHARED, needs_shared
@@ -107,6 +107,23 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         Coco(root, "made")
     with pytest.raises(SettingsError, match=r"a subset of 9 \(data.num_images"):
         Coco(write_coco(tmp_path / "d"), "made", num_images=9)
+
+
+def test_larger_images_than_the_limit_are_bad_images(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "c")
+    Image.new("L", (1001, 1000)).save(root / "made" / "001.png")
+    settings = CocoSettings(root=str(root), train="made", heldout=None, max_megapixels=1)
+    with pytest.raises(BadImage, match=r"1001x1000 pixels, more than data\.max_megapixels = 1"):
+        load_training_images(settings).image(0)
+
+
+def test_images_in_hidden_folders_are_read_where_they_are_listed(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "c", lambda t: t["images"][0].update(file_name=".x/001.png"))
+    (root / "made" / ".x").mkdir()
+    (root / "made" / "001.png").rename(root / "made" / ".x" / "001.png")
+    for name in ("settings.yaml", ".lock"):
+        (root / "made" / name).touch()
+    assert [Coco(root, "made").image(i).size for i in range(2)] == [(64, 48), (48, 64)]
 
 
 def test_a_missing_image_or_one_of_another_size_is_a_bad_image(tmp_path: Path) -> None:
