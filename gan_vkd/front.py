@@ -257,7 +257,8 @@ def require_data(config: Path, overrides: list[str], given: bool = False) -> Non
     """
     from gan_vkd.runtime.settings_file import merged
 
-    data = merged(config, overrides).get("data")
+    about_data = [item for item in overrides if item.startswith(("data", "+"))]
+    data = merged(config, about_data).get("data")
     if not isinstance(data, dict):
         return
     keys = ["source", "heldout"] if "source" in data else ["root"]  # COCO's heldout is in its root

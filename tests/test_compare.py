@@ -289,6 +289,8 @@ def test_an_invalid_number_is_named(tmp_path: Path) -> None:
         ({"batch_norm": ["batch"]}, "batch_norm: "),
         ({"seconds": "long"}, "seconds: "),
         ({"precision": [1]}, "precision is not a finite number"),
+        ({"judges": [{"frechet_name": "batch_norm", "kernel_name": "judges", "identity": "",
+                      "frechet": 1.0, "kernel": 1.0}]}, "batch_norm is no name of a distance"),
     ],
 )  # fmt: skip
 def test_invalid_records_are_a_one_line_error(

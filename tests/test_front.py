@@ -49,6 +49,7 @@ def test_every_program_has_the_common_commands(name: str) -> None:
         ("{root: here, heldout: a/split}", [], False),  # of COCO, in its root
         ("{source: no/where}", ["data.heldout=here"], True),  # not needed
         ("5", [], False),
+        ("{source: digits}", ["augment.0.ratio=1"], False),  # of another arm
     ],
 )
 def test_data_that_may_be_there_are_not_refused(data, overrides, given, tmp_path, monkeypatch):

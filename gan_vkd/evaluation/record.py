@@ -47,6 +47,9 @@ class EvaluationRecord(Facts):
 
     @model_validator(mode="after")
     def _numbers(self) -> Self:
+        for name in distances(self.model_dump()):
+            if name in type(self).model_fields:
+                raise ValueError(f"{name} is no name of a distance")
         extra = self.model_extra or {}
         numbers = {name: extra[name] for name in BESIDE if name in extra}
         for name, value in (numbers | distances(self.model_dump())).items():
