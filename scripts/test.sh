@@ -13,4 +13,7 @@ fi
 ruff check .
 ruff format --check .
 mypy
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n auto --maxprocesses 8 ${tier[@]+"${tier[@]}"} "$@"
+# one process more than cores, since many tests wait for processes that they start
+workers=$(($(getconf _NPROCESSORS_ONLN) + 1))
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n $((workers < 8 ? workers : 8)) \
+    ${tier[@]+"${tier[@]}"} "$@"
