@@ -49,6 +49,15 @@ def test_home_folders_are_found(monkeypatch):
     assert user_path("x" * 255) == Path("x" * 255)
 
 
+def test_a_path_through_a_shut_folder_is_refused(monkeypatch):
+    def refuse(self: Path, **options: bool) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(SettingsError, match=r"shut/x: cannot be reached \(Permission denied\)"):
+        user_path("shut/x")
+
+
 def test_all_paths_of_users_go_through_one_function():
     root = Path(__file__).parents[1]
     files = [*root.glob("gan_vkd/**/*.py"), *root.glob("classification/**/*.py")]

@@ -24,7 +24,8 @@ def user_path(text: str | Path) -> Path:
     """Returns a path that a user or a settings file gives, with ~ and ~NAME as home folders.
 
     Raises:
-        SettingsError: no such home folder, a NUL in it, or a name that no file can have.
+        SettingsError: no such home folder, a NUL in it, a name that no file can have, or a folder
+            on the way that may not be entered.
     """
     shown = repr(str(text))[1:-1]
     shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
@@ -39,6 +40,12 @@ def user_path(text: str | Path) -> Path:
         raise SettingsError(f"{shown}: not a path (it has a character that no name can have)")
     if max(map(len, names), default=0) > 255 or len(os.fsencode(path)) > 4095:
         raise SettingsError(f"{shown}: not a path (more than 255 bytes in a name, or 4095 in all)")
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise SettingsError(f"{shown}: cannot be reached ({reason(error)})") from None
+    except OSError:  # none is there yet
+        pass
     return path
 
 
