@@ -184,7 +184,7 @@ def commands(front: Front) -> typer.Typer:
             print(f"gan-vkd {__version__}")
             raise typer.Exit
 
-    @app.callback(help=front.about, epilog=PROGRAMS)
+    @app.callback()
     def options(
         version: Annotated[
             bool, typer.Option("--version", callback=version, is_eager=True, help="Show it.")
@@ -262,7 +262,7 @@ def require_data(config: Path, overrides: list[str], given: bool = False) -> Non
     if not isinstance(data, dict):
         return
     keys = ["source", "heldout"] if "source" in data else ["root"]  # COCO's heldout is in its root
-    if data.get("download") is False:
+    if str(data.get("source")).startswith("cifar") and data.get("download") is False:
         keys = [*keys, "root"]
     for key in keys:
         path = data.get(key)

@@ -45,6 +45,7 @@ def test_every_program_has_the_common_commands(name: str) -> None:
         ("{source: '~'}", [], False),
         ("{source: no}", [], False),  # not a path
         ("{source: cifar10, root: no/where}", [], False),  # downloaded to it
+        ("{source: digits, root: no/where, download: false}", [], False),  # not used
         ("{source: 'no/{00..99}.tar', kind: shards}", [], False),
         ("{root: here, heldout: a/split}", [], False),  # of COCO, in its root
         ("{source: no/where}", ["data.heldout=here"], True),  # not needed
