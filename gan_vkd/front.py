@@ -17,13 +17,14 @@ import typer
 
 from gan_vkd import __version__
 from gan_vkd.runtime.errors import VkdError, one_line_without_memory
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.settings_names import extended, files_of, short_name
 from gan_vkd.runtime.terminal import plain, plain_output
 
 
 def existing(path: Path) -> Path:
     """Callback of an argument: refuses a missing file or folder, before torch is imported."""
-    if not os.path.lexists(path.expanduser()):
+    if not os.path.lexists(user_path(path)):
         raise VkdError(f"{path}: no such file or folder")
     return path
 
@@ -31,7 +32,7 @@ def existing(path: Path) -> Path:
 def run_folders(paths: Any) -> Any:
     """Callback of an argument: refuses what is no run folder, before torch is imported."""
     for path in paths if isinstance(paths, list) else [paths]:
-        folder = path.expanduser()
+        folder = user_path(path)
         if not os.path.lexists(folder / "settings.yaml") and not folder.is_file():
             raise VkdError(f"{path}: not a run folder (no settings.yaml in it)")
     return paths
@@ -269,7 +270,7 @@ def require_data(config: Path, overrides: list[str], given: bool = False) -> Non
         named = any(item.startswith(f"data.{key}=") for item in overrides)
         if not isinstance(path, str) or os.sep not in path or (given and not named):
             continue
-        if "{" not in path and not os.path.exists(os.path.expanduser(path)):  # no shards
+        if "{" not in path and not user_path(path).exists():  # no shards
             raise VkdError(f"data.{key} = {path}: no such folder or file")
 
 

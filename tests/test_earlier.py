@@ -131,7 +131,7 @@ class Weights:
 def test_the_returns_of_a_checkpoint_are_read_as_rollbacks(tmp_path: Path) -> None:
     (tmp_path / "new.yaml").write_text("arm: x\ndata: {source: digits}\n")
     settings, folder = load_settings(tmp_path / "new.yaml"), RunFolder(tmp_path / "run")
-    written = RunState(folder, Weights(), settings, "cpu")
+    written = RunState(folder, Weights(), settings, "cpu", ("7 images", "digest"))
     written.progress = Progress(iteration=7, rollbacks=2)
     written.save()
     (file,) = folder.checkpoints()
@@ -139,7 +139,7 @@ def test_the_returns_of_a_checkpoint_are_read_as_rollbacks(tmp_path: Path) -> No
     state["progress"]["returns"] = state["progress"].pop("rollbacks")
     save_state(file, state)
     weights = Weights()
-    resumed = RunState(folder, weights, settings, "cpu")
+    resumed = RunState(folder, weights, settings, "cpu", ("7 images", "digest"))
     resumed.restore()
     assert resumed.progress == Progress(iteration=7, rollbacks=2)
     assert weights.factor == 0.25
