@@ -263,7 +263,7 @@ def test_evaluate_uses_running_statistics_on_request(vkd, run, classifier):
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [*((c[0], c[1:]) for c in COMMANDS), ("evaluate", ()), ("compare", ("--out", "tables"))],
+    [*((c[0], c[1:]) for c in COMMANDS), ("evaluate", ())],
 )
 def test_a_generator_that_is_not_finite_is_refused(command, extra, vkd, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
