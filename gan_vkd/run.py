@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.networks.interface import NETWORKS, Generator
 from gan_vkd.networks.standing import normalize_by_batch
+from gan_vkd.networks.weights import require_finite
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.facts import Facts, checked
@@ -63,8 +64,8 @@ class Run(RunFolder):
         Batch norm uses the exported statistics, or those of each batch if the settings say so.
 
         Raises:
-            VkdError: there is no generator yet, or its file is damaged or does not fit the
-                settings.
+            VkdError: there is no generator yet, or its file is damaged, does not fit the
+                settings or is not finite.
         """
         file = self.generator_file
         if not file.is_file():
@@ -80,5 +81,6 @@ class Run(RunFolder):
         except (ValueError, TypeError, RuntimeError) as error:
             reason = one_line(error)
             raise VkdError(f"{file}: not of this run's settings ({reason})") from None
+        require_finite(generator, file)
         normalize_by_batch(generator, settings.evaluate.batch_norm == "batch")
         return generator.to(device).eval().requires_grad_(False), facts

@@ -394,6 +394,19 @@ def test_evaluate_uses_running_statistics_on_request(vkd, run, classifier):
     assert distances(anew)["FD(classifier)"] != distances(expected)["FD(classifier)"]
 
 
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [*((c[0], c[1:]) for c in COMMANDS), ("evaluate", ())],
+)
+def test_a_generator_that_is_not_finite_is_refused(command, extra, vkd, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generator, facts = Run(run).load_generator("cpu")
+    generator.linear.weight[0, 0] = float("nan")
+    Run(run).export(generator, facts)
+    message = refused(vkd(command, run, *extra), 1)
+    assert "generator.safetensors: linear.weight is not finite" in message
+
+
 def test_evaluate_needs_a_generator_and_weights(vkd, config, run, tmp_path):
     empty = Run(tmp_path / "empty")
     empty.write_settings(load_settings(config).dump())

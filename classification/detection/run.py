@@ -12,7 +12,7 @@ from classification.detection.settings import (
     DetectorSettings,
     load_settings,
 )
-from gan_vkd.networks.weights import save_pth
+from gan_vkd.networks.weights import require_finite, save_pth
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.facts import checked
@@ -39,7 +39,7 @@ def read_detector(file: Path, device: str = "cpu") -> tuple[ViDT, dict[str, Any]
     """Reads the detector of a run folder or an exported file, in eval mode, and its facts.
 
     Raises:
-        VkdError: no such file, or one that is damaged or of another kind.
+        VkdError: no such file, or one that is damaged, of another kind or not finite.
     """
     file = user_path(file)
     if file.is_dir():
@@ -55,6 +55,7 @@ def read_detector(file: Path, device: str = "cpu") -> tuple[ViDT, dict[str, Any]
     except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
         raise VkdError(f"{file}: not a detector of vkd-detect ({reason})") from None
+    require_finite(detector, file)
     return detector.to(device).eval().requires_grad_(False), facts
 
 

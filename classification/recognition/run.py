@@ -10,6 +10,7 @@ from classification.recognition.settings import (
     StudentSettings,
     load_settings,
 )
+from gan_vkd.networks.weights import require_finite
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.facts import checked
@@ -36,7 +37,7 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
     """Reads the student of a run folder or an exported file, in eval mode, and its facts.
 
     Raises:
-        VkdError: no such file, or one that is damaged or of another kind.
+        VkdError: no such file, or one that is damaged, of another kind or not finite.
     """
     file = user_path(file)
     if file.is_dir():
@@ -52,4 +53,5 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
     except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
         raise VkdError(f"{file}: not a student of vkd-classify ({reason})") from None
+    require_finite(student.network, file)
     return student.to(device).eval().requires_grad_(False), facts

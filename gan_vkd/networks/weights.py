@@ -65,6 +65,15 @@ def fill(network: nn.Module, state: dict[str, Any], where: str) -> None:
         lines = [line.strip() for line in str(error).splitlines()]
         reason = lines[1] if len(lines) > 1 else lines[0]
         raise VkdError(f"{where}: weights of another network: {reason[:200]}") from None
+    require_finite(network, where)
+
+
+def require_finite(network: nn.Module, where: object) -> None:
+    """Raises an error of one line if loaded weights, buffers included, are not finite.
+
+    Raises:
+        VkdError: names the first such tensor and `where` it is from.
+    """
     for name, value in network.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             raise VkdError(f"{where}: {name} is not finite")

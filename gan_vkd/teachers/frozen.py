@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gan_vkd.distill import Layer, Teacher
+from gan_vkd.networks.weights import require_finite
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.teachers.interface import TEACHERS, Built
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
@@ -25,7 +26,7 @@ def load_teacher(
 
     Raises:
         SettingsError: no such network or layer.
-        VkdError: weights that are missing, cannot be fetched or do not fit.
+        VkdError: weights that are missing, cannot be fetched, do not fit or are not finite.
     """
     built = _build(settings)
     read = [as_layer(layer, built.layer) for layer in layers or [settings]]
@@ -45,7 +46,7 @@ def load_recogniser(
 
     Raises:
         SettingsError: no such network or layer.
-        VkdError: weights that are missing, cannot be fetched or do not fit.
+        VkdError: weights that are missing, cannot be fetched, do not fit or are not finite.
     """
     built = _build(settings, whole=True)
     features = Layer(built.classifier, before=bool(built.classifier))
@@ -73,4 +74,6 @@ def _build(settings: NetworkSettings, whole: bool = False) -> Built:
     family = settings.name.partition("/")[0]
     if family not in TEACHERS:
         raise SettingsError(f"{settings.name}: {TEACHERS.unknown(settings.name)}")
-    return TEACHERS[family](settings, whole)
+    built = TEACHERS[family](settings, whole)
+    require_finite(built.network, settings.weights or settings.name)
+    return built

@@ -13,9 +13,10 @@ from gan_vkd.data.image_set import ImageSet, to_network, why_no_classes
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.networks.cifar_resnet import CifarResNet
+from gan_vkd.networks.weights import require_finite
 from gan_vkd.runtime.checkpoint import save_state
 from gan_vkd.runtime.devices import pick_device
-from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import BatchSize, LearningRate, Positive, Seed
 
@@ -42,6 +43,7 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
 
     Raises:
         SettingsError: a set without classes, or a held-out set with other classes.
+        VkdError: the network is not finite at the end; nothing is written.
     """
     device = pick_device(settings.device)
     data = load_training_set(settings.data)
@@ -72,7 +74,10 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
         loss.backward()
         optimizer.step()
         schedule.step()
-    network.eval()
+    try:
+        require_finite(network.eval(), out)
+    except VkdError as error:
+        raise VkdError(f"{error}: not written; set a smaller lr") from None
     accuracy = None if heldout is None else measure_accuracy(network, heldout, device)
     state = {
         "kind": "classifier",

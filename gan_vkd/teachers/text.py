@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_vkd.distill import Teacher
+from gan_vkd.networks.weights import require_finite
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.files import user_path
 from gan_vkd.teachers.settings import TextSettings
@@ -66,6 +67,7 @@ def _embed(settings: TextSettings, names: list[str]) -> Tensor:
             f"distill.text.weights = {settings.weights}: cannot be loaded ({reason}); set it to "
             "a local copy"
         ) from None
+    require_finite(model, f"distill.text.weights = {settings.weights}")
     tokenize = open_clip.get_tokenizer(settings.model)
     prompts = [tokenize([prompt.format(name) for prompt in settings.prompts]) for name in names]
     embedded = torch.stack([model.encode_text(tokens).float() for tokens in prompts])

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from gan_vkd.networks.weights import require_finite
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.files import user_path
 from gan_vkd.teachers.interface import TEACHERS, Built, unreachable
@@ -37,6 +38,7 @@ def timm_model(settings: NetworkSettings, whole: bool = False) -> Built:
             raise unreachable(f"timm/{name}", "its hub", error) from None
         reason = one_line(error)
         raise VkdError(f"{weights}: not weights of timm/{name} ({reason})") from None
+    require_finite(network, weights or f"timm/{name}")  # also the classifier, removed below
     cfg = resolve_model_data_config(network)
     built = Built(network, cfg["mean"], cfg["std"], cfg["input_size"][-1])
     if clip:

@@ -13,6 +13,7 @@ from classification.recognition.network.students import build_student
 from classification.recognition.run import Run, read_student
 from classification.recognition.settings import facts_of
 from classification.recognition.training import train
+from gan_vkd.runtime.checkpoint import save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
 
@@ -97,6 +98,15 @@ def test_a_missing_onnxruntime_is_an_error_that_says_what_to_install(
     with pytest.raises(VkdError, match="pip install onnx onnxruntime onnxscript"):
         export_student(run, tmp_path / "student.onnx")
     assert not (tmp_path / "student.onnx").exists()
+
+
+def test_a_student_that_is_not_finite_is_refused(run: Path, tmp_path: Path) -> None:
+    student, facts = read_student(run)
+    file = tmp_path / "student.safetensors"
+    student.network.cls_token.view(-1)[0] = float("nan")
+    save_weights(file, student.network.state_dict(), facts)
+    with pytest.raises(VkdError, match=r"student\.safetensors: cls_token is not finite"):
+        read_student(file)
 
 
 def test_a_damaged_student_is_refused(run: Path, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from classification.detection.predict import predict
-from classification.detection.run import export_detector
+from classification.detection.run import export_detector, read_detector
 from classification.detection.training import train
+from gan_vkd.runtime.checkpoint import save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.detection.conftest import MakeDetection
 
@@ -39,6 +40,13 @@ def test_export_and_predict(tiny_detection: MakeDetection, tmp_path: Path) -> No
     predict(exported, numbers, tmp_path / "out", 0.0, "cpu")
     found = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert {record["image_id"] for record in found} == {3, 5}
+
+    detector, facts = read_detector(exported)
+    name, weight = next(iter(detector.state_dict().items()))
+    weight.view(-1)[0] = float("nan")
+    save_weights(tmp_path / "nan.safetensors", detector.state_dict(), facts)
+    with pytest.raises(VkdError, match=rf"nan\.safetensors: {name} is not finite"):
+        read_detector(tmp_path / "nan.safetensors")
 
     (tmp_path / "bad.png").write_bytes(b"no picture")
     Image.new("RGB", (1, 2000)).save(tmp_path / "thin.png")
