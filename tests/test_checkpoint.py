@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gan_vkd.runtime.checkpoint import load_state, save_state
+from gan_vkd.networks.weights import load_foreign
+from gan_vkd.runtime.checkpoint import load_state, load_weights, save_state, save_weights
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import write_atomically
 from tests.conftest import small_disk
@@ -186,6 +187,15 @@ class Trap:
 
     def __reduce__(self):
         return Path.touch, (self.file,)
+
+
+def test_a_shut_file_is_not_called_damaged(tmp_path, monkeypatch):
+    file = tmp_path / "shut.safetensors"
+    save_weights(file, {"w": torch.ones(2)}, {})
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for load in (load_state, load_weights, load_foreign):
+        with pytest.raises(VkdError, match=r"shut.safetensors: cannot be read \(Permission denied"):
+            load(file)
 
 
 def test_a_pickle_is_refused_without_running_it(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gan_vkd.runtime.checkpoint import is_foreign, load_weights
+from gan_vkd.runtime.checkpoint import is_foreign, load_weights, require_readable
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.files import write_atomically
 
@@ -22,8 +22,7 @@ def load_foreign(path: Path) -> dict[str, Any]:
     Raises:
         VkdError: the file is missing or damaged, or a pickle with more than tensors in it.
     """
-    if not path.is_file():
-        raise VkdError(f"{path}: no such file")
+    require_readable(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path) if is_foreign(path) else load_weights(path)[0]

@@ -6,6 +6,7 @@ header, so that reading a file never executes code.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,26 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(save(tensors, metadata)))
 
 
+def require_readable(path: Path) -> None:
+    """Checks that a file is there and may be read, which safetensors does not tell apart.
+
+    Raises:
+        VkdError: it is missing, not a regular file, or without permission.
+    """
+    if not path.is_file():
+        raise VkdError(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise VkdError(f"{path}: cannot be read (Permission denied)")
+
+
 def load_state(path: Path) -> dict[str, Any]:
     """Reads a file written by `save_state`; tensors are on the CPU.
 
     Raises:
-        VkdError: the file is missing, damaged, truncated or not written by `save_state`.
+        VkdError: the file is missing, unreadable, damaged, truncated or not written by
+            `save_state`.
     """
-    if not path.is_file():
-        raise VkdError(f"{path}: no such file")
+    require_readable(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -68,8 +81,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a file written by `save_weights`: the weights, on the CPU, and the facts.
 
     Raises:
-        VkdError: the file is damaged, truncated or not written by `save_weights`.
+        VkdError: the file is missing, unreadable, damaged, truncated or not written by
+            `save_weights`.
     """
+    require_readable(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
