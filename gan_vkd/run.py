@@ -77,7 +77,11 @@ class Run(RunFolder):
             with torch.device("meta"):  # allocates nothing, as untrusted settings may be huge
                 network = NETWORKS.make(settings.model.chosen)
                 generator = network.generator(settings.data.resolution, facts["classes"])
+            types = {name: value.dtype for name, value in generator.state_dict().items()}
             generator.load_state_dict(state, assign=True)
+            for name, value in generator.state_dict().items():
+                if value.dtype != types[name]:
+                    raise ValueError(f"{name} is of {value.dtype}, not {types[name]}")
         except (ValueError, TypeError, RuntimeError) as error:
             reason = one_line(error)
             raise VkdError(f"{file}: not of this run's settings ({reason})") from None

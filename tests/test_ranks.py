@@ -288,6 +288,22 @@ def test_a_restart_after_a_killed_rank_is_bit_identical(written: Path, tmp_path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+def test_ranks_stop_with_a_checkpoint_when_torchrun_is_killed(
+    written: Path, tmp_path: Path
+) -> None:
+    run = Launched(endless(written), tmp_path / "run", 2)
+    until(lambda: len(Run(tmp_path / "run").checkpoints()) > 1, 120)
+    ranks = run.ranks()
+    assert len(ranks) == 2
+    run.process.kill()
+    output = run.wait()  # the ranks hold the other end of the pipe
+    assert "stopped at iteration" in output
+    assert "Traceback" not in output
+    assert (tmp_path / "run" / "exit_code").read_text() == "143\n"
+    until(lambda: not any(Path(f"/proc/{rank}").exists() for rank in ranks), 30)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
 def test_a_lost_rank_ends_the_run_within_a_minute(written: Path, tmp_path: Path) -> None:
     file = endless(written)
     run = Launched(file, tmp_path / "run", 2)

@@ -65,12 +65,14 @@ class Stop:
     """Whether to stop after the current iteration.
 
     A stop is requested by SIGINT, SIGTERM, SIGHUP or SIGUSR1 (which SLURM sends before its limit),
-    or after `budget` seconds. A second SIGINT or SIGTERM raises KeyboardInterrupt at once.
+    after `budget` seconds, or when the process `parent`, as whose child this one was started, is gone
+    (torchrun, killed without a signal to its ranks). A second SIGINT or SIGTERM raises KeyboardInterrupt at once.
     """
 
-    def __init__(self, budget: float | None = None) -> None:
+    def __init__(self, budget: float | None = None, parent: int | None = None) -> None:
         self.deadline = None if budget is None else time.monotonic() + budget
         self.signal, self._since = 0, 0.0
+        self._parent = parent
         self._terminals: list[int] = []
 
     @contextmanager
@@ -98,6 +100,8 @@ class Stop:
         """The reason to stop now; FINISHED: none, train to the last iteration."""
         if self.signal:
             return End(128 + self.signal)
+        if self._parent not in (None, os.getppid()):
+            return End.SIGTERM
         over = self.deadline is not None and time.monotonic() >= self.deadline
         return End.OUT_OF_TIME if over else End.FINISHED
 

@@ -1,6 +1,7 @@
 """A run from start to end: the training loop of a `Task` (gan_vkd/runtime/task.py)."""
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def run_to_end(
         VkdError: unusable data or weights, no disk space or memory, a folder in use, or values
             that are not finite.
     """
-    stop = Stop(max_time)
+    stop = Stop(max_time, parent=os.getppid() if ranks.launched() else None)
     advice = f"{settings.relief}; the last checkpoint is intact"
 
     def finished() -> bool:
