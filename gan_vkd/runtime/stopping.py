@@ -65,8 +65,9 @@ class Stop:
     """Whether to stop after the current iteration.
 
     A stop is requested by SIGINT, SIGTERM, SIGHUP or SIGUSR1 (which SLURM sends before its limit),
-    after `budget` seconds, or when the process `parent`, as whose child this one was started, is gone
-    (torchrun, killed without a signal to its ranks). A second SIGINT or SIGTERM raises KeyboardInterrupt at once.
+    after `budget` seconds, or by the death of the process that started this one, `parent`, such as
+    a torchrun that was killed without signalling its ranks. A second SIGINT or SIGTERM raises
+    KeyboardInterrupt at once.
     """
 
     def __init__(self, budget: float | None = None, parent: int | None = None) -> None:
