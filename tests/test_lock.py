@@ -80,3 +80,27 @@ def test_an_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(VkdError, match="cannot be written"), locked(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "broken link", "pipe", "folder"])
+def test_only_a_regular_file_is_taken_as_a_lock(kind, tmp_path):
+    """In a stranger's folder it may lead to any file of the user's."""
+    precious, folder = tmp_path / "precious", tmp_path / "data"
+    precious.write_text("precious")
+    folder.mkdir()
+    lock = folder / ".lock"
+    if kind == "link":
+        lock.symlink_to(precious)
+    elif kind == "hard link":
+        lock.hardlink_to(precious)
+    elif kind == "broken link":
+        lock.symlink_to(tmp_path / "new")
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    for wait in (False, True):
+        with pytest.raises(VkdError, match=r"\.lock: not a lock file"), locked(folder, wait=wait):
+            pass
+    assert precious.read_text() == "precious"
+    assert not (tmp_path / "new").exists()

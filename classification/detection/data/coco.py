@@ -1,6 +1,7 @@
 """Images with boxes in COCO's format, read and validated once."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ from gan_vkd.data.decoding import MAX_MEGAPIXELS, BadImage, open_rgb
 from gan_vkd.data.images import FolderSource
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.files import user_path
+from gan_vkd.runtime.files import read_text, user_path
 
 MAX_CATEGORIES = 10_000  # a detector has a class for each number up to the largest
+MAX_BYTES = 2**32  # of a file of annotations; instances_train2017.json has 0.45 * 10^9
 MAX_EXACT = 2**53  # largest integers exact in float64, which pycocotools uses
 
 
@@ -174,11 +176,11 @@ def _load(settings: CocoSettings, split: str, num_images: int | None) -> Coco:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    if not os.path.lexists(file):
+        raise VkdError(f"{file}: no such file (data.root, data.train, data.heldout)")
     try:
-        tree = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise VkdError(f"{file}: no such file (data.root, data.train, data.heldout)") from None
-    except (OSError, ValueError, RecursionError) as error:
+        tree = json.loads(read_text(file, MAX_BYTES))
+    except (ValueError, RecursionError) as error:
         raise VkdError(f"{file}: cannot be read as JSON ({str(error)[:200]})") from None
     keys = ("images", "annotations", "categories")
     for key in keys:
