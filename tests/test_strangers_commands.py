@@ -33,7 +33,7 @@ COMMANDS = [
 ]
 
 
-@cases(1900)
+@cases(400)
 @given(st.data())
 def test_any_run_folder_is_read_or_refused(
     own_run: Path,
@@ -44,7 +44,7 @@ def test_any_run_folder_is_read_or_refused(
     check(own_run, readers, tmp_path_factory.mktemp("case"), data.draw)
 
 
-@cases(120)
+@cases(60)
 @given(st.data())
 def test_any_run_folder_ends_a_command_in_one_line(
     own_run: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

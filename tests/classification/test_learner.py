@@ -142,7 +142,8 @@ def test_a_checkpoint_restores_the_whole_state(tiny: MakeStudent, tmp_path: Path
     for number in range(2):
         learner.step(feed(number), number)
     run = Run(tmp_path / "run")
-    saved, restored = (RunState(run, x, settings, "cpu") for x in (learner, other))
+    data = "100 images", "digest"
+    saved, restored = (RunState(run, x, settings, "cpu", data) for x in (learner, other))
     saved.progress = Progress(iteration=2, total=15)
     saved.save()
     restored.restore()
