@@ -148,6 +148,8 @@ def test_a_checkpoint_restores_the_whole_state(tiny: MakeStudent, tmp_path: Path
     saved.save()
     restored.restore()
     assert (restored.progress.iteration, restored.progress.total) == (2, 15)
+    for trained in (learner, other):
+        trained.rate.set(2)  # of the next update, by the settings
     ours, theirs = flat(learner.state()), flat(other.state())
     assert ours.keys() == theirs.keys()
     watched = learner.decompositions()
