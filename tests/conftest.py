@@ -42,11 +42,13 @@ SLOW = (Path(__file__).parent / "slow.txt").read_text().split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of the files in slow.txt, which scripts/test.sh fast leaves out."""
+    """Marks the tests of the files in slow.txt, which scripts/test.sh fast leaves out; they run
+    first, so that no process is left alone with one of them."""
     for item in items:
         name = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
         if name in SLOW:
             item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 MakeSettings = Callable[..., Settings]
@@ -88,6 +90,7 @@ def small(classifier: Path) -> MakeSettings:
             "train.checkpoint_every=2",
             "evaluate.every=3",
             "evaluate.num_samples=20",
+            "evaluate.standing_batches=2",
             "device=cpu",
         ]
         if arm != "none":

@@ -340,6 +340,7 @@ def test_two_arms_are_trained_and_then_skipped(classifier, out, capsys):
         f"evaluate.features.weights={classifier}", f"distill.teacher.weights={classifier}",
         "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",
         "train.d_steps=1", "train.iterations=2", "evaluate.every=2", "evaluate.num_samples=20",
+        "evaluate.standing_batches=2",
         "device=cpu",
     ]  # fmt: skip
     program = Program([sys.executable, "-m", "gan_vkd"], load_settings)

@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.iterations=2", "train.d_steps=1",
-    "train.batch_size=8", "evaluate.every=2", "evaluate.num_samples=20", "device=cpu",
+    "train.batch_size=8", "evaluate.every=2", "evaluate.num_samples=20",
+    "evaluate.standing_batches=2", "device=cpu",
 ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def write_settings(folder: Path, iterations: int) -> Path:
             "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",
             "train.d_steps=1", f"train.iterations={iterations}", "train.log_every=1",
             "train.checkpoint_every=1", "train.sample_every=7", "evaluate.every=5",
-            "evaluate.num_samples=20", "device=cpu",
+            "evaluate.num_samples=20", "evaluate.standing_batches=2", "device=cpu",
         ],
     )  # fmt: skip
     file = folder / "settings.yaml"
@@ -82,9 +82,9 @@ def newest(run: Path) -> int:
     return 0
 
 
-def writing(run: Path) -> bool:
-    """Returns whether a checkpoint is partially written."""
-    return any((run / "checkpoints").glob(".*.vkd-tmp"))
+def writing(run: Path, process: "subprocess.Popen[str]") -> bool:
+    """Returns whether a checkpoint of this process is partially written."""
+    return any((run / "checkpoints").glob(f".*.{process.pid}.vkd-tmp"))
 
 
 def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.Random) -> int:
@@ -94,7 +94,7 @@ def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.R
         before, since = newest(run), time.monotonic()
         process = start(settings, run)
         if number % 3:
-            while process.poll() is None and not writing(run):
+            while process.poll() is None and not writing(run, process):
                 time.sleep(0.001)
             start_up = time.monotonic() - since
         if number % 3 == 1:
@@ -103,7 +103,7 @@ def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.R
             time.sleep(chance.uniform(0, 1.2 * start_up))
         process.kill()
         process.communicate()
-        written += writing(run)
+        written += writing(run, process)
         after = newest(run)
         if after < before:
             raise SystemExit(f"kill {number}: checkpoint {before} is lost, {after} is the newest")
