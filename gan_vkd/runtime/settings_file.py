@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.files import read_text
+from gan_vkd.runtime.files import read_text, user_path
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings_faults import in_one_line
 from gan_vkd.runtime.settings_names import extended, files_of, values_of
@@ -109,7 +109,11 @@ class _Reader:
             raise SettingsError(f"{path}: base: expected a file name or a list of them")
         merged: dict[str, Any] = {}
         for base in bases:
-            merged = _merge(merged, self.read(path.parent / base, (*parents, path.resolve())))
+            try:
+                file = path.parent / user_path(base)
+            except SettingsError as error:
+                raise SettingsError(f"{path}: base: {error}") from None
+            merged = _merge(merged, self.read(file, (*parents, path.resolve())))
         return _merge(merged, tree)
 
 
