@@ -390,3 +390,18 @@ def test_a_subset_of_real_images_is_stratified():
     sizes, taken = torch.bincount(full.labels), torch.bincount(tenth.labels)
     assert taken.sum() == 5000
     assert ((taken - sizes * 5000 / 5085).abs() < 1).all()
+
+
+@pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-batches-py", "batch"])
+def test_cifar_is_not_downloaded_through_a_link(name, tmp_path, monkeypatch):
+    root, precious = tmp_path / "root", tmp_path / "precious"
+    precious.write_text("precious")
+    batches = root / "cifar-10-batches-py"
+    link = batches / "data_batch_1" if name == "batch" else root / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path if name == batches.name else precious)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", lambda self: pytest.fail("is"))
+    settings = DataSettings(source="cifar10", root=str(root), download=True)
+    with pytest.raises(VkdError, match="a symbolic link, and nothing is written through it"):
+        load_training_set(settings)
+    assert precious.read_text() == "precious"

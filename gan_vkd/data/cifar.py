@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 in torchvision's format, from disk or downloaded."""
 
-from collections.abc import Callable
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from gan_vkd.data.image_set import SOURCES, ImageSet
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
-from gan_vkd.runtime.files import user_path
+from gan_vkd.runtime.files import subfolder, user_path
 from gan_vkd.runtime.lock import locked
 
 
@@ -31,7 +31,7 @@ def cifar100(settings: DataSettings, train: bool) -> ImageSet:
 def _load(dataset_class: Any, settings: DataSettings, train: bool) -> ImageSet:
     root = user_path(settings.root)
     try:
-        dataset = _read_or_download(partial(dataset_class, str(root), train), root, settings)
+        dataset = _read_or_download(dataset_class, train, root, settings)
     except Exception as error:  # of urllib, http, tar, pickle: no data in any case
         raise VkdError(
             f"{settings.source} is not in {root} and could not be downloaded ({one_line(error)}); "
@@ -46,12 +46,21 @@ def _load(dataset_class: Any, settings: DataSettings, train: bool) -> ImageSet:
     )
 
 
-def _read_or_download(load: Callable[..., Any], root: Path, settings: DataSettings) -> Any:
-    """Reads the data set from disk, or downloads it while other processes wait."""
+def _read_or_download(dataset_class: Any, train: bool, root: Path, settings: DataSettings) -> Any:
+    """Reads the data set from disk, or downloads it while other processes wait.
+
+    Raises:
+        VkdError: the download would write through a link in `root`.
+    """
+    load = partial(dataset_class, str(root), train)
     try:
         return load(download=False)
     except RuntimeError:
         if not settings.download:
             raise
     with locked(root, wait=True):
+        subfolder(root, dataset_class.filename)
+        folder = subfolder(root, dataset_class.base_folder)
+        for name in os.listdir(folder) if folder.is_dir() else []:
+            subfolder(folder, name)
         return load(download=True)

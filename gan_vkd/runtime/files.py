@@ -131,7 +131,7 @@ def subfolder(folder: Path, name: str) -> Path:
     path = folder / name
     if path.is_symlink():
         raise VkdError(
-            f"{path}: a symbolic link, and nothing is written through it; move the folder it leads "
+            f"{path}: a symbolic link, and nothing is written through it; move what it leads "
             "to here"
         )
     return path
