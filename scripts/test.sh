@@ -16,4 +16,4 @@ mypy
 # one process more than cores, since many tests wait for processes that they start
 workers=$(($(getconf _NPROCESSORS_ONLN) + 1))
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n $((workers < 8 ? workers : 8)) \
-    ${tier[@]+"${tier[@]}"} "$@"
+    --dist worksteal ${tier[@]+"${tier[@]}"} "$@"

@@ -42,13 +42,11 @@ SLOW = (Path(__file__).parent / "slow.txt").read_text().split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of the files in slow.txt, which scripts/test.sh fast leaves out; they run
-    first, so that no process is left alone with one of them."""
+    """Marks the tests of the files in slow.txt, which scripts/test.sh fast leaves out."""
     for item in items:
         name = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
         if name in SLOW:
             item.add_marker("slow")
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 MakeSettings = Callable[..., Settings]
