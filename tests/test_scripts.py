@@ -20,8 +20,7 @@ from tests.test_reproduction import ARMS
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "model.ch=2", "model.z_dim=8", "train.iterations=2", "train.d_steps=1", "train.batch_size=8",
-    "evaluate.every=1", "evaluate.num_samples=20",
-    "evaluate.standing_batches=2", "data.num_images=100", "device=cpu",
+    "evaluate.every=1", "evaluate.num_samples=20", "data.num_images=100", "device=cpu",
 ]  # fmt: skip
 
 
