@@ -13,7 +13,7 @@ from gan_vkd.networks.standing import normalize_by_batch
 from gan_vkd.networks.weights import require_finite
 from gan_vkd.runtime.checkpoint import load_weights, save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
-from gan_vkd.runtime.facts import Facts, checked
+from gan_vkd.runtime.facts import Count, Facts, checked
 from gan_vkd.runtime.folder import RunFolder
 
 
@@ -24,7 +24,7 @@ class GeneratorFacts(Facts):
     the classes; a single number if unconditional.
     """
 
-    iteration: Annotated[int, Field(ge=0, lt=2**53)]
+    iteration: Count
     classes: Annotated[int, Field(ge=0, le=1_000_000)]
     shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
 

@@ -21,6 +21,7 @@ from gan_vkd.networks.biggan import Generator
 from gan_vkd.report.pictures import save_png
 from gan_vkd.sweep.plan import Program
 from gan_vkd.teachers.teach import TeachSettings, teach
+from gan_vkd.training import train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -64,7 +65,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small(classifier: Path) -> MakeSettings:
     """small("key=value", ..., arm="whitening"): settings of a run that takes seconds.
 
@@ -102,6 +103,14 @@ def small(classifier: Path) -> MakeSettings:
         return load_settings(CONFIGS / "quickstart.yaml", [*settings, *overrides])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def own_run(small: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of two iterations, for tests that change copies of it."""
+    folder = tmp_path_factory.mktemp("own") / "run"
+    train(small("train.iterations=2", "evaluate.every=2"), folder)
+    return folder
 
 
 @pytest.fixture

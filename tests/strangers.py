@@ -1,9 +1,12 @@
-"""Ways in which a stranger's run folder differs from one of ours, for hypothesis to choose from."""
+"""Ways in which a stranger's run folder differs from ours, and limits to what may come of it."""
 
 import json
 import os
+import resource
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from torch import Tensor
 from gan_vkd.run import Run
 from gan_vkd.runtime.checkpoint import digest, load_state, save_state
 from gan_vkd.runtime.errors import VkdError
+
+SECONDS = 5  # of CPU time
+MEMORY = 2**30  # bytes more than before
 
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6),
@@ -175,3 +181,33 @@ def changed(run: Path, draw: st.DrawFn) -> bool:
         except UNCHANGEABLE:
             return False
     return True
+
+
+@contextmanager
+def within_limits() -> Iterator[None]:
+    """Asserts that what is done in the context takes less than SECONDS and MEMORY."""
+    memory, since = _peak_memory(), time.process_time()
+    try:
+        yield
+    finally:
+        assert time.process_time() - since < SECONDS
+        assert _peak_memory() - memory < MEMORY
+
+
+def _peak_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def copy_of(run: Path, folder: Path) -> Iterator[Path]:
+    """A copy of a run folder beside a folder of the user's, which must stay as it is."""
+    copy, outside = folder / "run", folder / "outside"
+    shutil.copytree(run, copy)
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    try:
+        yield copy
+        assert [file.name for file in outside.iterdir()] == ["precious"]
+        assert (outside / "precious").read_text() == "precious"
+    finally:
+        shutil.rmtree(folder)

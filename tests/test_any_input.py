@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from gan_vkd.data.images import read_images
 from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from tests.strangers import within_limits
 
 examples = lambda count: settings(  # noqa: E731
     max_examples=count, deadline=None, derandomize=True,
@@ -96,7 +97,8 @@ def test_settings_with_any_content_load_or_are_refused(
 
 def check(file: Path) -> None:
     try:
-        found = load_settings(file)
+        with within_limits():
+            found = load_settings(file)
     except SettingsError as error:
         for line in str(error).splitlines():
             assert line.startswith(str(file)), "every line names the file"
@@ -167,7 +169,8 @@ def test_mutated_archives_load_or_are_refused(tmp_path: Path, data: bytes) -> No
 
 def read(path: Path) -> None:
     try:
-        images, names, classes = read_images(path, 8)
+        with within_limits():
+            images, names, classes = read_images(path, 8)
     except VkdError as error:
         lines = str(error).splitlines()
     else:

@@ -4,16 +4,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from gan_vkd.game.adversary import Hinge
+from gan_vkd.game.distillation import Distillation
+from gan_vkd.game.trainer import Trainer
 from gan_vkd.run import Run
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
-from tests.test_training import inject_nan
+from tests.states import flat
 
 RELATIVE = "adversary=relativistic"
 REGULARIZED = "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}"
+
+
+def inject_nan(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    calls, hinge = iter(range(1_000)), Hinge.discriminator
+
+    def with_nan(self: Hinge, real: Tensor, fake: Tensor) -> Tensor:
+        loss = hinge(self, real, fake)
+        return loss * float("nan") if next(calls) == call else loss
+
+    monkeypatch.setattr(Hinge, "discriminator", with_nan)
 
 
 def refusal(*given: Any, **options: Any) -> str:
@@ -89,3 +103,109 @@ def test_only_a_checkpoint_that_exists_is_advised(
     (kept,) = Run(tmp_path / "b").checkpoints()
     assert f"the last good checkpoint is {kept};" in message
     assert "--resume train.rollbacks=3" in message
+
+
+def test_a_non_finite_loss_is_an_error_with_iteration_and_checkpoint(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small("train.log_every=2")
+    with monkeypatch.context() as patch:
+        inject_nan(patch, 2 * 4)
+        with pytest.raises(VkdError) as error:
+            train(settings, tmp_path / "run")
+    kept = Run(tmp_path / "run").checkpoints()
+    assert "not finite at iteration 5" in str(error.value)
+    assert str(kept[-1]) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    weights = flat(load_state(kept[-1]))
+    assert all(v.isfinite().all() for v in weights.values() if isinstance(v, Tensor))
+    train(settings, tmp_path / "run", resume=True)
+
+
+def test_the_first_non_finite_tensor_is_named(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A non-finite teacher shows first in the whitening statistics, a bad step in a gradient."""
+    target, calls = Distillation._target, iter(range(1_000))
+
+    def broken(self: Any, *args: Any) -> Tensor:
+        features = target(self, *args)
+        return features / 0 if next(calls) == 7 else features
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Distillation, "_target", broken)
+        with pytest.raises(VkdError) as error:
+            train(small(), tmp_path / "a")
+    assert "distillation.method.methods.0.normalize.mean is not finite at iteration 4" in str(
+        error.value
+    )
+    assert "try another distill.teacher" in str(error.value)
+
+    step = Trainer.generator_step
+
+    def exploding(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
+        losses = step(self, labels, now, *real)
+        if now == 4:
+            self.generator.linear.weight.grad.fill_(float("inf"))  # type: ignore[union-attr]
+        return losses
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "generator_step", exploding)
+        with pytest.raises(VkdError) as error:
+            train(small(), tmp_path / "b")
+    named = "the gradient of generator.linear.weight is not finite at iteration 5"
+    assert named in str(error.value)
+    assert "try a smaller train.g_lr" in str(error.value)
+
+
+def test_a_rollback_lowers_the_learning_rate(
+    small: MakeSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = small("train.rollbacks=1", "train.rollback_lr_factor=0.25", arm="none")
+    with monkeypatch.context() as patch:
+        inject_nan(patch, 2 * 4)
+        train(settings, tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert "d_loss is not finite at iteration 5; rolled back to iteration 4" in printed
+    records = Run(tmp_path / "run").records("metrics")
+    (rollback,) = [r for r in records if "rollbacks" in r]
+    assert rollback | {"seconds": 0} == {
+        "iteration": 4, "seconds": 0, "rollbacks": 1, "from": 5, "tensor": "d_loss",
+    }  # fmt: skip
+    assert [r["iteration"] for r in records if "d_loss" in r] == [1, 2, 3, 4, 5, 6]
+    state = load_state(Run(tmp_path / "run").checkpoints()[-1])
+    assert state["progress"]["rollbacks"] == 1
+    for optimizer, lr in (
+        ("d_optimizer", settings.train.d_lr),
+        ("g_optimizer", settings.train.g_lr),
+    ):
+        assert state["trained"][optimizer]["param_groups"][0]["lr"] == 0.25 * lr
+
+    with monkeypatch.context() as patch:
+        inject_nan(patch, 2 * 4)
+        # the second fault, 3 iterations of 2 updates after the rollback, is one too many
+        hinge, calls = Hinge.discriminator, iter(range(1_000))
+        patch.setattr(
+            Hinge,
+            "discriminator",
+            lambda self, real, fake: hinge(self, real, fake) / (0 if next(calls) == 11 else 1),
+        )
+        with pytest.raises(VkdError, match="after 1 rollback;") as error:
+            train(settings, tmp_path / "again")
+    assert "--resume train.rollbacks=4" in str(error.value)
+
+
+def test_a_rollback_keeps_the_new_length_of_a_run(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small("train.iterations=4", arm="none"), tmp_path / "run")
+    inject_nan(monkeypatch, 0)  # the first update after resuming
+    longer = small("train.iterations=8", "train.rollbacks=1", "train.log_every=3", arm="none")
+    train(longer, tmp_path / "run", resume=True)
+    records = Run(tmp_path / "run").records("metrics")
+    assert [r["rollbacks"] for r in records if "rollbacks" in r] == [1]
+    assert load_state(Run(tmp_path / "run").checkpoints()[-1])["progress"]["total"] == 8
+    assert [r["iteration"] for r in records if "precision" in r] == [3, 4, 6, 8]

@@ -15,7 +15,7 @@ from gan_vkd.report.arms import over_seeds, write_tables
 from gan_vkd.report.figures import label, save_figure
 from gan_vkd.report.tables import Row, confidence, in_line, mean_and_deviation
 from gan_vkd.runtime.errors import VkdError
-from gan_vkd.runtime.facts import Facts, checked
+from gan_vkd.runtime.facts import Count, Facts, checked
 from gan_vkd.runtime.folder import RunFolder
 
 Percent = Annotated[float, Field(ge=0, le=100.1)]  # after rounding
@@ -24,9 +24,9 @@ Percent = Annotated[float, Field(ge=0, le=100.1)]  # after rounding
 class EvaluationFacts(Facts):
     """The keys that every record of an evaluation has."""
 
-    iteration: Annotated[int, Field(ge=0, lt=2**53)]
+    iteration: Count
     epoch: Annotated[float, Field(ge=0, lt=2**53)]
-    images: Annotated[int, Field(ge=0, lt=2**53)]
+    images: Count
 
 
 class Measured(ABC):

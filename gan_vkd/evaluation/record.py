@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gan_vkd.runtime.facts import Facts, checked
+from gan_vkd.runtime.facts import Count, Facts, checked
 
 # Metrics by the first judge; `vkd compare` shows those that a record has
 BESIDE = ("precision", "recall", "density", "coverage", "memorised", "memorised_by_chance")
 
-Count = Annotated[int, Field(ge=0, lt=2**53)]
 Name = Annotated[str, Field(max_length=300)]
 
 

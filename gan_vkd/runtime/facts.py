@@ -1,12 +1,14 @@
 """Validation of the facts stored with exported weights, whose file may be untrusted."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.settings_faults import in_one_clause
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]  # what a double can count to
 
 
 class Facts(BaseModel):

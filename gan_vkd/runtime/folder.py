@@ -80,11 +80,15 @@ class RunFolder:
         """Locks the folder for this process and its ranks.
 
         Temporary files that a killed process left behind are deleted.
+
+        Raises:
+            VkdError: the folder is in use, or a subfolder of it is a symbolic link.
         """
         with locked(self.path) if ranks.is_first() else nullcontext():
             if ranks.is_first():
-                for folder in (self.path, *(self.path / name for name in self.subfolders)):
-                    remove_unfinished(folder)
+                for name in self.subfolders:
+                    remove_unfinished(subfolder(self.path, name))
+                remove_unfinished(self.path)
             yield
 
     def latest_state(self, retire: bool = False) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import digest, load_state
 from gan_vkd.runtime.devices import has_bfloat16
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.facts import Count
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.settings import RunSettings
@@ -33,9 +34,6 @@ class Trained(Protocol):
     def set_learning_rates(self, factor: float) -> None:
         """Sets the learning rates to those of the settings times a factor."""
         ...
-
-
-Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class Progress(BaseModel):

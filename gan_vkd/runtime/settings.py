@@ -40,11 +40,13 @@ def number_or(*words: str, number: str, fits: Callable[[float], bool]) -> Before
     return BeforeValidator(checked)
 
 
-def _name(arm: str) -> str:
-    if not 1 <= len(arm) <= 200 or not arm.isprintable():
+def _printable(name: str) -> str:
+    if not 1 <= len(name) <= 200 or not name.isprintable():
         raise ValueError("expected 1 to 200 printable characters")
-    return arm
+    return name
 
+
+Name = Annotated[str, AfterValidator(_printable)]
 
 # Of the loop: keys by their names in earlier versions, and those that every stored file has
 RENAMED_KEYS = {"returns": "rollbacks", "return_lr_factor": "rollback_lr_factor"}
@@ -77,9 +79,7 @@ class LoopSettings(Section):
 class RunSettings(Section):
     """Settings that all runs have."""
 
-    arm: Annotated[
-        str, AfterValidator(_name)
-    ]  # the configuration in a comparison: a row of its table
+    arm: Name  # the configuration in a comparison: a row of its table
     seed: Seed = 0
     device: str = "auto"
     train: LoopSettings = Field(default_factory=LoopSettings)
