@@ -15,7 +15,7 @@ from classification.detection.evaluation import top_detections
 from classification.detection.network.vidt import ViDT
 from classification.detection.run import read_detector
 from gan_vkd.data.decoding import BadImage, open_rgb
-from gan_vkd.data.images import is_image
+from gan_vkd.data.listing import is_image
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import user_path, write_atomically, write_text

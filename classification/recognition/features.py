@@ -17,8 +17,8 @@ from classification.recognition.data.transforms import test_transform
 from classification.recognition.network.students import Student
 from classification.recognition.run import Run, read_student
 from classification.recognition.settings import ClassifierSettings
+from gan_vkd.data.decoding import BadImage
 from gan_vkd.data.image_set import draw_subset
-from gan_vkd.data.images import BadImage
 from gan_vkd.distill import Teacher
 from gan_vkd.report.figures import label, save_figure
 from gan_vkd.runtime.devices import pick_device

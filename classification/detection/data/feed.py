@@ -18,7 +18,7 @@ from classification.detection.matching import Targets
 from classification.detection.settings import DetectionSettings
 from classification.epochs.items import Faults, seed_generators
 from classification.epochs.order import BatchesFrom, Order, images_per_rank
-from gan_vkd.data.images import BadImage
+from gan_vkd.data.decoding import BadImage
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.stopping import outlive

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from classification.detection.data.coco import Objects
 from classification.detection.settings import BoxAugmentSettings, CocoSettings
-from gan_vkd.data.images import BadImage
+from gan_vkd.data.decoding import BadImage
 
 GRID = 16  # pixels; sides are rounded down to multiples of it, as in ViDT's released code
 

@@ -11,7 +11,8 @@ from classification.recognition.data.shards import ShardList
 from classification.recognition.settings import InputSettings
 from gan_vkd.data.decoding import open_rgb
 from gan_vkd.data.image_set import ImageSet, why_no_classes
-from gan_vkd.data.images import FolderSource, list_images
+from gan_vkd.data.images import FolderSource
+from gan_vkd.data.listing import list_images
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import SettingsError, VkdError
@@ -70,7 +71,7 @@ class Files:
         if not path.is_dir():
             raise VkdError(f"{path}: no such folder of class folders (data.source, data.heldout)")
         self.source, self.limits = FolderSource(path, settings.damaged), settings.limits
-        self.names, folders = list_images(path, self.source)
+        self.names, folders = list_images(path, self.source.names())
         self.classes = sorted(set(folders))
         if len(self.classes) < 2:
             raise VkdError(f"{path}: {why_no_classes(self.names)}; two are needed")
