@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from gan_vkd.data.batches import Batches
@@ -25,6 +26,7 @@ from gan_vkd.run import Run
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.files import subfolder
+from gan_vkd.runtime.graphs import Replayed, cuda_graph
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress
@@ -84,27 +86,43 @@ class Game(Task):
             seed=settings.seed,
             device=device,
         )
+        capture = cuda_graph if device.startswith("cuda") and _graphs_are_used(settings) else None
+        counted = self.trainer.count_update, self.trainer.recount_updates
+        self.d_step = Replayed(self._discriminator_step, capture, *counted)
+        self.g_step = Replayed(self._generator_step, capture)
         self.explained: ExplainedShare | None = None
         if heldout is not None and ExplainedShare.is_defined(self.trainer) and ranks.is_first():
             self.explained = ExplainedShare(self.trainer, heldout, settings.seed)
         self._warned = False
 
     def step(self, done: int, meter: Meter) -> None:
-        """One iteration: d_steps updates of the discriminator and one of the generator.
+        """One iteration: d_steps updates of the discriminator and one of the generator."""
+        trainer, d_steps = self.trainer, self.settings.train.d_steps
+        trainer.set_optimizers(done)
+        for number in range(done * d_steps, (done + 1) * d_steps):
+            chosen = self.batches.indices(number)
+            self.d_step(trainer.discriminator_variant(number), chosen, number, meter)
+        self.g_step(trainer.generator_variant(done), chosen, meter)
+        trainer.ema.update(trainer.generator, done)
+
+    def _discriminator_step(self, chosen: Tensor, number: int, meter: Meter) -> None:
+        """An update of the discriminator on real images of these indices.
 
         Of values that are not finite, the first one that is watched is blamed: losses are the
         discriminator's fault if the generated images are finite.
         """
-        trainer, batches, d_steps = self.trainer, self.batches, self.settings.train.d_steps
-        for number in range(done * d_steps, (done + 1) * d_steps):
-            batch = batches(number)
-            labels = batches.random_labels(self.batch_size)
-            losses = trainer.discriminator_step(batch, labels, number)
-            meter.watch(trainer.between | trainer.decompositions())
-            meter.add(losses)
+        trainer, batch = self.trainer, self.batches.of(chosen)
+        labels = self.batches.random_labels(self.batch_size)
+        losses = trainer.update_discriminator(batch, labels, number)
+        meter.watch(trainer.between | trainer.decompositions())
+        meter.add(losses)
         meter.watch(trainer.discriminator_gradients())
-        real = batch if trainer.adversary.relative else None
-        losses = trainer.generator_step(batches.random_labels(self.batch_size), done, real)
+
+    def _generator_step(self, chosen: Tensor, meter: Meter) -> None:
+        """An update of the generator; a relative loss compares with images of these indices."""
+        trainer, labels = self.trainer, self.batches.random_labels(self.batch_size)
+        real = self.batches.of(chosen) if trainer.adversary.relative else None
+        losses = trainer.update_generator(labels, real)
         meter.watch(trainer.between)
         meter.add(losses)
         meter.watch(trainer.generator_gradients())
@@ -179,6 +197,14 @@ def _with_teacher(
         policy = [part.chosen for part in settings.augment]
         views = partial(load_views, teacher, data, policy, cache)
     return partial(build_trainer, settings, classes, device, teacher, bank, text, views)
+
+
+def _graphs_are_used(settings: Settings) -> bool:
+    if settings.train.graph == "off":
+        return False
+    if ranks.world() > 1:
+        print("CUDA graphs are not used with several ranks, which exchange tensors in each step")
+    return ranks.world() == 1
 
 
 def _batch_of_this_rank(settings: Settings) -> int:

@@ -125,7 +125,7 @@ def test_schedules_set_learning_rates_and_betas() -> None:
 
     def now() -> tuple[float, float, float]:
         (g,), (d,) = trainer.g_optimizer.param_groups, trainer.d_optimizer.param_groups
-        return g["lr"], d["lr"], g["betas"][1]
+        return float(g["lr"]), float(d["lr"]), g["betas"][1]
 
     seen = []
     for iteration in range(6):

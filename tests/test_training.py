@@ -16,21 +16,21 @@ from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.stopping import Stopped
-from gan_vkd.training import train
+from gan_vkd.training import Game, train
 from tests.conftest import MakeSettings, small_disk
 from tests.states import assert_identical
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int, *signals: int) -> None:
-    step = Trainer.generator_step
+    step = Game.step
 
-    def stopping(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
-        if now == iteration:
+    def stopping(self: Game, done: int, meter: Meter) -> None:
+        if done == iteration:
             for number in signals:
                 os.kill(os.getpid(), number)
-        return step(self, labels, now, *real)
+        step(self, done, meter)
 
-    monkeypatch.setattr(Trainer, "generator_step", stopping)
+    monkeypatch.setattr(Game, "step", stopping)
 
 
 LOOKED_UP = (
@@ -92,7 +92,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(
     """Records after the checkpoint are dropped, so that none appears twice."""
     train(small(), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "generator_step", _dies_at(4))
+        patch.setattr(Game, "step", _dies_at(4))
         with pytest.raises(ZeroDivisionError):
             train(small(), tmp_path / "killed")
     train(small(), tmp_path / "killed", resume=True)
@@ -111,12 +111,12 @@ def test_a_checkpoint_of_another_version_is_refused(small: MakeSettings, tmp_pat
 
 
 def _dies_at(iteration: int) -> Any:
-    step = Trainer.generator_step
+    step = Game.step
 
-    def dying(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
-        if now == iteration:
+    def dying(self: Game, done: int, meter: Meter) -> None:
+        if done == iteration:
             raise ZeroDivisionError
-        return step(self, labels, now, *real)
+        step(self, done, meter)
 
     return dying
 
@@ -172,14 +172,14 @@ def test_a_record_has_the_means_since_the_previous_one(
     small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     g_losses: list[float] = []
-    step = Trainer.generator_step
+    step = Trainer.update_generator
 
-    def noting(self: Trainer, labels: Tensor, now: int, *real: Any) -> dict[str, Tensor]:
-        losses = step(self, labels, now, *real)
+    def noting(self: Trainer, *args: Any) -> dict[str, Tensor]:
+        losses = step(self, *args)
         g_losses.append(float(losses["g_loss"].detach()))
         return losses
 
-    monkeypatch.setattr(Trainer, "generator_step", noting)
+    monkeypatch.setattr(Trainer, "update_generator", noting)
     train(small("train.log_every=4", "train.checkpoint_every=3", arm="none"), tmp_path / "run")
     means = [r["g_loss"] for r in Run(tmp_path / "run").records("metrics") if "g_loss" in r]
     assert means == pytest.approx([sum(g_losses[:4]) / 4, sum(g_losses[4:]) / 2], rel=1e-5)
@@ -215,7 +215,7 @@ def test_out_of_memory_is_a_one_line_error(
     def full(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Trainer, "generator_step", full)
+    monkeypatch.setattr(Trainer, "update_generator", full)
     with pytest.raises(VkdError, match="set a smaller") as caught:
         train(small(arm="none"), tmp_path / "run")
     assert len(str(caught.value).splitlines()) == 1

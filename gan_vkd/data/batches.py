@@ -36,7 +36,14 @@ class Batches:
 
     def __call__(self, number: int) -> Batch:
         """Returns batch `number`, or this rank's rows of it."""
-        chosen = self._indices(number * self.batch_size)[ranks.own_part(self.batch_size)]
+        return self.of(self.indices(number))
+
+    def indices(self, number: int) -> Tensor:
+        """Returns the indices (B,) of this rank's images in batch `number`."""
+        return self._indices(number * self.batch_size)[ranks.own_part(self.batch_size)]
+
+    def of(self, chosen: Tensor) -> Batch:
+        """Returns the images of these indices (B,), randomly flipped."""
         images = to_network(self.images[chosen])
         flipped = torch.zeros_like(chosen, dtype=torch.bool)
         if self.flip:
@@ -65,5 +72,8 @@ class Batches:
             seed = int.from_bytes(hash_of(self.seed, f"epoch {epoch}")[:7], "big")
             order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(seed))
             kept = {e: o for e, o in self._orders.items() if e == epoch - 1}
-            self._orders = kept | {epoch: order.to(self.labels.device)}
+            if self.labels.is_cuda:
+                order = order.pin_memory()  # copied without waiting for the device
+            order = order.to(self.labels.device, non_blocking=True)
+            self._orders = kept | {epoch: order}
         return self._orders[epoch]

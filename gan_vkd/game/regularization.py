@@ -3,7 +3,7 @@
 All are computed in float32 or better, and none synchronises with the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Literal, NamedTuple
 
 import torch
@@ -47,6 +47,13 @@ class Regularizer(Precise):
     def penalty(self, update: Update) -> Tensor | None:
         """Returns the weighted term, a scalar; None at updates in which it is not computed."""
         raise NotImplementedError
+
+    def variant(self, number: int, iteration: int) -> Hashable:
+        """Everything that `penalty` decides on the host from the update's number and iteration.
+
+        A captured update is repeated wherever this is equal (gan_vkd/runtime/graphs.py).
+        """
+        return None
 
 
 class LeCam(Regularizer):
@@ -210,9 +217,14 @@ class R1(Regularizer):
         super().__init__()
         self.weight, self.every = as_schedule(weight), every
 
+    def variant(self, number: int, iteration: int) -> float | None:
+        """The weight of the penalty; None if it is not computed."""
+        return None if number % self.every else self.weight(iteration) * self.every
+
     def penalty(self, update: Update) -> Tensor | None:
-        if update.number % self.every:
+        weight = self.variant(update.number, update.iteration)
+        if weight is None:
             return None
         real = update.batch.images.detach().clone().requires_grad_()
         scores = update.score(update.augment(real), update.batch.labels)
-        return self.weight(update.iteration) * self.every * r1_penalty(scores, real)
+        return weight * r1_penalty(scores, real)

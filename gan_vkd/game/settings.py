@@ -149,6 +149,7 @@ class TrainSettings(LoopSettings):
     batch_size: BatchSize = 50
     d_steps: Positive = 4
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and linear layers
+    graph: Literal["auto", "off"] = "auto"  # auto: CUDA graphs of the updates, on one GPU
     g_lr: LearningRate = 2e-4
     d_lr: LearningRate = 2e-4
     betas: tuple[Beta, Beta] = (0.0, 0.999)
@@ -173,8 +174,8 @@ class Settings(RunSettings):
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
 
     may_change: ClassVar[tuple[str, ...]] = (
-        *RunSettings.may_change, "train.iterations", "train.sample_every", "data.root",
-        "data.download", "cache",
+        *RunSettings.may_change, "train.iterations", "train.sample_every", "train.graph",
+        "data.root", "data.download", "cache",
     )  # fmt: skip
 
     @model_validator(mode="after")

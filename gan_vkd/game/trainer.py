@@ -1,6 +1,6 @@
 """GAN training with distillation into the discriminator: one step per network."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gan_vkd.data.augment import Augmentation
 from gan_vkd.data.batches import Batch
 from gan_vkd.distill import retract
+from gan_vkd.distill.normalization.covariance import RunningCovariance
 from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.game.adversary import Adversary, Hinge
 from gan_vkd.game.balance import balance
@@ -28,6 +29,10 @@ class Trainer:
 
     One iteration consists of d_steps updates of the discriminator (`discriminator_step`) and one of
     the generator (`generator_step`). All modules must be on the generator's device.
+
+    A run captures the updates in CUDA graphs (gan_vkd/runtime/graphs.py). It therefore calls
+    `update_discriminator` and `update_generator`, which are the same steps without what differs
+    from one iteration to the next: `set_optimizers` before them and the EMA's update after them.
 
     Args:
         generator, discriminator: networks (gan_vkd/networks/interface.py).
@@ -79,9 +84,14 @@ class Trainer:
         self._betas = as_schedule(betas[0]), as_schedule(betas[1])
         self._factor = 1.0
         self.between: dict[str, Tensor] = {}
-        self.g_optimizer = torch.optim.Adam(generator.parameters())
-        self.d_optimizer = torch.optim.Adam(self._d_parameters)
-        self._set_optimizers(0)
+        self.g_optimizer = self._adam(generator.parameters())
+        self.d_optimizer = self._adam(self._d_parameters)
+        self.set_optimizers(0)
+
+    def _adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
+        """Adam with a learning rate on the device, which a captured step reads there."""
+        rate, on_gpu = torch.zeros((), device=self.device), self.device.startswith("cuda")
+        return torch.optim.Adam(parameters, rate, fused=True, capturable=on_gpu)
 
     def generate(self, labels: Tensor) -> Tensor:
         """Generates images (B, 3, R, R) from new latents, in float32 or better."""
@@ -114,8 +124,13 @@ class Trainer:
         Returns:
             The values to log, by name; losses are weighted.
         """
-        iteration = number // self.d_steps
-        self._set_optimizers(iteration)
+        self.set_optimizers(number // self.d_steps)
+        return self.update_discriminator(batch, fake_labels, number)
+
+    def update_discriminator(
+        self, batch: Batch, fake_labels: Tensor, number: int
+    ) -> dict[str, Tensor]:
+        """`discriminator_step` at the optimiser's present learning rate."""
         with torch.no_grad():
             fake = self.generate(fake_labels)
         clean = torch.cat([fake, batch.images])
@@ -138,8 +153,8 @@ class Trainer:
             logged |= balance_values
         losses |= self._penalties(
             Update(
-                number, iteration, batch, images, labels, fake_score, real_score, self.augment,
-                self.score,
+                number, number // self.d_steps, batch, images, labels, fake_score, real_score,
+                self.augment, self.score,
             )
         )  # fmt: skip
         self.augment.observe(real_score.detach())
@@ -166,7 +181,13 @@ class Trainer:
             iteration: counted from 0.
             real: B real images; required if the adversarial loss is relative.
         """
-        self._set_optimizers(iteration)
+        self.set_optimizers(iteration)
+        logged = self.update_generator(labels, real)
+        self.ema.update(self.generator, iteration)
+        return logged
+
+    def update_generator(self, labels: Tensor, real: Batch | None = None) -> dict[str, Tensor]:
+        """`generator_step` at the optimiser's present learning rate, without the EMA's update."""
         self.discriminator.requires_grad_(False)
         images = self.generate(labels)
         images.register_hook(self._note_gradient)
@@ -181,18 +202,53 @@ class Trainer:
         ranks.average_gradients(self.generator.parameters())
         self.g_optimizer.step()
         self.discriminator.requires_grad_(True)
-        self.ema.update(self.generator, iteration)
         return {"g_loss": loss}
 
     def _note_gradient(self, gradient: Tensor) -> None:
         self.between["the gradient at the generated images"] = gradient.norm()
 
-    def _set_optimizers(self, iteration: int) -> None:
+    def set_optimizers(self, iteration: int) -> None:
         """Sets the learning rates and betas of an iteration."""
-        betas = self._betas[0](iteration), self._betas[1](iteration)
+        betas = self._scheduled_betas(iteration)
         for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self._rates, strict=True):
             for group in optimizer.param_groups:
-                group["lr"], group["betas"] = rate(iteration) * self._factor, betas
+                group["lr"].fill_(rate(iteration) * self._factor)
+                group["betas"] = betas
+
+    def _scheduled_betas(self, iteration: int) -> tuple[float, float]:
+        return self._betas[0](iteration), self._betas[1](iteration)
+
+    # interface for captured steps (gan_vkd.runtime.graphs.Replayed)
+
+    def discriminator_variant(self, number: int) -> Hashable | None:
+        """Everything that the host decides in an update of the discriminator.
+
+        None if a decomposition is due, which synchronises with the device.
+        """
+        if any(module.decomposes_next for module in self._counting()):
+            return None
+        iteration = number // self.d_steps
+        terms = (cast(Regularizer, term) for term in self.regularizers.values())
+        chosen = tuple(term.variant(number, iteration) for term in terms)
+        return self._scheduled_betas(iteration), chosen
+
+    def generator_variant(self, iteration: int) -> Hashable:
+        """Everything that the host decides in an update of the generator."""
+        return self._scheduled_betas(iteration)
+
+    def count_update(self) -> None:
+        """Counts an update of the discriminator that was replayed."""
+        for module in self._counting():
+            module.count_update()
+
+    def recount_updates(self) -> None:
+        """Reads the counts of updates from the device."""
+        for module in self._counting():
+            module.recount_updates()
+
+    def _counting(self) -> list[RunningCovariance]:
+        parts = [] if self.distillation is None else self.distillation.modules()
+        return [part for part in parts if isinstance(part, RunningCovariance)]
 
     # interface for the run's loop (gan_vkd.runtime.progress.Trained)
 

@@ -17,7 +17,7 @@ class Watch:
         self.first: dict[tuple[str, ...], Tensor] = {}
 
     @torch.no_grad()
-    def look(self, tensors: dict[str, Tensor], iteration: int) -> None:
+    def look(self, tensors: dict[str, Tensor], iteration: Tensor | int) -> None:
         """Checks the tensors of an iteration. Does not synchronise with the device.
 
         Tensors that are passed together once should be passed together at every call.
@@ -27,10 +27,15 @@ class Watch:
         names = tuple(tensors)
         norms = torch._foreach_norm([tensor.detach() for tensor in tensors.values()])
         finite = torch.stack([norm.double() for norm in norms]).isfinite()
-        before = self.first.get(names)
-        if before is None:
-            before = torch.full((len(names),), -1, device=finite.device)
-        self.first[names] = torch.where((before < 0) & ~finite, iteration, before)
+        if names not in self.first:
+            self.first[names] = torch.full((len(names),), -1, device=finite.device)
+        first = self.first[names]
+        first.copy_(torch.where((first < 0) & ~finite, iteration, first))
+
+    def clear(self) -> None:
+        """Forgets what was not finite."""
+        for first in self.first.values():
+            first.fill_(-1)
 
     def fault(self) -> tuple[str, int] | None:
         """Returns the first tensor that was not finite and its iteration, or None. Synchronises.

@@ -1,7 +1,8 @@
-"""The state of optimisers in checkpoints."""
+"""The state of Adam in checkpoints."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -9,8 +10,11 @@ from torch.optim import Optimizer
 def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     """Restores moments and step counts; learning rates and other options stay as the settings say.
 
+    Tensors that exist are filled in place, since captured steps (gan_vkd/runtime/graphs.py) refer
+    to them. Moments have their parameter's memory layout, which the fused implementations assume.
+
     Args:
-        optimizer: of the same parameters in the same order.
+        optimizer: Adam or AdamW, of the same parameters in the same order.
         saved: its `state_dict()`.
 
     Raises:
@@ -22,5 +26,14 @@ def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         for name, value in entries.items():
             if not isinstance(value, Tensor) or tuple(value.shape) not in shapes:
                 raise ValueError(f"the optimiser's {name} of parameter {index} does not fit")
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    on_device = any(optimizer.defaults.get(name) for name in ("fused", "capturable"))
+    for index, parameter in enumerate(parameters):
+        state, entries = optimizer.state[parameter], saved["state"].get(index, {})
+        if not entries:  # saved before the first step
+            for value in state.values():
+                value.zero_()
+        for name, value in entries.items():
+            if name not in state:
+                count = torch.zeros((), device=parameter.device if on_device else "cpu")
+                state[name] = count if name == "step" else torch.zeros_like(parameter)
+            state[name].copy_(value)

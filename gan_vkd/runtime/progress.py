@@ -76,7 +76,7 @@ class RunState:
     ) -> None:
         self.run, self.trained, self.settings, self.device = run, trained, settings, device
         self.data = list(data)
-        self.progress, self.meter = Progress(), Meter()
+        self.progress, self.meter = Progress(), Meter(device)
 
     def begin(self, resume: bool, total: int) -> None:
         """Starts from the newest checkpoint (`resume`) or from the beginning.
@@ -146,8 +146,7 @@ class RunState:
             if "returns" in stored:  # the name in earlier versions
                 stored["rollbacks"] = stored.pop("returns")
             self.progress = Progress(**({"evaluated": stored["iteration"]} | stored))
-            self.meter = Meter()
-            self.meter.load_state(saved.get("meter", {}), self.device)
+            self.meter.load_state(saved.get("meter", {}))
             random, made = saved["random"], dict(saved["made"])
             torch.set_rng_state(random["cpu"])
             if random["cuda"] is not None and self._on_gpu:

@@ -14,6 +14,7 @@ from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import one_line_without_memory
 from gan_vkd.runtime.folder import RunFolder
+from gan_vkd.runtime.graphs import own_stream
 from gan_vkd.runtime.loggers import LOGGERS
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
@@ -65,19 +66,20 @@ def run_to_end(
             if ranks.from_first(finished):
                 return  # by the process that held the lock before
             device = pick_device(settings.device)
-            task = build(settings, run, device)
-            data = task.data, task.fingerprint
-            state = RunState(run, task.trained, settings, device, data)
-            state.begin(resume, task.total)
-            together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
-            done = state.progress.iteration
-            print(
-                f"{run.path}: {task.data}, {together}{device}, arm {settings.arm}, seed "
-                f"{settings.seed}, from {task.place(done)}"
-            )
-            shown = settings.train.logger.chosen if ranks.is_first() else "none"
-            with closing(LOGGERS.make(shown, run.path, done + 1)) as logger:
-                end = Training(task, state, stop, logger).loop()
+            with own_stream(device):
+                task = build(settings, run, device)
+                data = task.data, task.fingerprint
+                state = RunState(run, task.trained, settings, device, data)
+                state.begin(resume, task.total)
+                together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
+                done = state.progress.iteration
+                print(
+                    f"{run.path}: {task.data}, {together}{device}, arm {settings.arm}, seed "
+                    f"{settings.seed}, from {task.place(done)}"
+                )
+                shown = settings.train.logger.chosen if ranks.is_first() else "none"
+                with closing(LOGGERS.make(shown, run.path, done + 1)) as logger:
+                    end = Training(task, state, stop, logger).loop()
             _report_end(run, task, state.progress, end)
 
 
@@ -145,7 +147,8 @@ class Training:
         with bar:
             since = time.perf_counter()
             while self.progress.iteration < total:
-                self.meter.iteration = now = self.progress.iteration + 1
+                now = self.progress.iteration + 1
+                self.meter.begin(now)
                 task.step(now - 1, self.meter)
                 self.progress.iteration = now
                 bar.update(images)

@@ -81,13 +81,30 @@ class RunningCovariance(RunningStatistics):
         return effective_rank(torch.linalg.eigvalsh(self.covariance_of(self.moments)))
 
     def update(self, features: Tensor) -> Moments:
-        batch = super().update(features)
-        self._updates += 1
+        batch, due = super().update(features), self._is_due(self._updates + 1)
         self.updates += 1
-        settling = self._updates < self.every and self._updates.bit_count() == 1
-        if settling or self._updates % self.every == 0:
+        self.count_update()
+        if due:
             self.decompose()
         return batch
+
+    def _is_due(self, updates: int) -> bool:
+        """Whether the covariance is decomposed after this number of updates."""
+        settling = updates < self.every and updates.bit_count() == 1
+        return settling or updates % self.every == 0
+
+    @property
+    def decomposes_next(self) -> bool:
+        """Whether the next forward in training mode decomposes, which synchronises on a GPU."""
+        return not self._fitted and self._is_due(self._updates + 1)
+
+    def count_update(self) -> None:
+        """Counts an update on the host; call it after an update that a CUDA graph has replayed."""
+        self._updates += 1
+
+    def recount_updates(self) -> None:
+        """Reads the number of updates from the buffer."""
+        self._updates = int(self.updates)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         super().fit(batches)
@@ -106,4 +123,4 @@ class RunningCovariance(RunningStatistics):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._updates = int(self.updates)
+        self.recount_updates()
