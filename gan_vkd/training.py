@@ -87,8 +87,12 @@ class Game(Task):
             device=device,
         )
         capture = cuda_graph if device.startswith("cuda") and _graphs_are_used(settings) else None
-        counted = self.trainer.count_update, self.trainer.recount_updates
-        self.d_step = Replayed(self._discriminator_step, capture, *counted)
+        self.d_step = Replayed(
+            self._discriminator_step,
+            capture,
+            after_replay=lambda chosen, number, meter: self.trainer.count_update(number),
+            after_failure=self.trainer.recount_updates,
+        )
         self.g_step = Replayed(self._generator_step, capture)
         self.explained: ExplainedShare | None = None
         if heldout is not None and ExplainedShare.is_defined(self.trainer) and ranks.is_first():

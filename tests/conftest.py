@@ -43,7 +43,7 @@ SLOW = (Path(__file__).parent / "slow.txt").read_text().split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of the files in slow.txt, which scripts/test.sh fast leaves out."""
+    """Marks the tests of files in slow.txt, and skips those that need CUDA where there is none."""
     for item in items:
         name = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
         if name in SLOW:

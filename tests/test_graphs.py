@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gan_vkd.game.settings import Settings
 from gan_vkd.run import Run
 from gan_vkd.runtime import graphs
 from gan_vkd.runtime.checkpoint import load_state, save_state
@@ -26,6 +27,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "relativistic": ("none", ("adversary=relativistic", "augment=[color, translation, cutout]")),
     "layer norm": ("layernorm", ()),
     "whitening": ("whitening", (EVERY_THIRD,)),
+    "every second update": ("whitening", ("distill.every=2", EVERY_THIRD)),
     "features looked up": ("whitening", LOOKED_UP),
     "balanced": ("whitening", BALANCED),
     "two layers": ("whitening", (*LAYERS, EVERY_THIRD)),
@@ -39,12 +41,15 @@ def _captured_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build(make: MakeSettings, folder: Path, captured: bool, arm: str, *overrides: str) -> Game:
-    settings = make(*overrides, "data.flip=true", arm=arm)
-    torch.manual_seed(1)
-    game = Game(settings, Run(folder), "cpu")
+    game = start(make(*overrides, "data.flip=true", arm=arm), folder, "cpu")
     if captured:
         game.d_step.capture = game.g_step.capture = recorded
     return game
+
+
+def start(settings: Settings, folder: Path, device: str) -> Game:
+    torch.manual_seed(1)
+    return Game(settings, Run(folder), device)
 
 
 def train(game: Game, first: int, last: int, meter: Meter) -> None:
@@ -83,6 +88,22 @@ def test_replayed_steps_equal_eager_ones(
             assert game.g_step.graphs
     assert_equal(*states)
     assert means[0] == means[1]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", [name for name in ARMS if name not in METHODS])
+def test_cuda_graphs_equal_eager_steps(name: str, small: MakeSettings, tmp_path: Path) -> None:
+    """To the bit, as a resumed run has its first steps eager again."""
+    arm, overrides = ARMS[name]
+    states = []
+    for graph in ("off", "auto"):
+        settings = small(*overrides, "data.flip=true", f"train.graph={graph}", arm=arm)
+        with graphs.own_stream("cuda"):
+            game, meter = start(settings, tmp_path, "cuda"), Meter("cuda")
+            train(game, 0, 12, meter)
+        assert bool(game.d_step.graphs) == bool(game.g_step.graphs) == (graph == "auto")
+        states.append(game.trainer.state())
+    assert_equal(*states)
 
 
 def test_a_rollback_restores_what_the_graphs_refer_to(small: MakeSettings, tmp_path: Path) -> None:
@@ -141,11 +162,11 @@ def test_arguments_are_copied_and_the_host_counts_replays() -> None:
     def add(value: Tensor, factor: int) -> None:
         total.add_(value * factor)
 
-    step = Replayed(add, recorded, after_replay=lambda: counted.append(1))
+    step = Replayed(add, recorded, after_replay=lambda value, factor: counted.append(factor))
     for number in range(8):
         step(number % 2, torch.tensor(float(number)), number % 2)
     assert total == 1 + 3 + 5 + 7
-    assert len(counted) == 2 * (8 // 2 - graphs.EAGER - 1)  # a capture counts by itself
+    assert counted == [0, 1] * (8 // 2 - graphs.EAGER - 1)  # a capture counts by itself
 
 
 def test_on_a_cpu_every_step_is_eager(small: MakeSettings, tmp_path: Path) -> None:

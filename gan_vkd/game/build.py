@@ -119,6 +119,7 @@ def build_distillation(
         images=settings.images,
         view=settings.view,
         aggregated=settings.aggregated,
+        every=settings.every,
         head=head,
     )
 

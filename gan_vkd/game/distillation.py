@@ -45,6 +45,7 @@ class Distillation(nn.Module):
         view: whether the teacher sees the augmented images, as the discriminator does, or the clean
             ones.
         aggregated: weight of KD-DLGM's aggregated term in addition to another method.
+        every: the losses are computed in every `every`-th update, with the same weight.
         head: maps to the teacher's width for the aggregated term, if the feature has no head.
 
     Raises:
@@ -62,6 +63,7 @@ class Distillation(nn.Module):
         images: Literal["both", "real", "fake"] = "both",
         view: Literal["augmented", "clean"] = "augmented",
         aggregated: float = 0.0,
+        every: int = 1,
         head: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -76,6 +78,7 @@ class Distillation(nn.Module):
             )
         self.weight, self.gradient_ratio = weight, gradient_ratio
         self.images, self.view, self.aggregated_weight = images, view, aggregated
+        self.every = every
         self.features = nn.ModuleList(pair.feature for pair in pairs)
         self.method = LayerPairs([p.method for p in pairs], [p.weight for p in pairs])
         self.aggregated = Aggregated()

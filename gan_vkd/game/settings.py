@@ -71,6 +71,7 @@ class DistillSettings(Section):
     gradient_ratio: Above0 = 1.0
     images: Literal["both", "real", "fake"] = "both"
     view: Literal["augmented", "clean"] = "augmented"
+    every: Positive = 1  # distil in every k-th update: 1/k of the teacher's cost, and of its effect
 
     @model_validator(mode="before")
     @classmethod

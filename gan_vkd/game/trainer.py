@@ -136,18 +136,19 @@ class Trainer:
         clean = torch.cat([fake, batch.images])
         labels = torch.cat([fake_labels, batch.labels])
         images = torch.cat([self.augment(side) for side in (fake, batch.images)])
-        with nullcontext() if self.distillation is None else self.distillation.reading():
+        distillation = self._distillation_at(number)
+        with nullcontext() if distillation is None else distillation.reading():
             score, features = self.discriminate(images, labels)
         fake_score, real_score = score.chunk(2)
         losses = {"d_loss": self.adversary.discriminator(real_score, fake_score)}
         logged = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
-        if self.distillation is not None:
-            students = self.distillation.students(features)
+        if distillation is not None:
+            students = distillation.students(features)
             with autocast(self.device, self.precision):  # for the teacher
-                losses |= self.distillation(students, batch, images, clean)
+                losses |= distillation(students, batch, images, clean)
             weight, balance_values = balance(
-                self.distillation.at_the_score(students), losses["d_loss"], losses["distill_loss"],
-                self.distillation.weight, self.distillation.gradient_ratio,
+                distillation.at_the_score(students), losses["d_loss"], losses["distill_loss"],
+                distillation.weight, distillation.gradient_ratio,
             )  # fmt: skip
             losses["distill_loss"] = weight * losses["distill_loss"]
             logged |= balance_values
@@ -164,6 +165,12 @@ class Trainer:
         self.d_optimizer.step()
         retract(self.distillation)
         return losses | logged
+
+    def _distillation_at(self, number: int) -> Distillation | None:
+        """The distillation, in updates of the discriminator in which it is computed."""
+        if self.distillation is None or number % self.distillation.every:
+            return None
+        return self.distillation
 
     def _penalties(self, update: Update) -> dict[str, Tensor]:
         """Regularisation terms by name; called after all other forwards of the discriminator."""
@@ -225,21 +232,23 @@ class Trainer:
 
         None if a decomposition is due, which synchronises with the device.
         """
-        if any(module.decomposes_next for module in self._counting()):
+        distils = self._distillation_at(number) is not None
+        if distils and any(module.decomposes_next for module in self._counting()):
             return None
         iteration = number // self.d_steps
         terms = (cast(Regularizer, term) for term in self.regularizers.values())
         chosen = tuple(term.variant(number, iteration) for term in terms)
-        return self._scheduled_betas(iteration), chosen
+        return self._scheduled_betas(iteration), distils, chosen
 
     def generator_variant(self, iteration: int) -> Hashable:
         """Everything that the host decides in an update of the generator."""
         return self._scheduled_betas(iteration)
 
-    def count_update(self) -> None:
+    def count_update(self, number: int) -> None:
         """Counts an update of the discriminator that was replayed."""
-        for module in self._counting():
-            module.count_update()
+        if self._distillation_at(number) is not None:
+            for module in self._counting():
+                module.count_update()
 
     def recount_updates(self) -> None:
         """Reads the counts of updates from the device."""

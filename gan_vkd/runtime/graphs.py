@@ -53,7 +53,7 @@ class Replayed:
         step: returns nothing and updates its state in place. Tensor arguments must keep their
             shapes.
         capture: captures a call and returns its replay; None: all calls are eager.
-        after_replay: repeats what a call of `step` counts on the host.
+        after_replay: repeats what a call of `step` counts on the host; called with its arguments.
         after_failure: restores such counts after a capture that failed.
     """
 
@@ -61,7 +61,7 @@ class Replayed:
         self,
         step: Callable[..., None],
         capture: Capture | None,
-        after_replay: Callable[[], None] = lambda: None,
+        after_replay: Callable[..., None] = lambda *args: None,
         after_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.step, self.capture = step, capture
@@ -83,7 +83,7 @@ class Replayed:
                 if isinstance(known, Tensor):
                     known.copy_(given)
             replay()
-            self.after_replay()
+            self.after_replay(*args)
         elif variant is None or not self._capture(variant, args):
             self.step(*args)
 
