@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
         if name in SLOW:
             item.add_marker("slow")
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 MakeSettings = Callable[..., Settings]
