@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,7 +43,7 @@ class PKD(nn.Module):
         z, b = F.normalize(features, dim=1), len(features)
         similarity = (z @ z.T + 1) / 2
         if self.form == "paper":
-            others = ~torch.eye(b, dtype=torch.bool, device=z.device)
-            similarity = similarity[others].view(b, b - 1)
+            # without the diagonal; indexing by a mask would wait for the device
+            similarity = similarity.flatten()[:-1].view(b - 1, b + 1)[:, 1:].reshape(b, b - 1)
         similarity = similarity.clamp_min(1e-7)
         return similarity / similarity.sum(1, keepdim=True)
