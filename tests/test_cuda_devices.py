@@ -50,9 +50,7 @@ def move_all(trainer: Trainer) -> None:
             trainer.distillation.bank = FeatureBank(fake(known.features), known.images)
 
 
-def gradients(
-    outputs: Tensor, inputs: Tensor | Sequence[Tensor], **options: Any
-) -> tuple[Any, ...]:
+def gradients(outputs: Tensor, inputs: Any, **options: Any) -> tuple[Tensor, ...]:
     return tuple(torch.zeros_like(x) for x in ([inputs] if isinstance(inputs, Tensor) else inputs))
 
 
