@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_vkd.distill.precision import without_autocast
+from gan_vkd.distill.precision import at_least_float32, without_autocast
 from gan_vkd.runtime import across
 
 
@@ -69,17 +69,21 @@ class SNEmbedding(SpectralNorm, nn.Embedding):
 
 
 def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
-    """Batch norm of (B, C, H, W) without gain and bias, over the samples of all ranks."""
+    """Batch norm of (B, C, H, W) without gain and bias, over the samples of all ranks.
+
+    Its arithmetic is in float32 or better; the result has the type of x.
+    """
     if not training or across.world() == 1:
         return F.batch_norm(x, mean, var, training=training)
     dims, count = (0, 2, 3), x.numel() // x.shape[1] * across.world()
-    batch_mean = across.total(x.sum(dims)) / count
-    centred = x - batch_mean[:, None, None]
+    precise = at_least_float32(x)
+    batch_mean = across.total(precise.sum(dims)) / count
+    centred = precise - batch_mean[:, None, None]
     batch_var = across.total(centred.square().sum(dims)) / count
     with torch.no_grad():
         mean.lerp_(batch_mean, 0.1)
         var.lerp_(batch_var * count / (count - 1), 0.1)
-    return centred * (batch_var + 1e-5).rsqrt()[:, None, None]
+    return (centred * (batch_var + 1e-5).rsqrt()[:, None, None]).to(x.dtype)
 
 
 class Standardization(nn.Module):

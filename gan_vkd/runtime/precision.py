@@ -121,9 +121,10 @@ def _bfloat16_is_faster(channels: int) -> bool:
     Draws no random numbers, so that a run is the same as with the measured precision set.
     """
     width = min(channels, MOST_CHANNELS)
-    layout = {"memory_format": torch.channels_last}
-    x = torch.ones(16, width, 8, 8).to(**layout).requires_grad_()
-    weight = torch.ones(width, width, 3, 3).to(**layout).requires_grad_()
+    x, weight = (
+        torch.ones(shape).to(memory_format=torch.channels_last).requires_grad_()
+        for shape in ((16, width, 8, 8), (width, width, 3, 3))
+    )
     seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     for _ in range(ROUNDS + 1):
         for precision, taken in seconds.items():
