@@ -86,6 +86,11 @@ def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
     return (centred * (batch_var + 1e-5).rsqrt()[:, None, None]).to(x.dtype)
 
 
+def scaled(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """bias + gain * x in the type of x: that of convolutions under autocast, not of the gains."""
+    return torch.addcmul(bias.to(x.dtype), x, gain.to(x.dtype))
+
+
 class Standardization(nn.Module):
     """Base class of the batch norms: standardisation with running statistics (C,).
 
@@ -118,7 +123,7 @@ class BatchNorm(Standardization):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.standardize(x)
-        return torch.addcmul(self.bias[:, None, None], x, self.gain[:, None, None])
+        return scaled(x, self.gain[:, None, None], self.bias[:, None, None])
 
 
 class ClassBatchNorm(Standardization):
@@ -132,4 +137,4 @@ class ClassBatchNorm(Standardization):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         x = self.standardize(x)
         gain, bias = self.gain(labels), self.bias(labels)
-        return torch.addcmul(bias[:, :, None, None], x, 1 + gain[:, :, None, None])
+        return scaled(x, 1 + gain[:, :, None, None], bias[:, :, None, None])
