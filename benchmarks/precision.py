@@ -27,6 +27,7 @@ from gan_vkd.runtime.precision import autocast
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "cifar10_10pct.yaml"
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 PRECISIONS = ("float32", "bfloat16")
+PROFILED = 3  # steps
 LAYOUTS = {"channels-last": torch.channels_last, "default layout": torch.contiguous_format}
 
 Steps = dict[str, Callable[[], object]]
@@ -51,8 +52,8 @@ def teachers() -> dict[str, Teacher]:
     """Teachers with random weights."""
     lite = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     return {
-        "EfficientNet-Lite 0 at 96 pixels": Teacher(lite, **HALF, size=(96, 96)),
-        "ResNet-56 at 32 pixels": Teacher(CifarResNet(56, 10), **HALF),
+        "teacher EfficientNet-Lite 0 at 96 pixels": Teacher(lite, **HALF, size=(96, 96)),
+        "teacher ResNet-56 at 32 pixels": Teacher(CifarResNet(56, 10), **HALF),
     }
 
 
@@ -65,16 +66,12 @@ def look(teacher: Teacher, images: torch.Tensor, precision: str) -> None:
 def top_ten(step: Callable[[], object]) -> list[tuple[str, float]]:
     """The operations with the largest shares of a step's time."""
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
-        step()
+        for _ in range(PROFILED):
+            step()
     found = recorded.key_averages()
     total = sum(event.self_cpu_time_total for event in found)
     first = sorted(found, key=lambda event: -event.self_cpu_time_total)[:10]
     return [(event.key, event.self_cpu_time_total / total) for event in first]
-
-
-def row(name: str, seconds: dict[str, float]) -> None:
-    full, lowered = (1000 * seconds[precision] for precision in PRECISIONS)
-    print(f"| {name} | {full:.1f} | {lowered:.1f} | {lowered / full:.2f} |")
 
 
 def main() -> None:
@@ -82,24 +79,25 @@ def main() -> None:
     parser.add_argument("--ch", type=int, default=8, help="the width; published: 64")
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
-    alternatives: dict[tuple[str, str], Callable[[], object]] = {}
+    alternatives: Steps = {}
     for layout, form in LAYOUTS.items():
         for precision in PRECISIONS:
             for step, call in steps_of(given.ch, precision, form).items():
-                alternatives[f"{step}, {layout}", precision] = call
+                alternatives[f"{step}, {layout}: {precision}"] = call
     images = torch.rand(50, 3, 32, 32) * 2 - 1
     for name, teacher in teachers().items():
         for precision in PRECISIONS:
-            alternatives[f"teacher: {name}", precision] = partial(look, teacher, images, precision)
+            alternatives[f"{name}: {precision}"] = partial(look, teacher, images, precision)
     found = side_by_side(alternatives, given.rounds)
     print(f"ch {given.ch}, batch 50, ms, median of {given.rounds} rounds")
     print(f"{machine()}\n")
     print("| | float32 | bfloat16 | ratio |")
     print("|---|---|---|---|")
-    for name in dict.fromkeys(name for name, _ in alternatives):
-        row(name, {precision: found[name, precision] for precision in PRECISIONS})
+    for name in dict.fromkeys(name.rpartition(":")[0] for name in alternatives):
+        full, lowered = (1000 * found[f"{name}: {precision}"] for precision in PRECISIONS)
+        print(f"| {name} | {full:.1f} | {lowered:.1f} | {lowered / full:.2f} |")
     for step in ("D step", "G step"):
-        parts = top_ten(alternatives[f"{step}, channels-last", "bfloat16"])
+        parts = top_ten(alternatives[f"{step}, channels-last: bfloat16"])
         print(f"\n{step} in bfloat16: " + ", ".join(f"{name} {share:.1%}" for name, share in parts))
 
 
