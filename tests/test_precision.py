@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,7 +16,9 @@ from gan_vkd.distill.precision import without_autocast
 from gan_vkd.game.regularization import r1_penalty
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.biggan import Discriminator, Generator
-from gan_vkd.runtime import precision
+from gan_vkd.networks.layers import standardize
+from gan_vkd.runtime import across, precision
+from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.precision import autocast, backward_in, resolve
 from tests.conftest import MakeSettings
 from tests.test_gan import build
@@ -193,7 +196,27 @@ def test_r1_in_bfloat16_is_that_of_float32_up_to_rounding() -> None:
     assert (rounded_slope - slope).norm() < 0.03 * slope.norm()
 
 
+def test_statistics_over_ranks_are_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks with the same images; in bfloat16 the mean would have three digits."""
+    monkeypatch.setattr(across, "world", lambda: 2)
+    monkeypatch.setattr(across, "total", lambda x: 2 * x)
+    torch.manual_seed(0)
+    x = (torch.randn(20, 3, 16, 16) + 30).bfloat16()
+    mean, var = torch.zeros(3), torch.ones(3)
+    y = standardize(x, mean, var, training=True)
+    expected = F.batch_norm(x.float(), None, None, training=True)
+    torch.testing.assert_close(mean, 0.1 * x.float().mean((0, 2, 3)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(y, expected.bfloat16())
+
+
 # TF32
+
+
+@pytest.mark.usefixtures("flags")
+def test_commands_compute_without_tf32() -> None:
+    torch.backends.cudnn.allow_tf32 = True  # as torch starts
+    pick_device("cpu")
+    assert allowed() == (False, False)
 
 
 @pytest.mark.usefixtures("able", "flags")
