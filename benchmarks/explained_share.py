@@ -47,7 +47,7 @@ from gan_vkd.distill.normalization import RunningStatistics
 from gan_vkd.game.explained import explained_share
 from gan_vkd.networks.biggan import Discriminator
 from gan_vkd.report.tables import markdown
-from gan_vkd.runtime.devices import autocast
+from gan_vkd.runtime.precision import autocast
 from gan_vkd.runtime.section import Section
 from gan_vkd.teachers.features import FeatureBank, load_bank, load_views
 from gan_vkd.teachers.frozen import load_teacher

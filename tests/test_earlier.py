@@ -104,6 +104,16 @@ def test_stored_returns_are_read_as_rollbacks(tmp_path: Path) -> None:
     assert train_section(tmp_path, stored, "train.rollbacks=6").rollbacks == 6
 
 
+def test_a_stored_run_without_a_precision_was_in_float32(tmp_path: Path) -> None:
+    stored = TrainSettings().model_dump(mode="json")
+    for name in ("rollbacks", "rollback_lr_factor", "precision"):
+        del stored[name]
+    stored |= {"returns": 3, "return_lr_factor": 0.25}
+    assert train_section(tmp_path, stored).precision == "float32"
+    assert train_section(tmp_path, stored | {"precision": "bfloat16"}).precision == "bfloat16"
+    assert train_section(tmp_path, {"checkpoint_every": 100}).precision == "auto"
+
+
 @pytest.mark.parametrize("key", ["returns", "return_lr_factor"])
 def test_returns_in_a_new_file_are_refused(key: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=rf"train\.{key}: unknown key"):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from gan_vkd.game.settings import Settings
 from gan_vkd.run import Run
+from gan_vkd.runtime import precision
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.stopping import Stopped
 from gan_vkd.training import train
@@ -105,6 +106,30 @@ def test_records_have_the_same_means_as_without_a_stop(
             train(settings, tmp_path / "stopped")
     train(settings, tmp_path / "stopped", resume=True)
     assert_identical(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_resumed_run_keeps_the_precision_that_auto_chose(
+    small: MakeSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where a new measurement would choose the other one."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda kind: True)
+    monkeypatch.setattr(precision, "_supports", lambda kind, name: True)
+    monkeypatch.setattr(precision, "_bfloat16_is_faster", lambda channels: True)
+    settings = small("train.precision=auto")
+    train(small("train.precision=bfloat16"), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_in(patch, 2, signal.SIGTERM)
+        with pytest.raises(Stopped):
+            train(settings, tmp_path / "stopped")
+    monkeypatch.setattr(precision, "_bfloat16_is_faster", lambda channels: False)
+    train(settings, tmp_path / "stopped", resume=True)
+    assert capsys.readouterr().out.count("cpu, bfloat16, arm") == 3
+    assert_identical(tmp_path / "whole", tmp_path / "stopped")
+    train(settings, tmp_path / "other")
+    assert "cpu, float32, arm" in capsys.readouterr().out
 
 
 def test_files_of_other_names_beside_checkpoints_are_left_alone(

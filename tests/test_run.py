@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from gan_vkd.game.settings import load_settings
 from gan_vkd.networks.biggan import Generator
 from gan_vkd.run import Run
-from gan_vkd.runtime import devices
+from gan_vkd.runtime import precision
 from gan_vkd.runtime.checkpoint import digest
-from gan_vkd.runtime.devices import autocast, pick_device
+from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import VkdError
 
 
@@ -287,14 +287,14 @@ def test_the_device_is_picked():
 def test_bfloat16_is_used_only_on_devices_that_support_it(able, monkeypatch, capsys):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    for known in (devices.has_bfloat16, devices._supports_bfloat16):
-        monkeypatch.setattr(devices, known.__name__, cache(known.__wrapped__))
+    for known in (precision.has_bfloat16, precision._supports):
+        monkeypatch.setattr(precision, known.__name__, cache(known.__wrapped__))
     x = torch.ones(2, 2)
     for _ in range(2):
-        with autocast("cpu", "bfloat16"):
+        with precision.autocast("cpu", "bfloat16"):
             assert (x @ x).dtype == (torch.bfloat16 if able else torch.float32)
     assert capsys.readouterr().out.count("computing in float32") == (not able)
-    with autocast("cpu", "float32"):
+    with precision.autocast("cpu", "float32"):
         assert (x @ x).dtype == torch.float32
 
 

@@ -12,7 +12,7 @@ from classification.detection.distillation import DISTILLATIONS
 from classification.detection.network.vidt import ViDT
 from classification.detection.settings import DetectionSettings
 from classification.epochs.update import Updates
-from gan_vkd.runtime.devices import autocast
+from gan_vkd.runtime.precision import autocast
 
 
 class Learner(Updates[Batch, Batch]):
@@ -39,7 +39,7 @@ class Learner(Updates[Batch, Batch]):
         per_epoch: int,
         device: str,
     ) -> None:
-        self.settings, self.device = settings, device
+        self.settings = settings
         self.detector = detector.to(device).train()
         self.teacher = None if teacher is None else teacher.to(device).eval().requires_grad_(False)
         self.distill: nn.Module | None = None
@@ -47,7 +47,9 @@ class Learner(Updates[Batch, Batch]):
             make = DISTILLATIONS[settings.distill.method]
             self.distill = make(settings.distill, detector.width, teacher.width).to(device)
         modules = {"detector": self.detector, "distill": self.distill}
-        super().__init__(settings, self._groups(), per_epoch, modules, training_only="distill")
+        super().__init__(
+            settings, self._groups(), per_epoch, modules, "distill", device, detector.width
+        )
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameter groups: weight decay for the whole neck and the body's matrices, as in ViDT."""
@@ -70,12 +72,12 @@ class Learner(Updates[Batch, Batch]):
 
     def losses(self, batch: Batch, number: int) -> dict[str, Tensor]:
         settings = self.settings
-        with autocast(self.device, settings.train.precision):
+        with autocast(self.device, self.precision):
             student = self.detector(batch.images, batch.padding)
         losses = set_losses(student, batch.targets, settings.criterion)
         if self.distill is None or self.teacher is None or settings.distill is None:
             return losses
-        with torch.no_grad(), autocast(self.device, settings.train.teacher_precision):
+        with torch.no_grad(), autocast(self.device, self.teacher_precision):
             teacher = self.teacher(batch.images, batch.padding)
         terms = self.distill(student.tokens, teacher.tokens)
         return losses | {name: settings.distill.weight * x for name, x in terms.items()}

@@ -5,7 +5,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from classification.epochs.settings import EpochRunSettings, EpochSettings, Triple
+from classification.epochs.settings import (
+    EpochPrecision,
+    EpochRunSettings,
+    EpochSettings,
+    Triple,
+)
 from gan_vkd.data.decoding import MAX_MEGAPIXELS
 from gan_vkd.data.settings import Megapixels
 from gan_vkd.runtime.facts import Facts
@@ -125,8 +130,8 @@ class DetectorTrainSettings(EpochSettings):
     warmup_epochs: Count = 0
     weight_decay: Weight = 1e-4
     clip_norm: Above0 | None = 0.1
-    precision: Literal["float32", "bfloat16"] = "float32"
-    teacher_precision: Literal["float32", "bfloat16"] = "float32"
+    precision: EpochPrecision = "float32"
+    teacher_precision: EpochPrecision = "float32"
 
 
 class DetectorEvaluateSettings(Section):

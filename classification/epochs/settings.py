@@ -18,6 +18,7 @@ from gan_vkd.runtime.settings import (
 )
 
 Triple = tuple[float, float, float]
+EpochPrecision = Literal["auto", "float32", "bfloat16"]  # gan_vkd/runtime/precision.py
 
 
 class EpochSettings(LoopSettings):
@@ -35,8 +36,8 @@ class EpochSettings(LoopSettings):
     weight_decay: Weight = 0.05
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: Above0 | None = None
-    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the student's forward pass
-    teacher_precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: EpochPrecision = "bfloat16"  # of the student
+    teacher_precision: EpochPrecision = "bfloat16"
 
     @model_validator(mode="after")
     def _cools_down_at_the_end(self) -> "EpochSettings":

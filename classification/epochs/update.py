@@ -12,6 +12,7 @@ from classification.epochs.settings import EpochRunSettings
 from gan_vkd.distill import retract
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.optimizers import load_optimizer
+from gan_vkd.runtime.precision import resolve
 
 Given = TypeVar("Given")  # a batch as the feed returns it
 Part = TypeVar("Part")  # the part of a batch that is computed at a time
@@ -27,6 +28,10 @@ class Updates(Generic[Given, Part]):
         modules: the modules in a checkpoint, by name; the network comes first.
         training_only: name of the module that only training needs (the distillation loss), whose
             buffers are monitored.
+        device: of all modules.
+        width: of the student, to choose the precision `auto` by.
+
+    precision, teacher_precision: what those of the settings stand for on the device.
     """
 
     settings: EpochRunSettings
@@ -38,13 +43,23 @@ class Updates(Generic[Given, Part]):
         per_epoch: int,
         modules: Mapping[str, nn.Module | None],
         training_only: str,
+        device: str,
+        width: int,
     ) -> None:
         self.settings, self.per_epoch = settings, per_epoch
+        self.device, self.width = device, width
+        self._set_precision()
         self.modules = {name: module for name, module in modules.items() if module is not None}
         self.training_only = training_only
         self.total = per_epoch * settings.train.epochs
         self.optimizer = torch.optim.AdamW(groups, settings.lr, settings.train.betas)
         self.rate = Rate(self.optimizer, settings.train, per_epoch)
+
+    def _set_precision(self, earlier: str | None = None, teacher: str | None = None) -> None:
+        """earlier, teacher: those of the checkpoint that is continued."""
+        train, device, width = self.settings.train, self.device, self.width
+        self.precision = resolve(train.precision, device, width, earlier)
+        self.teacher_precision = resolve(train.teacher_precision, device, width, teacher)
 
     def parts(self, batch: Given, count: int) -> Sequence[Part]:
         """This rank's images of an update, in equal parts."""
@@ -92,9 +107,14 @@ class Updates(Generic[Given, Part]):
 
     def state(self) -> dict[str, Any]:
         states = {name: module.state_dict() for name, module in self.modules.items()}
-        return states | {"optimizer": self.optimizer.state_dict()}
+        return states | {
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision,
+            "teacher_precision": self.teacher_precision,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        self._set_precision(state.get("precision"), state.get("teacher_precision"))
         for name, module in self.modules.items():
             module.load_state_dict(state[name])
         load_optimizer(self.optimizer, state["optimizer"])

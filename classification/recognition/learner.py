@@ -15,7 +15,7 @@ from classification.recognition.objectives import Objective, TeacherOutputs
 from classification.recognition.settings import ClassifierSettings
 from gan_vkd.distill import Teacher
 from gan_vkd.runtime import ranks
-from gan_vkd.runtime.devices import autocast
+from gan_vkd.runtime.precision import autocast
 
 
 class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
@@ -44,7 +44,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         device: str,
     ) -> None:
         train = settings.train
-        self.settings, self.device, self.teachers = settings, device, list(teachers)
+        self.settings, self.teachers = settings, list(teachers)
         self.classes = int(student.network.num_classes)
         width, early = student.widths(settings.data.resolution)
         self.student = student.to(device).train()
@@ -67,7 +67,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
             groups.append({"params": auxiliary, "weight_decay": 0.0})
         ema = None if self.ema is None else self.ema.module
         modules = {"student": network, "average": ema, "objective": self.objective}
-        super().__init__(settings, groups, per_epoch, modules, training_only="objective")
+        super().__init__(settings, groups, per_epoch, modules, "objective", device, width)
         self.taught_updates = round(settings.objective.stage_one * self.total) if teachers else 0
         self.mix = make_mix(settings, self.classes)
         data = settings.data
@@ -92,7 +92,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
     def losses(self, part: tuple[Tensor, Tensor], number: int) -> dict[str, Tensor]:
         images, targets = part
         taught = self.teacher_outputs(images) if number < self.taught_updates else []
-        with autocast(self.device, self.settings.train.precision):
+        with autocast(self.device, self.precision):
             return self.objective(self.student.read(images), targets, taught)
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         images = (images * self._std + self._mean) * 2 - 1
         taught = []
         for teacher in self.teachers:
-            with autocast(self.device, self.settings.train.teacher_precision):
+            with autocast(self.device, self.teacher_precision):
                 logits, features, *early = teacher.read(images)
             taught.append(TeacherOutputs(logits, features, early[0] if early else None))
         return taught

@@ -1,7 +1,7 @@
 """Keeps decompositions, exponentials and statistics in float32 or better in a model of any type."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -15,11 +15,23 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Context in which autocast is disabled on the tensor's device."""
+    """Context in which autocast is disabled on the tensor's device, and TF32 in products."""
     kind = x.device.type
+    if torch.backends.cuda.matmul.allow_tf32:
+        return _without_tf32(kind)
     if not torch.amp.is_autocast_available(kind):  # for example the meta device
         return nullcontext()
     return torch.autocast(kind, enabled=False)
+
+
+@contextmanager
+def _without_tf32(kind: str) -> Iterator[None]:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(kind, enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = True
 
 
 class Precise(nn.Module):

@@ -13,8 +13,10 @@ from gan_vkd.game.adversary import ADVERSARIES
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.files import user_path
+from gan_vkd.runtime.precision import Precision
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import (
+    STORED_KEYS,
     Above0,
     BatchSize,
     Beta,
@@ -149,7 +151,7 @@ class TrainSettings(LoopSettings):
     iterations: Positive = 125_000  # d_steps discriminator updates and one generator update each
     batch_size: BatchSize = 50
     d_steps: Positive = 4
-    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and linear layers
+    precision: Precision = "auto"  # of the networks, the teacher included
     graph: Literal["auto", "off"] = "auto"  # auto: CUDA graphs of the updates, on one GPU
     g_lr: LearningRate = 2e-4
     d_lr: LearningRate = 2e-4
@@ -157,6 +159,13 @@ class TrainSettings(LoopSettings):
     ema_decay: Fraction = 0.9999
     ema_start: Count = 1000
     sample_every: Positive = 1000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_a_precision(cls, tree: Any) -> Any:
+        """Stored sections of versions without this setting are of runs in float32."""
+        stored = isinstance(tree, dict) and tree.keys() >= STORED_KEYS
+        return {"precision": "float32"} | tree if stored else tree
 
 
 class Settings(RunSettings):

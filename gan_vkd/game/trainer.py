@@ -20,8 +20,8 @@ from gan_vkd.game.regularization import Regularizer, Update
 from gan_vkd.game.schedule import Schedule, as_schedule
 from gan_vkd.networks.interface import Discriminator, DiscriminatorOutput, Generator
 from gan_vkd.runtime import ranks
-from gan_vkd.runtime.devices import autocast
 from gan_vkd.runtime.optimizers import load_optimizer
+from gan_vkd.runtime.precision import autocast, backward_in, resolve
 
 
 class Trainer:
@@ -43,7 +43,8 @@ class Trainer:
         ema: the EMA generator; None: one with a decay of 0.9999.
         g_lr, d_lr, betas: of Adam, numbers or schedules over iterations.
         d_steps: number of discriminator updates per iteration.
-        precision: "float32" or "bfloat16", of convolutions and linear layers.
+        precision: "auto", "float32", "tf32" or "bfloat16", of the networks
+            (gan_vkd/runtime/precision.py); the attribute is what it stands for on the device.
 
     `between` has the norms of what passed between the networks in the last step: the generated
     images and, in the generator's step, their gradient. They show which network diverged.
@@ -72,7 +73,9 @@ class Trainer:
         self.distillation = distillation
         self.regularizers = nn.ModuleDict({term.name: term for term in regularizers})
         self.ema = ema or EMA(generator)
-        self.d_steps, self.precision = d_steps, precision
+        self.d_steps = d_steps
+        self._requested = precision
+        self.precision = resolve(precision, self.device, discriminator.width)
         self._d_parameters = list(discriminator.parameters())
         if distillation is not None:
             distillation.read(discriminator)
@@ -160,7 +163,8 @@ class Trainer:
         )  # fmt: skip
         self.augment.observe(real_score.detach())
         self.d_optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
+        with backward_in(self.precision):
+            torch.stack(list(losses.values())).sum().backward()
         ranks.average_gradients(self._d_parameters)
         self.d_optimizer.step()
         retract(self.distillation)
@@ -205,7 +209,8 @@ class Trainer:
             real_scores = self.score(self.augment(real.images), real.labels)
         loss = self.adversary.generator(scores, real_scores)
         self.g_optimizer.zero_grad()
-        loss.backward()
+        with backward_in(self.precision):
+            loss.backward()
         ranks.average_gradients(self.generator.parameters())
         self.g_optimizer.step()
         self.discriminator.requires_grad_(True)
@@ -312,12 +317,16 @@ class Trainer:
         modules = {name: module.state_dict() for name, module in self._modules().items()}
         return modules | {
             "classes": self.generator.classes,
+            "precision": self.precision,
             "average": self.ema.generator.state_dict(),
             "g_optimizer": self.g_optimizer.state_dict(),
             "d_optimizer": self.d_optimizer.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Restores a `state`, and with precision "auto" the precision that it was made with."""
+        width, earlier = self.discriminator.width, state.get("precision")
+        self.precision = resolve(self._requested, self.device, width, earlier)
         for name, module in self._modules().items():
             module.load_state_dict(state[name])
         self.ema.generator.load_state_dict(state["average"])

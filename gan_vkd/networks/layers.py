@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_vkd.distill.precision import without_autocast
+from gan_vkd.distill.precision import at_least_float32, without_autocast
 from gan_vkd.runtime import across
 
 
@@ -69,17 +69,26 @@ class SNEmbedding(SpectralNorm, nn.Embedding):
 
 
 def standardize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
-    """Batch norm of (B, C, H, W) without gain and bias, over the samples of all ranks."""
+    """Batch norm of (B, C, H, W) without gain and bias, over the samples of all ranks.
+
+    Its arithmetic is in float32 or better; the result has the type of x.
+    """
     if not training or across.world() == 1:
         return F.batch_norm(x, mean, var, training=training)
     dims, count = (0, 2, 3), x.numel() // x.shape[1] * across.world()
-    batch_mean = across.total(x.sum(dims)) / count
-    centred = x - batch_mean[:, None, None]
+    precise = at_least_float32(x)
+    batch_mean = across.total(precise.sum(dims)) / count
+    centred = precise - batch_mean[:, None, None]
     batch_var = across.total(centred.square().sum(dims)) / count
     with torch.no_grad():
         mean.lerp_(batch_mean, 0.1)
         var.lerp_(batch_var * count / (count - 1), 0.1)
-    return centred * (batch_var + 1e-5).rsqrt()[:, None, None]
+    return (centred * (batch_var + 1e-5).rsqrt()[:, None, None]).to(x.dtype)
+
+
+def scaled(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """bias + gain * x in the type of x: that of convolutions under autocast, not of the gains."""
+    return torch.addcmul(bias.to(x.dtype), x, gain.to(x.dtype))
 
 
 class Standardization(nn.Module):
@@ -114,7 +123,7 @@ class BatchNorm(Standardization):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.standardize(x)
-        return torch.addcmul(self.bias[:, None, None], x, self.gain[:, None, None])
+        return scaled(x, self.gain[:, None, None], self.bias[:, None, None])
 
 
 class ClassBatchNorm(Standardization):
@@ -128,4 +137,4 @@ class ClassBatchNorm(Standardization):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         x = self.standardize(x)
         gain, bias = self.gain(labels), self.bias(labels)
-        return torch.addcmul(bias[:, :, None, None], x, 1 + gain[:, :, None, None])
+        return scaled(x, 1 + gain[:, :, None, None], bias[:, :, None, None])

@@ -179,6 +179,12 @@ DEVIATIONS = (
         "timm's and open_clip's copies of the same weights, in float32",
     ),
     Deviation(
+        "precision",
+        "torch's default: float32, with convolutions in TF32 on GPUs that have it",
+        "bfloat16 on GPUs with bfloat16 arithmetic",
+        "train.precision=tf32",
+    ),
+    Deviation(
         "regularisation",
         "train.sh runs every experiment with LeCam at weight 0.3; the table's rows name "
         "DiffAugment only",

@@ -1,6 +1,4 @@
-"""Device and precision of a run."""
-
-from functools import cache
+"""The device of a run."""
 
 import torch
 
@@ -10,6 +8,9 @@ from gan_vkd.runtime.errors import VkdError, one_line
 
 def pick_device(name: str) -> str:
     """Resolves `auto` to the GPU if there is one and `cuda` to this rank's GPU; tests the device.
+
+    Convolutions on GPUs, for which torch allows TF32, are computed in float32 from here on, unless
+    a precision (gan_vkd/runtime/precision.py) says otherwise.
 
     Raises:
         VkdError: torch cannot use the device, or several ranks would share one GPU.
@@ -25,32 +26,5 @@ def pick_device(name: str) -> str:
     except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = one_line(error)
         raise VkdError(f"device {name}: not usable here ({reason}); set device=cpu") from None
+    torch.backends.cudnn.allow_tf32 = False
     return name
-
-
-def autocast(device: str, precision: str) -> torch.autocast:
-    """Returns an autocast context, enabled for `bfloat16` on devices with bfloat16 arithmetic."""
-    kind = device.partition(":")[0]
-    enabled = precision == "bfloat16" and _supports_bfloat16(kind)
-    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
-
-
-@cache
-def _supports_bfloat16(kind: str) -> bool:
-    supported = has_bfloat16(kind)
-    if not supported:
-        print(f"{kind}: no bfloat16 arithmetic, computing in float32")
-    return supported
-
-
-@cache
-def has_bfloat16(kind: str) -> bool:
-    """Returns whether the device has bfloat16 arithmetic; emulation by torch is slower.
-
-    Among CPUs only x86 models can be detected; others count as without.
-    """
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if kind == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return True

@@ -12,17 +12,22 @@ from tqdm import tqdm
 import gan_vkd
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import digest, load_state
-from gan_vkd.runtime.devices import has_bfloat16
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.facts import Count
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.meter import Meter
+from gan_vkd.runtime.precision import has_bfloat16
 from gan_vkd.runtime.settings import RunSettings
 from gan_vkd.runtime.settings_file import differences, load_as, parsed_as
 
 
 class Trained(Protocol):
-    """The state that is trained: networks, EMA, optimisers, projections, statistics."""
+    """The state that is trained: networks, EMA, optimisers, projections, statistics.
+
+    precision: of the networks on this device: float32, tf32 or bfloat16.
+    """
+
+    precision: str
 
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any]) -> None: ...

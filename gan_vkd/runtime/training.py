@@ -74,8 +74,8 @@ def run_to_end(
                 together = f"{ranks.world()} ranks, " if ranks.world() > 1 else ""
                 done = state.progress.iteration
                 print(
-                    f"{run.path}: {task.data}, {together}{device}, arm {settings.arm}, seed "
-                    f"{settings.seed}, from {task.place(done)}"
+                    f"{run.path}: {task.data}, {together}{device}, {task.trained.precision}, "
+                    f"arm {settings.arm}, seed {settings.seed}, from {task.place(done)}"
                 )
                 shown = settings.train.logger.chosen if ranks.is_first() else "none"
                 with closing(LOGGERS.make(shown, run.path, done + 1)) as logger:

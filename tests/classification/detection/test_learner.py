@@ -11,7 +11,7 @@ from classification.detection.data.feed import Feed
 from classification.detection.learner import Learner
 from classification.detection.network.build import load_detector, make_detector
 from classification.detection.settings import DetectionSettings
-from gan_vkd.runtime import devices
+from gan_vkd.runtime import precision
 from tests.classification.detection.conftest import MakeDetection
 
 
@@ -69,7 +69,7 @@ def test_training_lowers_the_losses(tiny_detection: MakeDetection) -> None:
 def test_boxes_and_distillation_stay_float32_with_bfloat16(
     projection: str, tiny_detection: MakeDetection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "_supports_bfloat16", lambda kind: True)
+    monkeypatch.setattr(precision, "_supports", lambda kind, name: True)
     settings = tiny_detection(
         "train.precision=bfloat16", "train.teacher_precision=bfloat16",
         f"distill.projection={projection}",
