@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_vkd.distill.precision import Precise, without_autocast
+from gan_vkd.distill.retraction import step_along
 from gan_vkd.runtime.registry import Registry
 
 
@@ -23,6 +24,7 @@ def geodesic(base: Tensor, tangent: Tensor, thin: bool | None = None) -> Tensor:
     S = P0^T X - X^T P0 and E = expm([[S, -M^T M], [I, 0]]) the result is therefore
     [P0, M] E[:, :k]: the exponential is of size 2k x 2k instead of n x n. For P0 = [I; 0] the
     result is the first k columns of the exponential of [[X1 - X1^T, -X2^T], [X2, 0]].
+    `torch.linalg.matrix_exp` synchronises on CUDA; `step_along` does not.
 
     Args:
         base: P0 (n, k), orthonormal columns.
@@ -135,7 +137,8 @@ class OrthogonalProjection(FrameProjection):
     expansion of expm(X P0^T - P0 X^T) P0 (`geodesic`): at X = 0 it has the same value P0 and the
     same gradient, without differentiating through an exponential. After the optimiser's step,
     `retract` sets P0 to the exponential itself and X to zero (a dynamic trivialisation,
-    Lezcano-Casado, NeurIPS 2019). The optimiser's moments are kept unchanged.
+    Lezcano-Casado, NeurIPS 2019). The optimiser's moments are kept unchanged. Forward, backward and
+    retraction do not synchronise on CUDA.
 
     Raises:
         RuntimeError: a forward is called while X is not zero, so that P would not be orthonormal.
@@ -158,9 +161,9 @@ class OrthogonalProjection(FrameProjection):
 
     @torch.no_grad()
     def retract(self) -> None:
-        """Moves P0 along X and sets X to zero; changes nothing if X is zero."""
+        """Moves P0 along X, by half a turn at most, and sets X to zero; if X is zero, no change."""
         with without_autocast(self.base):
-            moved = polish(geodesic(self.base, self.tangent))
+            moved = polish(step_along(self.base, self.tangent))
         self.base.copy_(torch.where(self.tangent.any(), moved, self.base))
         self.tangent.zero_()
 
@@ -214,6 +217,7 @@ class StaticProjection(TangentProjection):
     """P = expm(X P0^T - P0 X^T) P0 with P0 = [I; 0], as published.
 
     For methods that need P as a function of a parameter alone (line searches, weight averages).
+    Every forward synchronises on CUDA.
     """
 
     def frame(self) -> Tensor:
@@ -222,7 +226,10 @@ class StaticProjection(TangentProjection):
 
 @PROJECTIONS.register("orthogonal_full")
 class FullExponentialProjection(FrameProjection):
-    """P = expm(W - W^T)[:, :ds] with an unconstrained W (n x n), in the form of the publication."""
+    """P = expm(W - W^T)[:, :ds] with an unconstrained W (n x n), in the form of the publication.
+
+    Every forward synchronises on CUDA.
+    """
 
     def __init__(self, student_width: int, teacher_width: int) -> None:
         super().__init__(student_width, teacher_width)
@@ -234,7 +241,10 @@ class FullExponentialProjection(FrameProjection):
 
 @PROJECTIONS.register("cayley")
 class CayleyProjection(TangentProjection):
-    """P = (I - A/2)^-1 (I + A/2) [I; 0] with A = X [I 0] - [I; 0] X^T."""
+    """P = (I - A/2)^-1 (I + A/2) [I; 0] with A = X [I 0] - [I; 0] X^T.
+
+    Every forward synchronises on CUDA.
+    """
 
     def frame(self) -> Tensor:
         return cayley(self.base, self.tangent)

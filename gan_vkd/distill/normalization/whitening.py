@@ -153,7 +153,7 @@ class Whitening(RunningCovariance):
         if self.shrinkage == "oas":
             return towards_identity(cov, oas(cov, samples))
         auto = self.size / (self.size + samples)
-        rho = auto if isinstance(self.shrinkage, str) else samples.new_tensor(self.shrinkage)
+        rho = auto if isinstance(self.shrinkage, str) else torch.full_like(auto, self.shrinkage)
         return towards_diagonal(cov, rho)
 
     def _transform_of(self, moments: Moments) -> Tensor:
