@@ -8,16 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-aten = torch.ops.aten
-# what a capture on a GPU refuses: reading values on the host, and copying values from it
-REFUSED = {
-    aten._local_scalar_dense.default,  # item(), int(), bool(), an if
-    aten.equal.default,
-    aten.nonzero.default,
-    aten._linalg_check_errors.default,
-    aten._linalg_eigh.default,
-    aten.lift_fresh.default,  # torch.tensor(value), new_tensor(value)
-}
+from tests.waits import waits
 
 
 class Recording(TorchDispatchMode):
@@ -30,7 +21,7 @@ class Recording(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in REFUSED:
+        if waits(func, args):  # a capture on a GPU is refused there
             raise RuntimeError(f"{func} cannot be captured")
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, tree_leaves(result)))

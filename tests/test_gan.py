@@ -18,11 +18,11 @@ from tests.conftest import MakeSettings
 NORM = "distill.method.normalization"
 
 
-def build(make: MakeSettings, *overrides: str, arm: str = "whitening") -> Trainer:
-    settings = make(*overrides, arm=arm)
-    teacher = load_teacher(settings.distill.teacher, 32, "cpu") if settings.distill else None
+def build(make: MakeSettings, *keys: str, arm: str = "whitening", device: str = "cpu") -> Trainer:
+    settings = make(*keys, arm=arm)
+    teacher = load_teacher(settings.distill.teacher, 32, device) if settings.distill else None
     torch.manual_seed(0)
-    return build_trainer(settings, 10, "cpu", teacher)
+    return build_trainer(settings, 10, device, teacher)
 
 
 def batch(size: int = 8) -> Batch:

@@ -6,54 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gan_vkd.distill import NORMALIZATIONS, VkDLoss, retract
 from tests.conftest import MakeSettings
 from tests.test_gan import batch, build
-
-aten = torch.ops.aten
-WAITS = {
-    aten._local_scalar_dense.default,  # item(), int(), bool(), an if
-    aten.equal.default,
-    aten.allclose.default,
-    aten.lift_fresh.default,  # torch.tensor and new_tensor: a copy from pageable memory
-    # the shape of the result depends on values
-    aten.nonzero.default,
-    aten.masked_select.default,
-    aten._unique2.default,
-    aten.unique_dim.default,
-    aten.unique_consecutive.default,
-    aten.bincount.default,
-    aten.repeat_interleave.Tensor,
-    # check the result on the host: inv, solve, cholesky
-    aten._linalg_check_errors.default,
-    # check or choose the algorithm on the host inside, or compute there
-    aten._linalg_eigh.default,
-    aten._linalg_svd.default,
-    aten.linalg_eig.default,
-    aten.linalg_lstsq.default,
-    aten.linalg_pinv.atol_rtol_tensor,
-    aten.linalg_matrix_exp.default,
-}
-INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
-
-
-def by_mask(func: Any, args: Any) -> bool:
-    """Whether it is an access by a mask, of which CUDA counts the true values first."""
-    return func in INDEXING and any(i is not None and i.dtype == torch.bool for i in args[1])
-
-
-class NoWaits(TorchDispatchMode):
-    """Raises at operations that synchronise with a GPU."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in WAITS or by_mask(func, args):
-            raise AssertionError(f"{func} waits for the device")
-        return func(*args, **(kwargs or {}))
-
+from tests.waits import NoWaits
 
 WAITING: dict[str, Callable[[torch.Tensor], Any]] = {
     "an if": lambda x: 1 if x.any() else 0,
@@ -133,16 +90,9 @@ AUTO = ("distill.weight=auto", "distill.student.scaling=batch", "distill.aggrega
      ("whitening", AUTO), ("whitening", ("distill.student.feature=head",))],
 )  # fmt: skip
 def test_an_iteration_does_not_synchronise(
-    arm: str, overrides: tuple[str, ...], small: MakeSettings, monkeypatch: pytest.MonkeyPatch
+    arm: str, overrides: tuple[str, ...], small: MakeSettings
 ) -> None:
-    gan, step = build(small, *overrides, arm=arm), torch.optim.Adam.step
-
-    def unwatched(self: torch.optim.Adam) -> None:
-        with _disable_current_modes():  # Adam's step counts are on the CPU
-            step(self)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", unwatched)
-    given = batch()
+    gan, given = build(small, *overrides, arm=arm), batch()
     for number in range(2):
         gan.discriminator_step(given, given.labels, number)
     with NoWaits():
