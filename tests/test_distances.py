@@ -2,10 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from cleanfid import fid as cleanfid
 
 from gan_vkd.evaluation.distances import Gaussian, frechet_distance, kernel_distance
 from gan_vkd.evaluation.evaluator import isolated_randomness
+from gan_vkd.evaluation.judge import resized
+from gan_vkd.evaluation.measures import (
+    Neighbourhoods,
+    density_coverage,
+    memorisation_rate,
+    nearest,
+    precision_recall,
+)
 
 
 def basis(rows: int, columns: int, random: np.random.Generator) -> np.ndarray:
@@ -84,7 +93,7 @@ def test_a_fitted_gaussian_stands_for_its_samples(count: int) -> None:
 
 @pytest.mark.parametrize("count", [60, 1300])
 def test_the_kernel_distance_is_that_of_clean_fid(count: int) -> None:
-    """On the same subsets; clean-fid computes features in float32 less precisely."""
+    """On the same subsets of float64 features; of float32 ones clean-fid's sums are coarser."""
     random = np.random.default_rng(0)
     real = np.abs(random.normal(size=(1100, 16)))
     fake = np.abs(random.normal(size=(count, 16)) * 1.3 + 0.2)
@@ -96,3 +105,23 @@ def test_the_kernel_distance_is_that_of_clean_fid(count: int) -> None:
     single = kernel_distance(fake.astype(np.float32), real.astype(np.float32), seed=3)
     assert single == pytest.approx(found, rel=1e-6)
     assert kernel_distance(fake, real, seed=4) != found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("count", [60, 300])
+def test_a_gpu_finds_what_a_cpu_finds(count: int) -> None:
+    random = np.random.default_rng(0)
+    real, fake = random.normal(size=(2, count, 80)).astype(np.float32)
+    sets = [Neighbourhoods(real, device) for device in ("cpu", "cuda")]
+    for measure in (precision_recall, density_coverage):
+        assert measure(sets[1], fake) == measure(sets[0], fake)
+    assert memorisation_rate(fake, sets[1]) == memorisation_rate(fake, sets[0])
+    found, expected = (nearest(fake, known, 5) for known in sets[::-1])
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-9)
+    on_gpu = frechet_distance(fake, Gaussian.of(real, "cuda"))
+    assert on_gpu == pytest.approx(frechet_distance(fake, real), rel=1e-9)
+    kernels = [kernel_distance(fake, real, 0, device) for device in ("cuda", "cpu")]
+    assert kernels[0] == pytest.approx(kernels[1], rel=1e-4)
+    images = torch.from_numpy(random.integers(256, size=(3, 3, 32, 32))).float()
+    assert (resized(images.cuda()).cpu() - resized(images)).abs().max() < 1e-3
