@@ -63,7 +63,7 @@ def kernel_distance(
     """Mean over random subsets of the unbiased squared MMD of the kernel (x y^T / d + 1)^3.
 
     Binkowski et al., ICLR 2018. The subsets are those that clean-fid draws after
-    `numpy.random.seed(seed)`. Products have the type of the features, sums are in float64.
+    `numpy.random.seed(seed)`. Products of features have their type; all else is in float64.
 
     Args:
         features, reference: (N, d) and (M, d), two samples or more.
@@ -79,14 +79,10 @@ def kernel_distance(
         x, y = (z[random.choice(len(z), count, replace=False)] for z in sets)
         for z in (x, y):
             kernel = _kernel(z, z)
-            total += (_sum(kernel) - _sum(kernel.diagonal())) / (count - 1)
-        total -= 2 * _sum(_kernel(x, y)) / count
+            total += (kernel.sum() - kernel.diagonal().sum()) / (count - 1)
+        total -= 2 * _kernel(x, y).sum() / count
     return float(total) / subsets / count
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
-
-
-def _sum(x: Tensor) -> Tensor:
-    return x.sum(dtype=torch.float64)
+    return (x @ y.T).double().div_(x.shape[1]).add_(1).pow_(3)
