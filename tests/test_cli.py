@@ -14,7 +14,7 @@ from PIL import Image
 
 from gan_vkd import __version__
 from gan_vkd.cli import main
-from gan_vkd.evaluation.evaluator import frechet_distance
+from gan_vkd.evaluation.distances import frechet_distance
 from gan_vkd.evaluation.record import distances
 from gan_vkd.game.settings import load_settings
 from gan_vkd.networks.biggan import Generator

@@ -8,11 +8,8 @@ from cleanfid.resize import build_resizer
 from scipy import linalg
 
 from gan_vkd.data.image_set import ImageSet, to_network
-from gan_vkd.evaluation.evaluator import (
-    frechet_distance,
-    isolated_randomness,
-    load_reference,
-)
+from gan_vkd.evaluation.distances import frechet_distance
+from gan_vkd.evaluation.evaluator import isolated_randomness, load_reference
 from gan_vkd.evaluation.judge import Extractor
 from gan_vkd.evaluation.measures import (
     density_coverage,

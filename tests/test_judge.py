@@ -9,11 +9,14 @@ import torch
 from cleanfid import features as cleanfid_features
 from cleanfid import fid as cleanfid
 from cleanfid.inception_torchscript import InceptionV3W
+from cleanfid.resize import build_resizer
 
 from gan_vkd.data.sets import load_heldout_set
+from gan_vkd.data.settings import DataSettings
 from gan_vkd.evaluation import judge
-from gan_vkd.evaluation.evaluator import frechet_distance, load_reference
-from gan_vkd.evaluation.judge import INCEPTION_FILE, make_extractor
+from gan_vkd.evaluation.distances import frechet_distance
+from gan_vkd.evaluation.evaluator import load_reference
+from gan_vkd.evaluation.judge import INCEPTION_FILE, make_extractor, resized
 from gan_vkd.networks.biggan import Generator
 from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.runtime.errors import VkdError
@@ -50,6 +53,43 @@ def test_inception_features_equal_those_of_clean_fid(
         verbose=False,
     )  # fmt: skip
     np.testing.assert_allclose(extractor.features(images, 5), expected, rtol=1e-5, atol=1e-5)
+
+
+def by_pillow(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images (N, 3, H, W) -> (N, 3, 299, 299) by clean-fid's own resizer."""
+    resize = build_resizer("clean")
+    found = [resize(image.permute(1, 2, 0).numpy()) for image in images]
+    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [(32, 1e-3), (64, 2e-3), (256, 1e-2), (299, 0), (640, 1.5e-2)]
+)
+def test_images_are_resized_as_by_pillow(size: int, error: float) -> None:
+    """Black and white noise, which overshoots the range most; the error is in grey values."""
+    source = torch.Generator().manual_seed(size)
+    images = 255 * torch.randint(2, (2, 3, size, size), dtype=torch.uint8, generator=source)
+    found, expected = resized(images.float()), by_pillow(images)
+    assert (found - expected).abs().max() <= error
+    assert found.min() >= 0
+    assert found.max() <= 255
+
+
+@needs_shared
+def test_resizing_does_not_change_the_distance_of_a_real_network() -> None:
+    weights = SHARED / "weights" / "efficientnet_lite" / "tf_efficientnet_lite0.safetensors"
+    network = NetworkSettings(name="timm/tf_efficientnet_lite0", weights=str(weights), size=299)
+    extractor = make_extractor(network, 299, "cpu")
+    source = str(SHARED / "data" / "cifar10-subset" / "test.zip")
+    images = load_reference(source, DataSettings(source="x", num_images=3)).images[:48]
+    with torch.no_grad():
+        ours, theirs = (
+            extractor.model(enlarged).numpy()
+            for enlarged in (resized(images.float()), by_pillow(images))
+        )
+    expected = frechet_distance(theirs[:24], theirs[24:])
+    assert frechet_distance(ours[:24], ours[24:]) == pytest.approx(expected, rel=1e-5)
+    assert frechet_distance(ours, theirs) < 1e-6 * expected
 
 
 def as_published(file: Path, folder: Path) -> Path:
@@ -147,8 +187,6 @@ def test_the_default_input_size_is_not_part_of_the_name(size: int | None, name: 
 
 @needs_shared
 def test_the_distance_equals_clean_fid_on_real_images(tmp_path: Path) -> None:
-    from gan_vkd.data.settings import DataSettings
-
     data = SHARED / "data" / "cifar10-subset"
     train = load_reference(str(data / "train.zip"), DataSettings(source="x", num_images=3))
     heldout = load_heldout_set(DataSettings(source="x", heldout=str(data / "test.zip")))

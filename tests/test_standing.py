@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gan_vkd.data.batches import Batches
 from gan_vkd.data.sets import load_training_set
-from gan_vkd.evaluation.evaluator import frechet_distance, load_reference
+from gan_vkd.evaluation.distances import frechet_distance
+from gan_vkd.evaluation.evaluator import load_reference
 from gan_vkd.evaluation.judge import make_extractor
 from gan_vkd.evaluation.record import distances
 from gan_vkd.evaluation.settings import EvaluateSettings

@@ -1,19 +1,18 @@
-"""Evaluation of a generator: distances by clean-fid (Parmar et al., CVPR 2022) and metrics."""
+"""Evaluation of a generator: distances of clean-fid (Parmar et al., CVPR 2022) and metrics."""
 
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from cleanfid import fid as cleanfid
 from torch import Tensor
 
 from gan_vkd.data.image_set import ImageSet
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
+from gan_vkd.evaluation.distances import Gaussian, frechet_distance, kernel_distance
 from gan_vkd.evaluation.judge import Extractor, make_extractor
 from gan_vkd.evaluation.measures import Neighbourhoods, memorisation_rate, nearest
 from gan_vkd.evaluation.metrics import METRICS, Samples
@@ -21,7 +20,7 @@ from gan_vkd.evaluation.settings import EvaluateSettings
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.runtime import ranks
-from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
+from gan_vkd.runtime.errors import SettingsError, VkdError
 
 NEIGHBOURS = 5  # training images shown beside each sample
 
@@ -50,12 +49,13 @@ class Evaluator:
     """Measures a generator's samples against one reference set and the training set.
 
     The first judge computes distances and metrics, the further judges distances only. Each judge
-    computes the features of both sets once, and reads them from `cache` where they are there.
+    computes the features of both sets once, and reads them from `cache` where they are there; what
+    the distances need of the reference is computed once as well.
 
     Args:
         settings: of the evaluation.
         data: settings of the training data.
-        device: where the judges run.
+        device: where the judges run, and their features are compared.
         reference: the set that samples are compared with; None: loaded by the settings.
         training: the set that samples may be copies of; None: loaded by the settings.
         cache: folder for the features of reference and training images; None: no cache.
@@ -70,7 +70,7 @@ class Evaluator:
         training: ImageSet | None = None,
         cache: Path | None = None,
     ) -> None:
-        self.settings, self.cache = settings, cache
+        self.settings, self.device, self.cache = settings, device, cache
         s = settings
         reference = reference or load_reference(s.reference, data)
         if len(reference) < 2:
@@ -87,12 +87,13 @@ class Evaluator:
             if not ranks.is_first():
                 return  # the other ranks only extract features of their samples
             self.real = [self._cached_features(judge, reference) for judge in self.judges]
-            self.reference = Neighbourhoods(self.real[0])
+            self.gaussians = [Gaussian.of(features, device) for features in self.real]
+            self.reference = Neighbourhoods(self.real[0], device)
             if self.training is not None and len(self.training) > 1:
                 self.originals = self.reference
                 if s.reference != "train":
                     self.originals = Neighbourhoods(
-                        self._cached_features(self.extractor, self.training)
+                        self._cached_features(self.extractor, self.training), device
                     )
                 if s.reference == "heldout":
                     self.by_chance = memorisation_rate(self.reference.features, self.originals)
@@ -120,10 +121,11 @@ class Evaluator:
     def _measure(self, samples: list[np.ndarray]) -> dict[str, Any]:
         """Returns the record, given the samples' features (N, d) by each judge."""
         s, judges = self.settings, []
-        for judge, fake, known in zip(self.judges, samples, self.real, strict=True):
-            with isolated_randomness(s.seed):
-                frechet = frechet_distance(fake, known)
-                kernel = cleanfid.kernel_distance(known, fake)
+        for judge, fake, real, known in zip(
+            self.judges, samples, self.real, self.gaussians, strict=True
+        ):
+            frechet = frechet_distance(fake, known)
+            kernel = kernel_distance(fake, real, s.seed, self.device)
             judges.append(judge.described | {"frechet": frechet, "kernel": kernel})
         result: dict[str, Any] = {
             "judges": judges,
@@ -157,8 +159,8 @@ class Evaluator:
             whole = max(count, self.settings.batch_size)
             images = draw_samples(generator, shares, whole, whole, self.settings.seed)[:count]
             features = self.extractor.features(images, count)
-        rows, _ = nearest(features, self.originals.features, NEIGHBOURS)
-        pairs = zip(images, rows, strict=True)
+        rows, _ = nearest(features, self.originals, NEIGHBOURS)
+        pairs = zip(images.cpu(), rows, strict=True)
         return torch.cat([torch.cat([x[None], self.training.images[r]]) for x, r in pairs])
 
     def _features(self, judge: Extractor, images: Tensor) -> np.ndarray:
@@ -177,22 +179,6 @@ def _training_set(data: DataSettings) -> ImageSet | None:
     except VkdError as error:
         print(f"no memorisation rate, since the training set is missing: {error}")
         return None
-
-
-def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
-    """Frechet distance by clean-fid between the Gaussians fitted to two sets of features (N, d)."""
-    try:
-        with (  # clean-fid prints, and scipy warns, that few samples have a singular covariance
-            redirect_stdout(None),
-            warnings.catch_warnings(action="ignore", category=RuntimeWarning),
-        ):
-            return float(cleanfid.fid_from_feats(features, reference))
-    except ValueError as error:  # clean-fid: the matrix square root is far from real
-        raise VkdError(
-            f"evaluation: the distance cannot be computed ({one_line(error)}); train again with "
-            "a larger evaluate.num_samples or another judge, or skip this evaluation by --resume "
-            "evaluate.every=N"
-        ) from None
 
 
 @contextmanager

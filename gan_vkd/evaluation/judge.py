@@ -1,28 +1,24 @@
 """Judges: feature extractors of an evaluation, and the names of their distances.
 
 The distances are called FID and KID on Inception's features only, with clean-fid's mode where it is
-not "clean". On any other network's features clean-fid's code computes the same Frechet and
-kernel distances; they are called FD(network) and KD(network), or FD(network@size) where the input
-size is not the network's own.
+not "clean". On any other network's features the same Frechet and kernel distances are called
+FD(network) and KD(network), or FD(network@size) where the input size is not the network's own.
 """
 
 import hashlib
 import json
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from cleanfid import fid as cleanfid
+import torch.nn.functional as F
 from cleanfid.downloads_helper import inception_url
 from cleanfid.inception_torchscript import InceptionV3W
-from cleanfid.resize import build_resizer
 from torch import Tensor
 
 from gan_vkd.data.image_set import ImageSet
@@ -43,7 +39,6 @@ INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e9
 class Extractor:
     """A feature extractor in clean-fid's convention: (B, 3, H, W) in [0, 255] -> (B, d).
 
-    resize: maps one (H, W, 3) array to the network's input; None: images are not resized here.
     classify: features (N, d) to class probabilities (N, C); None where there is no Inception score.
     facts, weights: everything that its features depend on; the key of cached features.
     """
@@ -51,7 +46,6 @@ class Extractor:
     name: str
     model: Callable[[Tensor], Tensor]
     device: str
-    resize: Callable[[np.ndarray], np.ndarray] | None
     facts: dict[str, Any]
     weights: dict[str, Tensor]
     classify: Callable[[np.ndarray], np.ndarray] | None = None
@@ -86,23 +80,14 @@ class Extractor:
             return f"{otherwise}({self.name})"
         return on_inception if mode == "clean" else f"{on_inception}({mode})"
 
+    @torch.no_grad()
     def features(self, images: Tensor, batch_size: int) -> np.ndarray:
-        """uint8 images (N, 3, H, W) -> (N, d), as clean-fid computes them from lossless files."""
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            parts = iter(images.cpu().split(batch_size))
-            ahead = [pool.map(self._resized, part) for part in islice(parts, 2)]
-            batches = []
-            while ahead:
-                batch = torch.stack(list(ahead.pop(0)))
-                ahead += [pool.map(self._resized, part) for part in islice(parts, 1)]
-                batches.append(cleanfid.get_batch_features(batch, self.model, self.device))
-        return np.concatenate(batches)
+        """uint8 images (N, 3, H, W) on any device -> (N, d), in float32 on the judge's device.
 
-    def _resized(self, image: Tensor) -> Tensor:
-        if self.resize is None:
-            return image.float()
-        resized = self.resize(image.permute(1, 2, 0).numpy())
-        return torch.from_numpy(resized).permute(2, 0, 1).float()
+        They are those that clean-fid computes from lossless files.
+        """
+        batches = (batch.to(self.device).float() for batch in images.split(batch_size))
+        return torch.cat([self.model(batch) for batch in batches]).cpu().numpy()
 
     def features_once(self, data: ImageSet, batch_size: int, folder: Path | None) -> np.ndarray:
         """The features (N, d) of a whole set, cached in `folder`; None: no cache."""
@@ -116,6 +101,15 @@ class Extractor:
         return compute_once(compute, len(data), folder, facts, self.weights).numpy()
 
 
+def resized(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 255] -> (B, 3, 299, 299), as clean-fid resizes by Pillow.
+
+    Bicubic with antialiasing in float32, without rounding to integers.
+    """
+    images = F.interpolate(images, (299, 299), mode="bicubic", antialias=True)
+    return images.clamp(0, 255)
+
+
 def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> Extractor:
     """Builds a judge from its settings.
 
@@ -127,9 +121,8 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
         inception = _inception(settings.weights, device, resize_inside=mode == "legacy_tensorflow")
         return Extractor(
             settings.name,
-            inception,
+            inception if mode != "clean" else lambda images: inception(resized(images)),
             device,
-            build_resizer(mode),
             {"resize": mode},
             inception.state_dict(),
             partial(_classify, inception) if hasattr(inception.base, "output") else None,
@@ -140,7 +133,7 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
         return teacher(images / 127.5 - 1)
 
     name = _sized_name(settings, teacher)
-    return Extractor(name, model, device, None, teacher_facts(teacher), teacher.state_dict())
+    return Extractor(name, model, device, teacher_facts(teacher), teacher.state_dict())
 
 
 def _sized_name(settings: NetworkSettings, teacher: Teacher) -> str:
