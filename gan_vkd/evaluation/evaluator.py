@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from cleanfid import fid as cleanfid
 from torch import Tensor
 
 from gan_vkd.data.image_set import ImageSet
@@ -119,11 +118,13 @@ class Evaluator:
 
     def _measure(self, samples: list[np.ndarray]) -> dict[str, Any]:
         """Returns the record, given the samples' features (N, d) by each judge."""
+        from cleanfid.fid import kernel_distance  # imports all of torchvision
+
         s, judges = self.settings, []
         for judge, fake, known in zip(self.judges, samples, self.real, strict=True):
             with isolated_randomness(s.seed):
                 frechet = frechet_distance(fake, known)
-                kernel = cleanfid.kernel_distance(known, fake)
+                kernel = kernel_distance(known, fake)
             judges.append(judge.described | {"frechet": frechet, "kernel": kernel})
         result: dict[str, Any] = {
             "judges": judges,
@@ -181,12 +182,14 @@ def _training_set(data: DataSettings) -> ImageSet | None:
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     """Frechet distance by clean-fid between the Gaussians fitted to two sets of features (N, d)."""
+    from cleanfid.fid import fid_from_feats
+
     try:
         with (  # clean-fid prints, and scipy warns, that few samples have a singular covariance
             redirect_stdout(None),
             warnings.catch_warnings(action="ignore", category=RuntimeWarning),
         ):
-            return float(cleanfid.fid_from_feats(features, reference))
+            return float(fid_from_feats(features, reference))
     except ValueError as error:  # clean-fid: the matrix square root is far from real
         raise VkdError(
             f"evaluation: the distance cannot be computed ({one_line(error)}); train again with "

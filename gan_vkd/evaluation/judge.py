@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from cleanfid import fid as cleanfid
-from cleanfid.downloads_helper import inception_url
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from torch import Tensor
@@ -86,6 +84,7 @@ class Extractor:
             return f"{otherwise}({self.name})"
         return on_inception if mode == "clean" else f"{on_inception}({mode})"
 
+    @torch.no_grad()
     def features(self, images: Tensor, batch_size: int) -> np.ndarray:
         """uint8 images (N, 3, H, W) -> (N, d), as clean-fid computes them from lossless files."""
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -95,7 +94,7 @@ class Extractor:
             while ahead:
                 batch = torch.stack(list(ahead.pop(0)))
                 ahead += [pool.map(self._resized, part) for part in islice(parts, 1)]
-                batches.append(cleanfid.get_batch_features(batch, self.model, self.device))
+                batches.append(self.model(batch.to(self.device)).cpu().numpy())
         return np.concatenate(batches)
 
     def _resized(self, image: Tensor) -> Tensor:
@@ -175,6 +174,8 @@ def _inception(weights: str | None, device: str, resize_inside: bool) -> Incepti
 
 
 def _fetch_inception() -> Path:
+    from cleanfid.downloads_helper import inception_url
+
     path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
     if not path.exists():
         try:
