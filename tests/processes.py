@@ -69,7 +69,7 @@ class Forked:
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
-    def wait(self, timeout: float = 150) -> str:
+    def wait(self, timeout: float = 300) -> str:
         """Waits for its end and returns the output."""
         self._process.join(timeout)
         assert self.returncode is not None, f"still running after {timeout} s"

@@ -245,7 +245,7 @@ class Launched:
         return [int(pid) for pid in children.read_text().split()]
 
     def wait(self) -> str:
-        output, _ = self.process.communicate(timeout=150)
+        output, _ = self.process.communicate(timeout=300)
         return output
 
 

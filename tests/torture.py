@@ -45,7 +45,7 @@ def write_settings(folder: Path, iterations: int) -> Path:
             f"evaluate.features.weights={classifier}", f"distill.teacher.weights={classifier}",
             "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",
             "train.d_steps=1", f"train.iterations={iterations}", "train.log_every=1",
-            "train.checkpoint_every=1", "train.sample_every=7", "evaluate.every=5",
+            "train.checkpoint_every=1", "train.sample_every=7", "evaluate.every=10",
             "evaluate.num_samples=20", "evaluate.standing_batches=2", "device=cpu",
         ],
     )  # fmt: skip
