@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint, types and tests, in parallel (-n 0: one after the other); further arguments go to pytest.
 #   bash scripts/test.sh [fast] [ARGUMENT ...]
-# fast: skips the test files that train, start processes or read real data (tests/slow.txt).
+# fast: skips tests that train, start processes or read real data (tests/slow.txt, mark slow).
 set -euo pipefail
 extras="[test]"
 source "$(dirname "$0")/setup.sh"

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 MakeSettings = Callable[..., Settings]
+Trained = Callable[..., Path]
 CPU = torch.device("cpu")
 SHARES = [0.1] * 10
 
@@ -113,6 +115,23 @@ def own_run(small: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("own") / "run"
     train(small("train.iterations=2", "evaluate.every=2"), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(small: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """trained("key=value", ..., arm="whitening"): the folder of a finished run of small(...).
+
+    Made once for all tests: a test that changes it takes a copy.
+    """
+    folder = tmp_path_factory.mktemp("trained")
+
+    @cache
+    def run(overrides: tuple[str, ...], arm: str) -> Path:
+        new = folder / str(len(list(folder.iterdir())))
+        train(small(*overrides, arm=arm), new)
+        return new
+
+    return lambda *overrides, arm="whitening": run(overrides, arm)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Paths of real images and weights, the skip mark of tests that need them, and features."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.teachers.settings import NetworkSettings
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason=f"real images and weights are not in {SHARED}"
-)
 RESNETS = {20: "resnet20-12fca82f.th", 56: "resnet56-4bfd9763.th"}
+
+
+def needs_shared(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test that reads real data: skipped where they are missing, and slow."""
+    missing = f"real images and weights are not in {SHARED}"
+    return pytest.mark.slow(pytest.mark.skipif(not SHARED.is_dir(), reason=missing)(test))
 
 
 @cache

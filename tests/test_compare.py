@@ -16,7 +16,13 @@ from gan_vkd.report.compare import compare
 from gan_vkd.run import Run
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.training import train
-from tests.conftest import MakeSettings, config_of, evaluator_of
+from tests.conftest import MakeSettings, Trained, config_of, evaluator_of
+
+
+@pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables only, for tests that do not look at samples.png, which takes a second."""
+    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
 
 
 def test_the_table_has_the_recorded_values(small: MakeSettings, tmp_path: Path) -> None:
@@ -54,13 +60,11 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_the_table_has_the_spread_over_seeds_and_paired_differences(
-    small: MakeSettings, tmp_path: Path
+    trained: Trained, tmp_path: Path
 ) -> None:
-    folders = [tmp_path / name for name in ("none0", "none1", "whitening0", "whitening1")]
-    for folder in folders:
-        arm, seed = folder.name[:-1], folder.name[-1]
-        train(small(f"seed={seed}", arm=arm), folder)
+    folders = [trained(*own, arm=arm) for arm in ("none", "whitening") for own in ((), ("seed=1",))]
     lines = compare(folders, tmp_path / "out").splitlines()
     none, whitening = cells(lines[4]), cells(lines[5])
     measured = [[r["judges"][0]["frechet"] for r in evaluations(folder)] for folder in folders]
@@ -91,25 +95,24 @@ def test_the_table_has_the_spread_over_seeds_and_paired_differences(
     assert whitening[2] == f"{best[2]:.3f}"
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_published_figures_are_shown_for_matching_settings_only(
-    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("none", "whitening"):
-        train(small(arm=name), tmp_path / name)
     monkeypatch.setattr(
         compare_module, "published_fid", lambda s: 13.16 if s.distill is not None else None
     )
-    compare([tmp_path / "none", tmp_path / "whitening"], tmp_path / "out")
+    compare([trained(arm="none"), trained(arm="whitening")], tmp_path / "out")
     with open(tmp_path / "out" / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["published FID"] for row in rows] == ["", "13.16"]
 
 
+@pytest.mark.usefixtures("no_picture")
 @pytest.mark.parametrize("arm", ["none", "spkd"])
 def test_a_run_of_a_published_config_is_shown_with_the_published_figure(
-    arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arm: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
     settings = load_settings(config_of("cifar10_10pct", arm))
     run = Run(tmp_path / "run")
     run.write_settings(settings.dump())
@@ -124,35 +127,35 @@ def test_a_run_of_a_published_config_is_shown_with_the_published_figure(
     assert row[-1] == {"none": "23.34", "spkd": "19.11"}[arm]
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_runs_evaluated_differently_get_separate_tables(
-    small: MakeSettings, tmp_path: Path
+    small: MakeSettings, trained: Trained, tmp_path: Path
 ) -> None:
-    train(small(arm="none"), tmp_path / "a")
     train(small("evaluate.num_samples=30", arm="none"), tmp_path / "b")
-    text = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    text = compare([trained(arm="none"), tmp_path / "b"], tmp_path / "out")
     assert "of 20 samples" in text
     assert "of 30 samples" in text
     assert text.count("| arm") == 2
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_runs_on_other_data_get_another_table_and_duplicates_are_refused(
-    small: MakeSettings, tmp_path: Path
+    small: MakeSettings, trained: Trained, tmp_path: Path
 ) -> None:
-    train(small(arm="none"), tmp_path / "a")
     train(small("data.num_images=90", "seed=1", arm="none"), tmp_path / "b")
-    text = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    text = compare([trained(arm="none"), tmp_path / "b"], tmp_path / "out")
     assert "trained on digits, 100 images" in text
     assert "trained on digits, 90 images" in text
     assert "±" not in text
     with pytest.raises(VkdError, match="two runs of arm none at seed 0"):
-        compare([tmp_path / "a", tmp_path / "a"], tmp_path / "out")
+        compare([trained(arm="none")] * 2, tmp_path / "out")
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_an_imported_generator_is_compared_by_its_evaluation(
-    small: MakeSettings, tmp_path: Path
+    small: MakeSettings, trained: Trained, tmp_path: Path
 ) -> None:
-    train(small(arm="none"), tmp_path / "own")
-    export_generator(tmp_path / "own", tmp_path / "G.pth")
+    export_generator(trained(arm="none"), tmp_path / "G.pth")
     settings = small("seed=1", "arm=published", arm="none")
     import_generator(tmp_path / "G.pth", settings, tmp_path / "imported")
     with pytest.raises(VkdError, match="no evaluation yet"):
@@ -164,7 +167,7 @@ def test_an_imported_generator_is_compared_by_its_evaluation(
     names = {"name": "cifar_resnet20", "frechet_name": "FD(cifar_resnet20)"}
     run.append("evaluations", found | {"judges": [judge | names | {"frechet": 1.0}]})
     run.append("evaluations", {"iteration": 0} | found)
-    text = compare([tmp_path / "own", tmp_path / "imported"], tmp_path / "out")
+    text = compare([trained(arm="none"), tmp_path / "imported"], tmp_path / "out")
     (row,) = [line for line in text.splitlines() if line.startswith("| published")]
     assert f"{judge['frechet']:.3f}" in row
     assert row.rstrip("| ").endswith("nan")
@@ -192,10 +195,10 @@ def judged(
     return run.path
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_every_judge_has_its_columns_and_rankings_are_compared(
-    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: MakeSettings, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
     shifts = {0: 0.0, 1: 0.5}
     runs = [
         judged(small, tmp_path, arm, seed, [(x + shift, y + 10 * shift) for x, y in distances])
@@ -223,11 +226,11 @@ def test_every_judge_has_its_columns_and_rankings_are_compared(
     assert "3 arms: +1.00" in lines[-1]
 
 
+@pytest.mark.usefixtures("no_picture")
 @pytest.mark.parametrize("last", [(60, 30, 10), (10, 60, 30)])
 def test_agreement_of_judges_is_kendalls_tau_of_three_or_more_arms(
-    last: tuple[float, ...], small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    last: tuple[float, ...], small: MakeSettings, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
     first = (1.0, 2.0, 3.0)
     runs = [
         judged(small, tmp_path, arm, 0, [(x, y)])
@@ -239,11 +242,11 @@ def test_agreement_of_judges_is_kendalls_tau_of_three_or_more_arms(
     assert "Kendall" not in compare(runs[:2], tmp_path / "out")
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_earlier_evaluations_in_another_mode_are_left_out(
-    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: MakeSettings, tmp_path: Path
 ) -> None:
     """A resumed run, whose first evaluation by an earlier version used running statistics."""
-    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
     path = judged(small, tmp_path, "none", 0, [(1, 1)])
     run, (old,) = Run(path), Run(path).records("metrics")
     run.append("metrics", old | {"iteration": 2, FIRST: 2.0, "batch_norm": "standing"})

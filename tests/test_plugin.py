@@ -28,19 +28,33 @@ def installed(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
 
 
-def vkd(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gan_vkd", *arguments],
-        capture_output=True, text=True, env=environment, timeout=300,
+CALLS = (
+    "import json, sys\nfrom gan_vkd.cli import main\nfrom tests.processes import called\n"
+    "ended = [called(main, *words) for words in json.loads(sys.argv[1])]\n"
+    "print(json.dumps([(e.returncode, e.stderr) for e in ended]))\n"
+)
+
+
+def vkd(environment: dict[str, str], *commands: list[str]) -> list[tuple[int, str]]:
+    """Exit codes and errors of commands, all in one new process."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, json.dumps(commands)],
+        stdout=subprocess.PIPE, text=True, env=environment, timeout=300, check=True,
     )  # fmt: skip
+    return json.loads(done.stdout)
 
 
-def test_one_component_of_every_kind_trains_from_a_settings_file(
+def test_one_component_of_every_kind_trains_and_its_options_are_checked(
     installed: dict[str, str], tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    answer = vkd(installed, "train", str(OWN / "all.yaml"), "--out", str(run))
-    assert answer.returncode == 0, answer.stderr
+    run, everything = tmp_path / "run", str(OWN / "all.yaml")
+    trained, drawn, refused = vkd(
+        installed,
+        ["train", everything, "--out", str(run)],
+        ["sample", str(run), "--out", str(tmp_path / "grid.png")],
+        ["train", everything, "distill.method.normalization.factor=-1"],
+    )
+    assert trained[0] == 0, trained
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in records if "distill_loss" in record]
     assert [record["iteration"] for record in steps] == [1, 2, 3]
@@ -51,18 +65,13 @@ def test_one_component_of_every_kind_trains_from_a_settings_file(
     assert "1 train ['d_loss'" in (run / "own_log.txt").read_text()
     state = load_state(RunFolder(run).checkpoints()[-1])["trained"]
     assert state["augment"]["parts.0.seen"] == 3 * 2 * 4
-    again = vkd(installed, "sample", str(run), "--out", str(tmp_path / "grid.png"))
-    assert again.returncode == 0, again.stderr
-
-
-def test_options_of_third_party_components_are_checked(installed: dict[str, str]) -> None:
-    bad = "distill.method.normalization.factor=-1"
-    answer = vkd(installed, "train", str(OWN / "all.yaml"), bad)
-    assert answer.returncode == 2
-    assert "distill.method.normalization.factor = -1: input should be greater" in answer.stderr
+    assert drawn[0] == 0, drawn
+    assert refused[0] == 2
+    assert "distill.method.normalization.factor = -1: input should be greater" in refused[1]
 
 
 def test_names_of_a_missing_package_are_unknown() -> None:
-    answer = vkd(dict(os.environ) | {"PYTHONPATH": str(ROOT)}, "train", str(OWN / "all.yaml"))
-    assert answer.returncode == 2
-    assert "model = 'own_network': no network of that name; known: biggan" in answer.stderr
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ((code, errors),) = vkd(environment, ["train", str(OWN / "all.yaml")])
+    assert code == 2
+    assert "model = 'own_network': no network of that name; known: biggan" in errors

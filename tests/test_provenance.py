@@ -9,7 +9,7 @@ from gan_vkd.report.provenance import relation, trained_on
 from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.teachers.settings import NetworkSettings
 from gan_vkd.training import train
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, Trained
 from tests.real_data import SHARED, needs_shared
 
 
@@ -119,18 +119,17 @@ def test_every_judge_has_its_clause() -> None:
 
 
 def test_captions_name_the_relation_and_each_judge_gets_a_table(
-    small: MakeSettings, classifier: Path, tmp_path: Path
+    small: MakeSettings, trained: Trained, classifier: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(classifier.read_bytes())
-    train(small(arm="none"), tmp_path / "a")
     train(small(f"distill.teacher.weights={copy}"), tmp_path / "b")
-    caption = compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out").splitlines()[0]
+    caption = compare([trained(arm="none"), tmp_path / "b"], tmp_path / "out").splitlines()[0]
     assert caption.endswith("; teacher classifier has seen the judge's training images (digits)")
     assert "; judge " not in caption
 
     layer = "evaluate.features.layer=layer2"  # another judge of the same name
     train(small(layer, "seed=1", arm="none"), tmp_path / "c")
-    text = compare([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out")
+    text = compare([trained(arm="none"), tmp_path / "b", tmp_path / "c"], tmp_path / "out")
     assert text.count("| arm") == 2
     assert text.count("; judge ") == 2

@@ -1,10 +1,7 @@
 """Every command on a stranger's run folder: one line, an exit code, no long wait, little memory and
 no write outside of the folders that the command names."""
 
-import contextlib
-import io
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gan_vkd import cli
+from tests.processes import called
 from tests.strangers import changed, copy_of, within_limits
 from tests.test_strangers import cases
 
@@ -38,7 +36,8 @@ def test_any_run_folder_ends_a_command_in_one_line(
         before = snapshot(base)
         words = [w.replace("RUN", str(run)).replace("OUT", str(base / "out")) for w in command]
         with within_limits():
-            code, message = called(words)
+            ended = called(cli.main, *words)
+        code, message = ended.returncode, without_bars(ended.stderr)
         context = (words, code, message[-500:])
         assert code in (0, 1, 2, 124), context
         if code:
@@ -52,21 +51,10 @@ def test_any_run_folder_ends_a_command_in_one_line(
         assert not elsewhere, context
 
 
-def called(words: list[str]) -> tuple[int, str]:
-    """Exit code and standard error, without progress bars, of a command."""
-    errors = io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()),
-    ):  # fmt: skip
-        patch.setattr(sys, "argv", ["vkd", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    lines = [line.rpartition("\r")[2] for line in errors.getvalue().splitlines()]
-    return code, "\n".join(line for line in lines if line.strip() and "it/s" not in line)
+def without_bars(errors: str) -> str:
+    """The text of standard error without progress bars."""
+    lines = [line.rpartition("\r")[2] for line in errors.splitlines()]
+    return "\n".join(line for line in lines if line.strip() and "it/s" not in line)
 
 
 def snapshot(folder: Path) -> dict[Path, Any]:

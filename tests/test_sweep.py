@@ -21,6 +21,7 @@ from gan_vkd.sweep.plan import Program, plan, read_arguments
 from tests.conftest import CONFIGS, until
 from tests.conftest import QUICKSTART as ARMS
 from tests.fake_run import events
+from tests.processes import Forked
 
 ROOT = CONFIGS.parent
 
@@ -335,7 +336,8 @@ def test_signal_handlers_are_restored(program, out):
 # with real runs
 
 
-def test_two_arms_are_trained_and_then_skipped(classifier, out, capsys):
+def test_two_arms_are_trained_and_then_skipped(classifier, out, capsys, monkeypatch):
+    monkeypatch.setattr(local, "start", lambda job, environment: Forked(job.command, job.log))
     overrides = [
         f"evaluate.features.weights={classifier}", f"distill.teacher.weights={classifier}",
         "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",

@@ -1,14 +1,15 @@
 """Killed runs, full disks and damaged checkpoints: tests/torture.py at small size."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gan_vkd.cli import main
 from gan_vkd.run import Run
 from gan_vkd.runtime.checkpoint import load_state
+from tests.processes import called
 from tests.torture import torture, write_settings
 
 
@@ -39,8 +40,7 @@ def test_a_full_disk_is_a_one_line_error_and_keeps_the_last_checkpoint(
 ) -> None:
     settings = write_settings(tmp_path, iterations=200)
     run = small_tmpfs / "run"
-    command = [sys.executable, "-m", "gan_vkd", "train", str(settings), "--out", str(run)]
-    ended = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    ended = called(main, "train", settings, "--out", run)
     assert ended.returncode == 1
     lines = [line for line in ended.stderr.splitlines() if line.startswith("vkd: ")]
     assert "No space left on device" in lines[-1]

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.stopping import Stopped
 from gan_vkd.training import Game, train
-from tests.conftest import MakeSettings, small_disk
+from tests.conftest import MakeSettings, Trained, small_disk
 from tests.states import assert_identical
 
 
@@ -87,20 +88,21 @@ def test_another_seed_gives_another_generator(small: MakeSettings, tmp_path: Pat
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(
-    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: MakeSettings, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records after the checkpoint are dropped, so that none appears twice."""
-    train(small(), tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(Game, "step", _dies_at(4))
         with pytest.raises(ZeroDivisionError):
             train(small(), tmp_path / "killed")
     train(small(), tmp_path / "killed", resume=True)
-    assert_identical(tmp_path / "whole", tmp_path / "killed")
+    assert_identical(trained(), tmp_path / "killed")
 
 
-def test_a_checkpoint_of_another_version_is_refused(small: MakeSettings, tmp_path: Path) -> None:
-    train(small(), tmp_path / "run")
+def test_a_checkpoint_of_another_version_is_refused(
+    small: MakeSettings, trained: Trained, tmp_path: Path
+) -> None:
+    shutil.copytree(trained(), tmp_path / "run")
     for file in Run(tmp_path / "run").checkpoints():
         state = load_state(file)
         del state["trained"]["augment"]
@@ -147,7 +149,6 @@ def test_a_run_killed_in_its_last_evaluation_is_unfinished(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    train(small(), tmp_path / "whole")
     with monkeypatch.context() as patch:
         stop_in(patch, 5, signal.SIGTERM)
         patch.setattr(training.Evaluator, "__call__", killed)
@@ -185,8 +186,9 @@ def test_a_record_has_the_means_since_the_previous_one(
     assert means == pytest.approx([sum(g_losses[:4]) / 4, sum(g_losses[4:]) / 2], rel=1e-5)
 
 
-def test_a_time_limit_ends_a_run_with_a_checkpoint(small: MakeSettings, tmp_path: Path) -> None:
-    train(small(), tmp_path / "whole")
+def test_a_time_limit_ends_a_run_with_a_checkpoint(
+    small: MakeSettings, trained: Trained, tmp_path: Path
+) -> None:
     for done in (1, 2):
         with pytest.raises(stopping.Stopped, match="out of time at iteration") as stopped:
             train(small(), tmp_path / "run", resume=True, max_time=0)
@@ -195,7 +197,7 @@ def test_a_time_limit_ends_a_run_with_a_checkpoint(small: MakeSettings, tmp_path
         assert (tmp_path / "run" / "exit_code").read_text() == "124\n"
     train(small(), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "exit_code").read_text() == "0\n"
-    assert_identical(tmp_path / "whole", tmp_path / "run")
+    assert_identical(trained(), tmp_path / "run")
 
 
 def test_a_folder_in_use_is_refused(small: MakeSettings, tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_out_of_memory_is_a_one_line_error(
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(
-    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: MakeSettings, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, sizes = Run.save, []
 
@@ -240,8 +242,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert sizes == [4]
     assert [f.stem for f in Run(tmp_path / "run").checkpoints()] == ["00000002", "00000003"]
     train(small(), tmp_path / "run", resume=True)
-    train(small(), tmp_path / "whole")
-    assert_identical(tmp_path / "whole", tmp_path / "run")
+    assert_identical(trained(), tmp_path / "run")
 
 
 def test_the_meter_averages_since_the_last_record() -> None:
@@ -293,32 +294,30 @@ def test_a_run_folder_has_all_documented_files(small: MakeSettings, tmp_path: Pa
     assert not list(tmp_path.rglob(".*tmp*"))
 
 
-def test_tensorboard_holds_the_scalars_and_the_grid(small: MakeSettings, tmp_path: Path) -> None:
+def test_tensorboard_holds_the_scalars_and_the_grid(trained: Trained) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(small(), tmp_path)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(trained() / "tensorboard"))
     events.Reload()
     written = {e.step: e.value for e in events.Scalars("train/d_loss")}
     recorded = {
-        r["iteration"]: r["d_loss"] for r in Run(tmp_path).records("metrics") if "d_loss" in r
+        r["iteration"]: r["d_loss"] for r in Run(trained()).records("metrics") if "d_loss" in r
     }
     assert written == pytest.approx(recorded)
     assert "samples" in events.Tags()["images"]
 
 
-def test_an_existing_run_is_not_overwritten(small: MakeSettings, tmp_path: Path) -> None:
-    train(small(), tmp_path)
+def test_an_existing_run_is_not_overwritten(small: MakeSettings, trained: Trained) -> None:
     with pytest.raises(SettingsError, match="holds a run already"):
-        train(small(), tmp_path)
+        train(small(), trained())
     with pytest.raises(SettingsError, match=r"train\.batch_size: 8 -> 10"):
-        train(small("train.batch_size=10"), tmp_path, resume=True)
+        train(small("train.batch_size=10"), trained(), resume=True)
 
 
 def test_a_finished_run_is_skipped_and_may_be_lengthened(
-    small: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: MakeSettings, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(small(), tmp_path / "a")
+    shutil.copytree(trained(), tmp_path / "a")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*")}
     train(small(), tmp_path / "a", resume=True)
     assert "finished already" in capsys.readouterr().out

@@ -11,8 +11,6 @@ loaded.
 
 import argparse
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +23,7 @@ from gan_vkd.run import Run
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.teachers.teach import TeachSettings, teach
+from tests.processes import Forked
 from tests.states import differences
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart_whitening.yaml"
@@ -46,7 +45,7 @@ def write_settings(folder: Path, iterations: int) -> Path:
             f"evaluate.features.weights={classifier}", f"distill.teacher.weights={classifier}",
             "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",
             "train.d_steps=1", f"train.iterations={iterations}", "train.log_every=1",
-            "train.checkpoint_every=1", "train.sample_every=7", "evaluate.every=5",
+            "train.checkpoint_every=1", "train.sample_every=7", "evaluate.every=10",
             "evaluate.num_samples=20", "evaluate.standing_batches=2", "device=cpu",
         ],
     )  # fmt: skip
@@ -55,20 +54,9 @@ def write_settings(folder: Path, iterations: int) -> Path:
     return file
 
 
-def start(settings: Path, run: Path) -> "subprocess.Popen[str]":
-    command = [
-        sys.executable,
-        "-m",
-        "gan_vkd",
-        "train",
-        str(settings),
-        "--out",
-        str(run),
-        "--resume",
-    ]
-    return subprocess.Popen(
-        command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def start(settings: Path, run: Path) -> Forked:
+    command = ["-m", "gan_vkd", "train", str(settings), "--out", str(run), "--resume"]
+    return Forked(command, run.with_suffix(".log"))
 
 
 def newest(run: Path) -> int:
@@ -82,7 +70,7 @@ def newest(run: Path) -> int:
     return 0
 
 
-def writing(run: Path, process: "subprocess.Popen[str]") -> bool:
+def writing(run: Path, process: Forked) -> bool:
     """Returns whether a checkpoint of this process is partially written."""
     return any((run / "checkpoints").glob(f".*.{process.pid}.vkd-tmp"))
 
@@ -102,7 +90,7 @@ def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.R
         elif number % 3 == 0:
             time.sleep(chance.uniform(0, 1.2 * start_up))
         process.kill()
-        process.communicate()
+        process.wait()
         written += writing(run, process)
         after = newest(run)
         if after < before:
@@ -113,7 +101,7 @@ def kill_again_and_again(settings: Path, run: Path, kills: int, chance: random.R
 
 def finish(settings: Path, run: Path) -> None:
     process = start(settings, run)
-    output, _ = process.communicate()
+    output = process.wait()
     if process.returncode:
         raise SystemExit(f"{run}: exit code {process.returncode}\n{output}")
 

@@ -1,5 +1,7 @@
 """scikit-learn's 1,797 handwritten digits, which need no download."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from PIL import Image
@@ -11,10 +13,20 @@ from gan_vkd.data.settings import DataSettings
 @SOURCES.register("digits")
 def digits(settings: DataSettings, train: bool) -> ImageSet:
     """1,500 training images; the other 297 are the held-out set."""
+    everything = _everything(settings.resolution)
+    chosen = draw_subset(everything.names, everything.labels.tolist(), 1500, seed=0)
+    if not train:
+        chosen = sorted(set(range(len(everything))) - set(chosen))
+    return everything.subset(chosen)
+
+
+@cache
+def _everything(resolution: int) -> ImageSet:
+    """All digits at a resolution."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    size = (settings.resolution, settings.resolution)
+    size = (resolution, resolution)
     images = [
         np.asarray(
             Image.fromarray((image * 255 / 16).astype(np.uint8)).resize(
@@ -26,8 +38,4 @@ def digits(settings: DataSettings, train: bool) -> ImageSet:
     labels = [int(label) for label in found.target]
     names = [f"{i:04d}" for i in range(len(labels))]
     grey = torch.from_numpy(np.stack(images))[:, None].expand(-1, 3, -1, -1).contiguous()
-    everything = ImageSet(grey, torch.tensor(labels), [str(c) for c in range(10)], names)
-    chosen = draw_subset(names, labels, 1500, seed=0)
-    if not train:
-        chosen = sorted(set(range(len(labels))) - set(chosen))
-    return everything.subset(chosen)
+    return ImageSet(grey, torch.tensor(labels), [str(c) for c in range(10)], names)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cleanfid.downloads_helper import inception_url
 from cleanfid.inception_torchscript import InceptionV3W
 from torch import Tensor
 
@@ -168,6 +167,8 @@ def _inception(weights: str | None, device: str, resize_inside: bool) -> Incepti
 
 
 def _fetch_inception() -> Path:
+    from cleanfid.downloads_helper import inception_url
+
     path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
     if not path.exists():
         try:

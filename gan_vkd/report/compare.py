@@ -8,8 +8,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scipy.stats import kendalltau
-
 from gan_vkd.evaluation.record import BESIDE, evaluation, is_evaluation
 from gan_vkd.game.settings import Settings
 from gan_vkd.report.arms import by_arm, over_seeds, write_tables
@@ -221,6 +219,8 @@ def _agreement(group: list[Measured]) -> list[str]:
     arms = by_arm(group)
     if len(arms) < 3:
         return []
+    from scipy.stats import kendalltau  # half a second
+
     means = {
         judge.frechet: [
             statistics.fmean(run.records[-1][judge.frechet] for run in runs)

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
@@ -20,6 +19,8 @@ FORMATS = {  # of Pillow, by suffix
 
 def grid(images: Tensor, columns: int) -> Tensor:
     """uint8 images (N, 3, R, R) -> one image (3, H, W)."""
+    from torchvision.utils import make_grid  # its import takes longer than drawing samples
+
     return make_grid(images, nrow=columns, padding=1, pad_value=255)
 
 

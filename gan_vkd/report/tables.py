@@ -8,8 +8,6 @@ import io
 import re
 import statistics
 
-from scipy.special import stdtrit
-
 from gan_vkd.runtime.terminal import plain
 
 Row = dict[str, str]
@@ -32,6 +30,8 @@ def confidence(differences: list[float]) -> str:
     n, mean = len(differences), statistics.fmean(differences)
     if n == 1:
         return f"{mean:+.3f}"
+    from scipy.special import stdtrit
+
     half = stdtrit(n - 1, 0.975) * statistics.stdev(differences) / n**0.5
     return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,15 +12,15 @@ from classification.recognition.compare import compare
 from classification.recognition.run import Run
 from classification.recognition.training import train
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.sweep import local
 from tests.classification.conftest import MakeStudent
-from tests.conftest import until
+from tests.processes import Forked, called, ranks_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def vkd_classify(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "classification", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return called(main, *arguments)
 
 
 @pytest.fixture
@@ -48,7 +49,16 @@ def test_a_run_from_training_to_export(written, tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "attention.png").exists(), looked.stderr
 
 
-def test_a_sweep_prints_a_table_and_skips_finished_runs(written, tmp_path: Path) -> None:
+def test_a_sweep_prints_a_table_and_skips_finished_runs(
+    written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+
+    def start(job: Any, environment: dict[str, str]) -> Forked:
+        started.append(job.command[:3])
+        return Forked(job.command, job.log)
+
+    monkeypatch.setattr(local, "start", start)
     configs = [written(arm, "train.epochs=1", arm=arm) for arm in ("plain", "vkd")]
     out = tmp_path / "out"
     first = vkd_classify("sweep", *configs, "--seeds", 0, 1, "objective.features.weight=2",
@@ -60,6 +70,7 @@ def test_a_sweep_prints_a_table_and_skips_finished_runs(written, tmp_path: Path)
     assert (out / "curves.png").exists()
     assert "4/4 finished already" in vkd_classify("sweep", *configs, "--seeds", 0, 1,
         "objective.features.weight=2", "--out", out).stdout  # fmt: skip
+    assert started == [[sys.executable, "-m", "classification"]] * 4
 
 
 def test_a_time_limit_ends_a_run_with_a_checkpoint(written, tmp_path: Path) -> None:
@@ -73,15 +84,14 @@ def test_a_time_limit_ends_a_run_with_a_checkpoint(written, tmp_path: Path) -> N
 def test_two_ranks_train_and_agree(written, tmp_path: Path) -> None:
     config = written("vkd", "train.epochs=2", "student.name=resnet10t", "student.options={}",
                      "student.drop_path=0", arm="vkd")  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
-               "--standalone", "-m", "classification", "train", str(config), "--out",
-               str(tmp_path / "run")]  # fmt: skip
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-2000:]
+    command = ["-m", "classification", "train", str(config), "--out", str(tmp_path / "run")]
+    ranks = ranks_of(2, command, tmp_path)
+    outputs = [rank.wait() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs
     last = Run(tmp_path / "run").records("metrics")[-1]
     assert last["images"] == 297  # every held-out image once
-    assert "2 ranks" in ended.stdout
-    until(lambda: Run(tmp_path / "run").checkpoints(), 1)
+    assert "2 ranks" in outputs[0]
+    assert Run(tmp_path / "run").checkpoints()
 
 
 @pytest.mark.parametrize(
@@ -99,14 +109,11 @@ def test_usage_errors_are_one_line(
     arguments: list[str],
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["vkd-classify", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code in (1, 2)
-    (line,) = capsys.readouterr().err.splitlines()
+    ended = vkd_classify(*arguments)
+    assert ended.returncode in (1, 2)
+    (line,) = ended.stderr.splitlines()
     assert fault in line
     assert not (ROOT / "nowhere").exists()
 

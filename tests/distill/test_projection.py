@@ -385,6 +385,7 @@ def _ddp_gradient(rank: int, world: int, file: str, queue: torch.multiprocessing
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ddp_ranks_equal_one_process(tmp_path: object) -> None:
     found = {
         rank: torch.from_numpy(p)

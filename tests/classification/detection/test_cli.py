@@ -2,27 +2,27 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from classification.detection.cli import main
 from classification.detection.compare import compare
 from classification.detection.run import Run
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.sweep import local
 from tests.classification.detection.conftest import MakeDetection
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.processes import Forked, called
 
 
 def vkd_detect(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "classification.detection", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return called(main, *arguments)
 
 
 def test_a_sweep_prints_a_table_and_its_runs_predict(
-    tiny_detection: MakeDetection, tmp_path: Path
+    tiny_detection: MakeDetection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(local, "start", lambda job, environment: Forked(job.command, job.log))
     configs = []
     for arm in ("plain", "vkd"):
         configs.append(tmp_path / f"{arm}.yaml")
