@@ -17,7 +17,7 @@ import torch
 
 CONTEXT = torch.multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["cleanfid.fid", "gan_vkd.training", "classification.recognition.training",
+    ["gan_vkd.training", "classification.recognition.training",
      "classification.detection.training", "torch._dynamo"]
 )  # fmt: skip
 

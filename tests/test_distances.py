@@ -107,7 +107,7 @@ def test_the_kernel_distance_is_that_of_clean_fid(count: int) -> None:
     assert kernel_distance(fake, real, seed=4) != found
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("count", [60, 300])
 def test_a_gpu_finds_what_a_cpu_finds(count: int) -> None:
     random = np.random.default_rng(0)
