@@ -1,0 +1,160 @@
+"""The benchmarks for one GPU at the smallest sizes, on the CPU."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gan_vkd.game.settings import TrainSettings
+from tests.conftest import MakeSettings
+from tests.test_scripts import bash
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+@pytest.fixture
+def gpu() -> ModuleType:
+    return importlib.import_module("gpu")
+
+
+@pytest.fixture
+def setup(gpu: ModuleType, tmp_path: Path) -> Any:
+    """Sizes of a test, without data and weights."""
+    return gpu.Setup("cpu", tmp_path, tmp_path / "nothing", **gpu.TINY)
+
+
+def test_a_job_that_fails_dies_or_hangs_loses_only_its_own_result() -> None:
+    jobs = importlib.import_module("jobs")
+    calls = {
+        "raises": (int, ("x",)), "dies": (os._exit, (3,)), "hangs": (time.sleep, (600,)),
+        "works": (dict, ({"answer": 42},)),
+    }  # fmt: skip
+    listed = [jobs.Job(name, call, given, 20) for name, (call, given) in calls.items()]
+    listed[2] = listed[2]._replace(seconds=1.0)
+    found = dict(jobs.run(listed, time.monotonic() + 120))
+    assert list(found) == list(calls)
+    assert found["raises"]["error"].startswith("ValueError: invalid literal")
+    assert found["dies"]["error"] == "its process ended with exit code 3"
+    assert found["hangs"]["error"] == "stopped after 1 s"
+    assert found["works"]["answer"] == 42
+    late = jobs.run(listed, time.monotonic())
+    assert {result["error"] for _, result in late} == {"not started: no time was left"}
+
+
+def test_laps_are_those_of_a_run(small: MakeSettings, tmp_path: Path) -> None:
+    laps = importlib.import_module("laps")
+    seen: list[int] = []
+
+    def at_lap(game: Any, now: int) -> None:
+        seen.append(now)
+        if now == 6:
+            raise laps.Enough
+
+    laps.train(small("train.iterations=100", "evaluate.every=100"), tmp_path, 2, at_lap)
+    assert seen == [2, 4, 6]
+    found = laps.pace(
+        small("train.iterations=100", "evaluate.every=100"), tmp_path, 2, 0.0,
+        lambda game: {"arm": game.settings.arm},
+    )  # fmt: skip
+    assert found["iterations"] == 2
+    assert found["iteration"] == pytest.approx(1000 * found["seconds"] / 2)
+    assert found["arm"] == "whitening"
+
+
+def test_the_report_has_what_was_measured_and_why_the_rest_was_not(
+    gpu: ModuleType, setup: Any
+) -> None:
+    parts = importlib.import_module("gpu_parts")
+    results = {
+        "machine": parts.machine(setup), "published": parts.published(setup),
+        "kernels, published": parts.kernels(setup, "published"),
+        "no distillation, bfloat16": {"iteration": 2.0, "d_step": 0.4, "g_step": 0.4},
+        "cached features, tf32": {"error": "stopped after 50 s"},
+        "steady state": {"seconds": 60.0, "iterations": 6000, "iteration": 10.0},
+        "evaluation": {"evaluations": [9.0, 6.0], "judges": ["FD(x)"], "samples": 60},
+        "runs at once, with MPS": {"rates": {"1": 100.0, "2": 150.0}},
+    }  # fmt: skip
+    assert 0 < results["published"]["tflop"] < 1e-3
+    text = gpu.report(results, setup, "command", "abc")
+    assert text == gpu.report(json.loads(json.dumps(results)), setup, "command", "abc")
+    speed = f"{results['published']['iteration'] / 2:.2f}"
+    (row,) = [line for line in text.splitlines() if "no distillation     | bfloat16  " in line]
+    assert row.split("|")[-2].strip() == speed
+    for said in (
+        "- cached features, tf32: stopped after 50 s",
+        "tests: not measured yet",
+        "20.8 minutes for 125,000 iterations, 24.0 with 32 evaluations of 6.0 s",
+        "| 2    | with MPS | 150.00       | 2,400    | 1.50       |",
+        "without MPS: not measured yet",
+        "published: ",
+    ):
+        assert said in text, said
+
+
+@pytest.mark.skipif("graph" not in TrainSettings.model_fields, reason="needs train.graph")
+def test_runs_are_timed_alone_and_at_once(gpu: ModuleType, setup: Any) -> None:
+    parts, at_once = (importlib.import_module(name) for name in ("gpu_parts", "at_once"))
+    found = parts.ours(setup, "cached features", "float32")
+    assert {"iteration", "d_step", "g_step", "tflop"} <= found.keys()
+    assert set(parts.ours(setup, "teacher in the loop", gpu.BEST)) >= {"iteration", "seconds"}
+    assert at_once.rates(setup, [1], mps=False)["rates"]["1"] > 0
+
+
+def test_gpu_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), str(tmp_path)],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines()[-1].startswith("gpu: no CUDA device can be used")
+
+
+def test_packages_that_are_lacking_are_those_of_the_rest() -> None:
+    lacking = importlib.import_module("lacking").lacking
+    everything = {item.partition("==")[0] for item in lacking(set())}
+    assert {"torch", "numpy", "pydantic", "pydantic-core", "clean-fid"} <= everything
+    rest = {item.partition("==")[0] for item in lacking(everything - {"pydantic"})}
+    assert rest == {"pydantic"}
+
+
+def test_the_curves_of_runs_are_drawn_and_listed(own_run: Path, tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "curves.py"), str(own_run),
+         "--out", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True,
+    )  # fmt: skip
+    header, *lines = (tmp_path / "curves.csv").read_text().splitlines()
+    assert header.startswith("arm,seed,iteration,seconds")
+    assert len(lines) == 3  # two iterations and an evaluation
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "fault"),
+    [
+        ("gpu_study.sh", [], "MINUTES=: expected whole minutes for all runs together"),
+        ("gpu_study.sh", ["9", "/tmp/x", "jobs=0"], "jobs=0: expected the number of runs at once"),
+        ("pack.sh", [], "expected one argument, the folder to write"),
+        ("pack.sh", ["/tmp/x"], "/nothing/data/cifar10-subset: no such folder; set SHARED"),
+    ],
+)
+def test_scripts_refuse_invalid_arguments_in_one_line(
+    script: str, arguments: list[str], fault: str
+) -> None:
+    shared = "/nothing" if script == "pack.sh" else str(ROOT.parent / "shared")
+    answer = bash(f"../benchmarks/{script}", *arguments, SHARED=shared)
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[-1].endswith(fault)
