@@ -176,7 +176,7 @@ def _peak(setup: Setup) -> dict[str, Any]:
 def steady(setup: Setup) -> dict[str, Any]:
     """Iterations of a run over a long stretch."""
     settings = setup.settings("cached features", BEST)
-    return pace(settings, setup.scratch, setup.period, 20 * setup.seconds)
+    return pace(settings, setup.scratch, setup.period, 30 * setup.seconds)
 
 
 def evaluation(setup: Setup) -> dict[str, Any]:

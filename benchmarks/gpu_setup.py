@@ -56,7 +56,7 @@ class Setup(NamedTuple):
     images: int = 5000
     samples: int = 10_000
     matrix: int = 8192
-    seconds: float = 3.0
+    seconds: float = 2.0
     period: int = 10
 
     def data(self, split: str) -> Path:

@@ -15,6 +15,8 @@ from gan_vkd.runtime.task import Hook
 from gan_vkd.runtime.training import run_to_end
 from gan_vkd.training import Game
 
+WARM = 5.0  # seconds at most
+
 
 class Enough(Exception):
     """Ends the training."""
@@ -47,7 +49,7 @@ def pace(
     seconds: float,
     then: Callable[[Game], dict[str, Any]] = lambda game: {},
 ) -> dict[str, Any]:
-    """Times a stretch of training, after half of its length to warm up.
+    """Times a stretch of training, after some seconds to warm up.
 
     Args:
         settings, scratch, period: as in `train`.
@@ -62,7 +64,7 @@ def pace(
 
     def at_lap(game: Game, now: int) -> None:
         marks.append((now, time.perf_counter()))
-        warm = [mark for mark in marks[1:] if mark[1] - marks[0][1] >= seconds / 2]
+        warm = [mark for mark in marks[1:] if mark[1] - marks[0][1] >= min(seconds / 2, WARM)]
         if len(warm) < 2 or warm[-1][1] - warm[0][1] < seconds:
             return
         took, count = warm[-1][1] - warm[0][1], now - warm[0][0]
