@@ -162,6 +162,7 @@ def _operations(steps: Steps, d_steps: int) -> float:
 
 def _reset_peak(setup: Setup) -> None:
     if setup.device.startswith("cuda"):
+        torch.cuda.init()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

@@ -106,9 +106,8 @@ def test_the_report_has_what_was_measured_and_why_the_rest_was_not(
 @pytest.mark.skipif("graph" not in TrainSettings.model_fields, reason="needs train.graph")
 def test_runs_are_timed_alone_and_at_once(gpu: ModuleType, setup: Any) -> None:
     parts, at_once = (importlib.import_module(name) for name in ("gpu_parts", "at_once"))
-    found = parts.ours(setup, "cached features", "float32")
+    found = parts.ours(setup, "teacher in the loop", "float32")
     assert {"iteration", "d_step", "g_step", "tflop"} <= found.keys()
-    assert set(parts.ours(setup, "teacher in the loop", gpu.BEST)) >= {"iteration", "seconds"}
     assert at_once.rates(setup, [1], mps=False)["rates"]["1"] > 0
 
 
