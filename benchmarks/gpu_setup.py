@@ -23,6 +23,7 @@ TEACHER, JUDGE, RESNET = (
     "weights/cifar_resnet/resnet56-4bfd9763.th",
 )
 IMAGES = "data/cifar10-subset/{}.zip"
+NEEDED = [IMAGES.format("train"), IMAGES.format("test"), TEACHER, JUDGE, RESNET]
 ARMS = {
     "no distillation": (),
     "cached features": ("distill.images=real", "distill.view=clean"),
@@ -91,8 +92,7 @@ class Setup(NamedTuple):
     @property
     def invented(self) -> list[str]:
         """What is random since it is not in `shared`."""
-        needed = [IMAGES.format("train"), IMAGES.format("test"), TEACHER, JUDGE, RESNET]
-        return [path for path in needed if not (self.shared / path).is_file()]
+        return [path for path in NEEDED if not (self.shared / path).is_file()]
 
     def settings(self, arm: str, variant: str, judged: bool = False) -> Settings:
         """Settings of a run; `judged`: with two judges and a held-out set, as in a real one."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gan_vkd.game.settings import TrainSettings
+from gan_vkd.game.settings import TrainSettings, load_settings
 from tests.conftest import MakeSettings
 from tests.test_scripts import bash
 
@@ -111,14 +111,84 @@ def test_runs_are_timed_alone_and_at_once(gpu: ModuleType, setup: Any) -> None:
     assert at_once.rates(setup, [1], mps=False)["rates"]["1"] > 0
 
 
+def test_gpu_writes_its_files_when_time_is_over(tmp_path: Path) -> None:
+    arguments = ["--device", "cpu", "--tiny", "--seconds", "0"]
+    answer = bash("../benchmarks/gpu.sh", str(tmp_path), *arguments, SHARED="/nothing")
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "gpu.md").read_text().strip() in answer.stdout
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert {found["error"] for found in results.values()} == {"not started: no time was left"}
+
+
 def test_gpu_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None:
-    answer = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), str(tmp_path)],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    answer = bash("../benchmarks/gpu.sh", str(tmp_path), CUDA_VISIBLE_DEVICES="")
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1].startswith("gpu: no CUDA device can be used")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> dict[str, str]:
+    """Environment of gpu_study.sh whose `vkd` logs its arguments and pretends to sweep, at 0.2 s
+    per iteration."""
+    asked, folder, shared = tmp_path / "asked", tmp_path / "bin", tmp_path / "shared"
+    for file in importlib.import_module("gpu_setup").NEEDED:
+        (shared / file).parent.mkdir(parents=True, exist_ok=True)
+        (shared / file).touch()
+    folder.mkdir()
+    (folder / "vkd").write_text(f"""#!{sys.executable}
+import json, pathlib, shlex, sys
+open({str(asked)!r}, "a").write(shlex.join(sys.argv[1:]) + "\\n")
+out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+judges = [{{"frechet_name": "FD(x)", "kernel_name": "KD(x)", "frechet": 9.0, "kernel": 1.0}}]
+records = [{{"iteration": i, "seconds": i / 5, "real_score": 1.0}} for i in (50, 100)]
+records.append({{"iteration": 100, "seconds": 20, "judges": judges}})
+for arm in (pathlib.Path(item).name for item in sys.argv if item.startswith("recipe/")):
+    run = out / f"{{arm}}_seed0"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "settings.yaml").write_text(f"arm: {{arm}}\\ndata: {{{{source: digits}}}}\\n")
+    (run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\\n" for r in records))
+for name in ("table.md", "table.csv", "samples.png"):
+    (out / name).write_text("the table\\n")
+""")
+    (folder / "vkd").chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "SHARED": str(shared)}
+
+
+def test_the_study_fits_its_runs_into_the_minutes_and_leaves_five_files(
+    study: dict[str, str], tmp_path: Path
+) -> None:
+    script, out = "../benchmarks/gpu_study.sh", tmp_path / "out"
+    call = ["60", str(out), f"runs={tmp_path / 'runs'}", "model.ch=8"]
+    answer = bash(script, *call, **study)
+    assert answer.returncode == 0, answer.stderr
+    _, trial, sweep = (tmp_path / "asked").read_text().splitlines()
+    assert "recipe/whitening_pca " in trial
+    assert "--seeds 0,1,2,3,4 --jobs 5" in trial
+    arms = ["none", "layernorm", "whitening_all", "whitening", "whitening_pca"]
+    assert sweep.startswith(f"sweep {' '.join(f'recipe/{arm}' for arm in arms)} --seeds 0 --jobs 5")
+    count = int((tmp_path / "runs" / "iterations").read_text())
+    assert 15_000 < count < 17_100  # 57 minutes at 0.2 s, without what was started meanwhile
+    every = -(-count // 3)
+    window = f"train.ema_decay={1 - 20 / count:.6f} train.ema_start={count // 20}"
+    assert "model.ch=64 train.d_steps=4" in sweep
+    assert f"model.ch=8 train.iterations={count} {window} evaluate.every={every}" in sweep
+    files = {"study.md", "table.csv", "samples.png", "curves.png", "curves.csv"}
+    assert {file.name for file in out.iterdir()} == files
+    assert f"Every run: {count} iterations, 1" in (out / "study.md").read_text()
+    assert "\nthe table\n" in (out / "study.md").read_text()
+
+    again = bash(script, "90", *call[1:], **study)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "asked").read_text().splitlines()[3:] == [sweep]
+
+
+def test_the_arms_of_the_study_differ_in_the_distillation_only() -> None:
+    arms = {name: load_settings(Path(f"recipe/{name}")) for name in
+            ("none", "layernorm", "whitening_all", "whitening", "whitening_pca")}  # fmt: skip
+    for name, settings in arms.items():
+        assert settings.arm == name
+        changes = {"arm": "none", "distill": None}
+        assert settings.model_copy(update=changes) == arms["none"]
 
 
 def test_packages_that_are_lacking_are_those_of_the_rest() -> None:
