@@ -25,41 +25,60 @@ from gan_vkd.training import Game
 CONTROL = "nvidia-cuda-mps-control"
 
 
+class Process:
+    """A run in a process that answers each line of its input by one line."""
+
+    def __init__(self, setup: Setup, log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        with open(log, "wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, *map(str, setup)], env=environment, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            )  # fmt: skip
+
+    def ask(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            said = [x for x in self.log.read_text(errors="replace").splitlines() if x.strip()]
+            raise RuntimeError(f"a run ended by itself: {said[-1] if said else ''}")
+        return line
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
 def rates(setup: Setup, counts: list[int], mps: bool) -> dict[str, Any]:
     """Returns the iterations per second of 1, 2, ... runs together, by their number."""
     setup.settings("cached features", BEST)  # writes data and weights that are missing, once
     with _mps(setup.scratch / "mps") if mps else _no_mps() as environment:
-        command = [sys.executable, __file__, *_as_arguments(setup)]
-        runs = [
-            subprocess.Popen(
-                command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            for _ in range(max(counts))
-        ]
+        logs = [setup.scratch / f"run{index}.log" for index in range(max(counts))]
+        runs = [Process(setup, log, environment) for log in logs]
         try:
             for run in runs:
-                _answer(run)
+                run.answer()
             return {"rates": {str(n): _together(runs[:n], setup.seconds) for n in counts}}
         finally:
             for run in runs:
-                run.kill()
-                run.wait()
+                run.end()
 
 
-def _together(runs: list["subprocess.Popen[str]"], seconds: float) -> float:
+def _together(runs: list[Process], seconds: float) -> float:
     for run in runs:
-        assert run.stdin is not None
-        run.stdin.write(f"{2 * seconds}\n")
-        run.stdin.flush()
-    return sum(float(_answer(run)) for run in runs)
-
-
-def _answer(run: "subprocess.Popen[str]") -> str:
-    assert run.stdout is not None
-    line = run.stdout.readline()
-    if not line:
-        raise RuntimeError(f"a run ended with exit code {run.wait()}: see the log")
-    return line
+        run.ask(f"{2 * seconds}")
+    return sum(float(run.answer()) for run in runs)
 
 
 @contextmanager
@@ -94,12 +113,8 @@ def end_mps(folder: Path) -> None:
             )  # fmt: skip
 
 
-def _as_arguments(setup: Setup) -> list[str]:
-    return [str(value) for value in setup]
-
-
 def _as_setup(arguments: list[str]) -> Setup:
-    kinds = (kind for name, kind in Setup.__annotations__.items())
+    kinds = Setup.__annotations__.values()
     return Setup(*(kind(text) for kind, text in zip(kinds, arguments, strict=True)))
 
 

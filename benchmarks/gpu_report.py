@@ -179,6 +179,6 @@ def _kernels(results: Results, name: str) -> str:
             f"{name}: {found['wall']:.2f} ms per iteration, of which {found['total']:.2f} ms in "
             f"{found['launches']:.0f} kernels."
         )
-        return f"{text}\n\n{markdown(rows)}"
+        return f"{text}\n\n{markdown(rows)}" if rows else text
 
     return _or_error(results, f"kernels, {name}", show)
