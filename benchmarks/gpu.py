@@ -41,7 +41,7 @@ def jobs(setup: Setup) -> list[Job]:
     of_teacher = len(steps) - len(VARIANTS)  # where those of the last arm begin, the slowest
     return [
         Job("machine", machine, (setup,), 60),
-        Job("tests", cuda_tests, (100.0,), 110),
+        Job("tests", cuda_tests, (120.0,), 130),
         Job("published", published, (setup,), 60),
         *steps[:of_teacher],
         Job("steady state", steady, (setup,), 110),

@@ -96,7 +96,7 @@ def cuda_tests(seconds: float) -> dict[str, Any]:
         ).stdout  # fmt: skip
     except subprocess.TimeoutExpired as late:
         said = f"{(late.stdout or b'').decode()}\nstopped after {seconds:.0f} s"
-    return {"lines": [line[:160] for line in said.splitlines() if line.strip()][-25:]}
+    return {"lines": [line[:160] for line in said.splitlines() if line.strip()][-60:]}
 
 
 def published(setup: Setup) -> dict[str, Any]:

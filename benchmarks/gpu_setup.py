@@ -99,23 +99,25 @@ class Setup(NamedTuple):
         config = "cifar10_10pct" + ("+methods/whitening" if ARMS[arm] else "")
         heldout = self.data("test") if judged else "null"
         changes = [
-            f"data={{source: {self.data('train')}, heldout: {heldout}, num_images: {self.images}}}",
+            f"data.source={self.data('train')}", f"data.heldout={heldout}", "data.fraction=null",
+            f"data.num_images={self.images}",
             f"model.ch={self.ch}", f"train.batch_size={self.batch}", "train.logger=none",
             "train.sample_every=100000000", "train.checkpoint_every=100000000",
             "evaluate.every=100000000",
             f"device={self.device}", f"cache={self.scratch / 'features'}",
-            f"evaluate.features={{name: cifar_resnet56, weights: {self.weights(RESNET)}}}",
+            "evaluate.features.name=cifar_resnet56",
+            f"evaluate.features.weights={self.weights(RESNET)}",
             f"evaluate.num_samples={self.samples}", f"evaluate.batch_size={self.batch}",
             *VARIANTS[variant],
         ]  # fmt: skip
         if judged:
-            judge = f"name: timm/tf_efficientnet_lite2, size: 128, weights: {self.weights(JUDGE)}"
+            judge = f"name: timm/tf_efficientnet_lite2, size: 128, weights: '{self.weights(JUDGE)}'"
             changes.append(f"evaluate.also=[{{{judge}}}]")
         else:
             changes.append("evaluate.reference=train")
         if ARMS[arm]:
             teacher = (
-                f"name: timm/tf_efficientnet_lite0, size: 96, weights: {self.weights(TEACHER)}"
+                f"name: timm/tf_efficientnet_lite0, size: 96, weights: '{self.weights(TEACHER)}'"
             )
             changes += [f"distill.teacher={{{teacher}}}", *ARMS[arm]]
         return load_settings(ROOT / "configs" / config, changes)

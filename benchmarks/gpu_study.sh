@@ -38,12 +38,11 @@ resnet=$shared/weights/cifar_resnet/resnet56-4bfd9763.th
 for file in "$data"/{train,test}.zip "$lite"{0,2}.safetensors "$resnet"; do
     [ -f "$file" ] || refuse "$file: no such file; set SHARED"
 done
-judge="[{name: timm/tf_efficientnet_lite2, size: 128, weights: ${lite}2.safetensors}]"
-teacher="{name: timm/tf_efficientnet_lite0, size: 96, weights: ${lite}0.safetensors}"
 settings=(
-    "data={source: $data/train.zip, heldout: $data/test.zip, num_images: 5000}"
+    "data.source=$data/train.zip" "data.heldout=$data/test.zip" data.fraction=null data.num_images=5000
     model.ch=64 train.d_steps=4 train.g_lr=2e-4 train.d_lr=2e-4
-    "distill.teacher=$teacher" "evaluate.features.weights=$resnet" "evaluate.also=$judge"
+    "distill.teacher.weights=${lite}0.safetensors" "evaluate.features.weights=$resnet"
+    "evaluate.also=[{name: timm/tf_efficientnet_lite2, size: 128, weights: '${lite}2.safetensors'}]"
     evaluate.num_samples=10000 train.logger=none "cache=$runs/features"
     ${settings[@]+"${settings[@]}"}
 )
