@@ -204,7 +204,7 @@ def _with_teacher(
 
 
 def _graphs_are_used(settings: Settings) -> bool:
-    if settings.train.graph == "off":
+    if not settings.train.graph:
         return False
     if ranks.world() > 1:
         print("CUDA graphs are not used with several ranks, which exchange tensors in each step")

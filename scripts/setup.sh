@@ -1,5 +1,7 @@
 # Sourced by the other scripts: puts `vkd` on the PATH. An active environment with this checkout
 # installed is used as it is; otherwise .venv is created here, once.
+# WHEELS=FOLDER, of benchmarks/pack.sh: for machines that have torch and no package index. Its wheels are
+# installed into build/packed, beside the packages of python3.
 # Set `extras` before sourcing to install more, e.g. extras="[test]"; arguments would not do, since a
 # sourced script sees its caller's.
 extras=${extras:-}
@@ -29,6 +31,17 @@ installed_here() {
         esac
 }
 
+if [ -n "${WHEELS:-}" ]; then
+    packed=$PWD/build/packed
+    mkdir -p "$packed/bin"
+    python3 -m pip install --quiet --disable-pip-version-check --no-index --no-deps --upgrade \
+        --target "$packed/site" "$WHEELS"/*.whl || exit 1
+    printf '#!/bin/sh\nexec python3 "$@"\n' > "$packed/bin/python"
+    printf '#!/bin/sh\nexec python3 -m gan_vkd "$@"\n' > "$packed/bin/vkd"
+    chmod +x "$packed"/bin/*
+    export PATH="$packed/bin:$PATH" PYTHONPATH="$PWD:$packed/site${PYTHONPATH:+:$PYTHONPATH}"
+    return 0
+fi
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && installed_here; then
     return 0
 fi

@@ -1,5 +1,6 @@
 """The reproduction study: settings of its cells, and their common initial weights."""
 
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -113,5 +114,8 @@ def test_iterations_that_fit_stay_below_the_given_time() -> None:
         count = iterations_that_fit(times, took, share, every)
         whole = start + 40 + count * pace + (1 + count // every) * evaluation
         assert 0.7 * share < whole < 0.96 * share
+    for share in (1000.0, 10_000.0):
+        count = iterations_that_fit(times, took, share, math.inf, evaluations=3)
+        assert 0.7 * share < start + 40 + count * pace + 3 * evaluation < 0.96 * share
     with pytest.raises(ValueError, match="set more minutes"):
         iterations_that_fit(times, took, 60.0, every)

@@ -152,7 +152,7 @@ class TrainSettings(LoopSettings):
     batch_size: BatchSize = 50
     d_steps: Positive = 4
     precision: Precision = "auto"  # of the networks, the teacher included
-    graph: Literal["auto", "off"] = "auto"  # auto: CUDA graphs of the updates, on one GPU
+    graph: bool = True  # CUDA graphs of the updates, on one GPU
     g_lr: LearningRate = 2e-4
     d_lr: LearningRate = 2e-4
     betas: tuple[Beta, Beta] = (0.0, 0.999)
