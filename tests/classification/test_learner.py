@@ -16,6 +16,7 @@ from classification.recognition.data.feed import Batch
 from classification.recognition.learner import make_mix
 from classification.recognition.run import Run
 from classification.recognition.settings import ClassifierSettings
+from gan_vkd.runtime import precision
 from gan_vkd.runtime.progress import Progress, RunState
 from tests.classification.conftest import MakeStudent, learner_of
 from tests.processes import on_ranks
@@ -49,6 +50,23 @@ def test_the_schedule_is_that_of_timm(tiny: MakeStudent, unit: str) -> None:
     rate.factor = 1.0
     rate.set(7)
     assert halved == rate.now / 2
+
+
+def test_a_resumed_student_keeps_the_precisions_that_auto_chose(
+    tiny: MakeStudent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda kind: True)
+    monkeypatch.setattr(precision, "_supports", lambda kind, name: True)
+    monkeypatch.setattr(precision, "_bfloat16_is_faster", lambda width: True)
+    learner, _ = learner_of(tiny("train.precision=auto", "train.teacher_precision=float32"))
+    state = learner.state()
+    assert (state["precision"], state["teacher_precision"]) == ("bfloat16", "float32")
+    monkeypatch.setattr(precision, "_bfloat16_is_faster", lambda width: False)
+    auto = tiny("train.precision=auto", "train.teacher_precision=auto")
+    resumed, _ = learner_of(auto)
+    assert resumed.precision == resumed.teacher_precision == "float32"
+    resumed.load_state(state)
+    assert (resumed.precision, resumed.teacher_precision) == ("bfloat16", "float32")
 
 
 def test_learning_rate_and_ema_in_training_are_those_of_timm(tiny: MakeStudent) -> None:
