@@ -1,9 +1,7 @@
 """The networks have the published parameters and match the formulas of their papers."""
 
-import copy
 import json
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -17,13 +15,7 @@ from gan_vkd.networks.biggan import (
     GeneratorBlock,
 )
 from gan_vkd.networks.cifar_resnet import CifarResNet
-from gan_vkd.networks.layers import (
-    SNConv2d,
-    SNEmbedding,
-    SNLinear,
-    SpectralNorm,
-    normalized_at_once,
-)
+from gan_vkd.networks.layers import SNConv2d, SNEmbedding, SNLinear, SpectralNorm
 from tests.real_data import SHARED, needs_shared
 
 
@@ -152,55 +144,6 @@ def test_the_gradient_includes_the_singular_value():
     layer.normalized_weight().sin().sum().backward()
     assert layer.weight.grad.norm() > 0.01
     assert abs((layer.weight.grad * layer.weight).sum()) < 1e-12
-
-
-@pytest.mark.parametrize("make", [lambda: Generator(32, 4, 16, 3), lambda: Discriminator(32, 4, 3)])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_norms_at_once_equal_those_of_the_layers(make, layout):
-    """Bit for bit: weights, gradients, and the vectors of the layers in training mode."""
-    network = make().to(memory_format=layout)
-    layers = dict(normalised(network))
-    list(layers.values())[1].eval()
-    state = copy.deepcopy(network.state_dict())
-    found = []
-    for context in (nullcontext, normalized_at_once):
-        network.load_state_dict(state)
-        network.zero_grad()
-        for _ in range(2):
-            with context(network):
-                weights = {name: layer.normalized_weight() for name, layer in layers.items()}
-        sum(weight.sin().sum() for weight in weights.values()).backward()
-        gradients = {name: layer.weight.grad.clone() for name, layer in layers.items()}
-        found.append((weights, gradients, copy.deepcopy(network.state_dict())))
-    for one_by_one, at_once in zip(*found, strict=True):
-        assert all(torch.equal(value, at_once[name]) for name, value in one_by_one.items())
-    name = list(layers)[1]
-    assert torch.equal(found[1][2][f"{name}.u0"], state[f"{name}.u0"])
-
-
-def test_norms_at_once_have_the_second_derivatives_of_the_layers():
-    network = nn.Sequential(SNConv2d(2, 3), nn.Flatten(), SNLinear(48, 2)).double().eval()
-    found = []
-    for context in (nullcontext, normalized_at_once):
-        inputs = torch.ones(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-        with context(network):
-            score = network(inputs).sin().sum()
-        (gradient,) = torch.autograd.grad(score, inputs, create_graph=True)
-        weights = [p for p in network.parameters() if p.dim() > 1]
-        found.append(torch.autograd.grad(gradient.square().sum(), weights))
-    for one_by_one, at_once in zip(*found, strict=True):
-        assert one_by_one.abs().max() > 0
-        torch.testing.assert_close(at_once, one_by_one, rtol=1e-12, atol=0)
-
-
-def test_norms_at_once_end_with_the_forward():
-    layer = SNLinear(6, 4)
-    with pytest.raises(RuntimeError, match="broken"), normalized_at_once(layer):
-        raise RuntimeError("broken")
-    before = layer.normalized_weight()
-    with torch.no_grad():
-        layer.weight.mul_(torch.rand(4, 6))
-    assert not torch.equal(layer.normalized_weight(), before)
 
 
 @pytest.mark.parametrize("make", [lambda: Generator(32, 4, 16, 3), lambda: Discriminator(32, 4, 3)])

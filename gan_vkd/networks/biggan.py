@@ -14,14 +14,7 @@ from torch import Tensor, nn
 
 from gan_vkd.networks import interface
 from gan_vkd.networks.interface import NETWORKS, Architecture, DiscriminatorOutput
-from gan_vkd.networks.layers import (
-    BatchNorm,
-    ClassBatchNorm,
-    SNConv2d,
-    SNEmbedding,
-    SNLinear,
-    normalized_at_once,
-)
+from gan_vkd.networks.layers import BatchNorm, ClassBatchNorm, SNConv2d, SNEmbedding, SNLinear
 from gan_vkd.runtime.settings import Positive
 
 # resolution -> multipliers of ch: the generator's input and blocks; the discriminator's blocks
@@ -72,12 +65,11 @@ class Generator(interface.Generator):
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """(B, z_dim) and (B,) -> (B, 3, resolution, resolution)."""
-        with normalized_at_once(self):
-            h = self.linear(z).view(z.shape[0], -1, 4, 4)
-            for stage in self.blocks:
-                for block in cast(nn.ModuleList, stage):
-                    h = block(h, labels)
-            return torch.tanh(self.output_layer(h))
+        h = self.linear(z).view(z.shape[0], -1, 4, 4)
+        for stage in self.blocks:
+            for block in cast(nn.ModuleList, stage):
+                h = block(h, labels)
+        return torch.tanh(self.output_layer(h))
 
 
 class DiscriminatorBlock(nn.Module):
@@ -136,12 +128,11 @@ class Discriminator(interface.Discriminator):
 
     def forward(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
         """Scores by projection on the class (Miyato and Koyama, ICLR 2018, equation 5)."""
-        with normalized_at_once(self):
-            h = self.features(images)
-            score = self.linear(h).squeeze(1)
-            if self.classes:
-                score = score + (self.embed(labels) * h).sum(1)
-        return DiscriminatorOutput(score, h)
+        h = self.features(images)
+        score = self.linear(h).squeeze(1)
+        return DiscriminatorOutput(
+            score + (self.embed(labels) * h).sum(1) if self.classes else score, h
+        )
 
 
 def _initialize(module: nn.Module) -> None:

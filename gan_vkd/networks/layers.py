@@ -1,8 +1,5 @@
 """Layers of generators and discriminators: spectral norm, and batch norm over all ranks."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,57 +19,26 @@ class SpectralNorm:
     training: bool
     u0: Tensor
     sv0: Tensor
-    _known: Tensor | None = None
 
     def _track(self: "nn.Module", rows: int) -> None:  # type: ignore
         self.register_buffer("u0", torch.randn(1, rows))
         self.register_buffer("sv0", torch.ones(1))
 
     def normalized_weight(self) -> Tensor:
-        if self._known is not None:
-            return self._known
         with without_autocast(self.weight):
-            return _normalized_weights([self])[0]
+            return self._normalized_weight()
 
-
-def _normalized_weights(layers: Sequence[SpectralNorm]) -> list[Tensor]:
-    """One power iteration of each layer, in a list where that takes fewer kernels."""
-    matrices = [layer.weight.flatten(1) for layer in layers]
-    with torch.no_grad():
-        right = _unit([layer.u0 @ matrix for layer, matrix in zip(layers, matrices, strict=True)])
-    images = [v @ matrix.T for v, matrix in zip(right, matrices, strict=True)]
-    with torch.no_grad():
-        left = _unit(images)
-    sigmas = [(image @ u.T).squeeze() for image, u in zip(images, left, strict=True)]
-    tracked = [index for index, layer in enumerate(layers) if layer.training]
-    if tracked:
+    def _normalized_weight(self) -> Tensor:
+        matrix = self.weight.flatten(1)
         with torch.no_grad():
-            torch._foreach_copy_([layers[i].u0 for i in tracked], [left[i] for i in tracked])
-            torch._foreach_copy_([layers[i].sv0 for i in tracked], [sigmas[i] for i in tracked])
-    return list(torch._foreach_div([layer.weight for layer in layers], sigmas))
-
-
-def _unit(vectors: list[Tensor]) -> Sequence[Tensor]:
-    norms = torch._foreach_clamp_min(torch._foreach_norm(vectors), 1e-8)
-    return torch._foreach_div(vectors, norms)
-
-
-@contextmanager
-def normalized_at_once(network: nn.Module) -> Iterator[None]:
-    """Context of one forward of a network, before which all its weights are normalised.
-
-    The results are those of the layers one by one, from a third of the kernels.
-    """
-    layers = [module for module in network.modules() if isinstance(module, SpectralNorm)]
-    with without_autocast(layers[0].weight):
-        weights = _normalized_weights(layers)
-    for layer, weight in zip(layers, weights, strict=True):
-        layer._known = weight
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer._known = None
+            v = F.normalize(self.u0 @ matrix, eps=1e-8)
+            u = F.normalize(v @ matrix.T, eps=1e-8)
+        sigma = (v @ matrix.T @ u.T).squeeze()
+        if self.training:
+            with torch.no_grad():
+                self.u0.copy_(u)
+                self.sv0.copy_(sigma)
+        return self.weight / sigma
 
 
 class SNConv2d(SpectralNorm, nn.Conv2d):
