@@ -32,8 +32,9 @@ class SpectralNorm:
         matrix = self.weight.flatten(1)
         with torch.no_grad():
             v = F.normalize(self.u0 @ matrix, eps=1e-8)
-            u = F.normalize(v @ matrix.T, eps=1e-8)
-        sigma = (v @ matrix.T @ u.T).squeeze()
+        image = v @ matrix.T
+        u = F.normalize(image.detach(), eps=1e-8)
+        sigma = (image @ u.T).squeeze()
         if self.training:
             with torch.no_grad():
                 self.u0.copy_(u)
