@@ -9,17 +9,21 @@ from pathlib import Path
 import torch
 
 
-def side_by_side(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def side_by_side(
+    steps: dict[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Returns the median seconds of each step, after one warm-up round; rounds are interleaved."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
             _finish()
-            start = time.perf_counter()
+            start = clock()
             step()
             _finish()
             if number:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
