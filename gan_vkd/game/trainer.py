@@ -143,6 +143,7 @@ class Trainer:
             )
         )  # fmt: skip
         self.augment.observe(real_score.detach())
+        logged |= self.augment.logged()
         self.d_optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         ranks.average_gradients(self._d_parameters)
