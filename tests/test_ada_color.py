@@ -1,5 +1,6 @@
 """ADA's colour operations, filters and corruptions: parameters against appendix B of the paper."""
 
+import itertools
 import math
 
 import numpy as np
@@ -146,7 +147,7 @@ def test_bands_divide_the_spectrum() -> None:
     response = filters @ np.cos(np.outer(offset, frequency))
     assert (response > -1e-9).all()
     edges = [0, math.pi / 8, math.pi / 4, math.pi / 2, math.pi]
-    for band, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+    for band, (low, high) in enumerate(itertools.pairwise(edges)):
         middle = np.abs(frequency - (low + high) / 2).argmin()
         assert response[:, middle].argmax() == band
         for edge in (low, high)[band == 0 : 1 + (band < 3)]:

@@ -77,7 +77,7 @@ def test_quarter_turns_are_equally_likely() -> None:
 @pytest.mark.parametrize(("row", "size"), [(0, WIDTH), (1, HEIGHT)])
 def test_integer_translations_are_rounded_uniform_numbers(row: int, size: int) -> None:
     most = size // 8
-    shares = {t: 1 / (2 * most) for t in range(1 - most, most)} | dict.fromkeys(
+    shares = dict.fromkeys(range(1 - most, most), 1 / (2 * most)) | dict.fromkeys(
         (-most, most), 1 / (4 * most)
     )
     frequencies(drawn(integer_translation)[:, row, 2], shares)
