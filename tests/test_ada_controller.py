@@ -15,6 +15,7 @@ from gan_vkd.training import train
 from tests.conftest import MakeSettings
 from tests.processes import on_ranks
 from tests.states import assert_identical
+from tests.test_ranks import _train_on_rank
 from tests.test_training import stop_in
 
 REAL, FAKE = torch.ones(8), -torch.ones(8)
@@ -121,3 +122,20 @@ def test_two_ranks_agree_with_one_process(tmp_path: Path) -> None:
     assert found[0] == found[1]
     assert found[0] == alone[0]
     assert len(set(alone[0][0])) > 2
+
+
+def test_training_on_two_ranks_equals_one_process(small: MakeSettings, tmp_path: Path) -> None:
+    settings = {
+        "ada": small(
+            "augment=[{name: ada, every: 3, kimg: 0.2, target: -1,"
+            " groups: [blit, geometric, color, filter, noise, cutout]}]",
+            "regularize={r1: 0.5, r1_every: 4}", "distill.weight=1",
+            arm="layernorm",
+        )
+    }  # fmt: skip
+    alone = on_ranks(1, _train_on_rank, "", settings)[0]["ada"]["losses"]
+    found = on_ranks(2, _train_on_rank, str(tmp_path / "meet"), settings)
+    assert alone["ada_p"][-1] > 0.2
+    for rank in (0, 1):
+        for name, values in found[rank]["ada"]["losses"].items():
+            assert values == pytest.approx(alone[name], rel=1e-5, abs=1e-5), name

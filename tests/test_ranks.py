@@ -130,11 +130,6 @@ VARIANTS = {
         "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",
         "augment=[color, translation, cutout]",
     ],
-    "ada": [
-        "augment=[{name: ada, every: 3, kimg: 0.2, target: -1,"
-        " groups: [blit, geometric, color, filter, noise, cutout]}]",
-        "regularize={r1: 0.5, r1_every: 4}",
-    ],
 }
 
 
