@@ -198,8 +198,7 @@ def _with_teacher(
         if distill.takes_text:
             text = class_embeddings(distill.text, teacher, data.classes)
         bank = partial(load_bank, teacher, data, settings.data.flip, cache)
-        policy = [part.chosen for part in settings.augment]
-        views = partial(load_views, teacher, data, policy, cache)
+        views = partial(load_views, teacher, data, settings.policy, cache)
     return partial(build_trainer, settings, classes, device, teacher, bank, text, views)
 
 

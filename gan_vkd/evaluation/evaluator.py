@@ -14,6 +14,7 @@ from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.evaluation.distances import Gaussian, frechet_distance, kernel_distance
 from gan_vkd.evaluation.judge import Extractor, make_extractor
+from gan_vkd.evaluation.leak import leaked
 from gan_vkd.evaluation.measures import Neighbourhoods, memorisation_rate, nearest
 from gan_vkd.evaluation.metrics import METRICS, Samples
 from gan_vkd.evaluation.settings import EvaluateSettings
@@ -89,6 +90,7 @@ class Evaluator:
             self.real = [self._cached_features(judge, reference) for judge in self.judges]
             self.gaussians = [Gaussian.of(features, device) for features in self.real]
             self.reference = Neighbourhoods(self.real[0], device)
+            self.leaked_real = leaked(reference.images)
             if self.training is not None and len(self.training) > 1:
                 self.originals = self.reference
                 if s.reference != "train":
@@ -116,10 +118,11 @@ class Evaluator:
             part = slice(own.start * together, own.stop * together)
             images = draw_samples(generator, shares, s.num_samples, s.batch_size, s.seed, part)
             features = [self._features(judge, images) for judge in self.judges]
-        return ranks.from_first(lambda: self._measure(features))
+            leaks = torch.cat(ranks.all_parts(leaked(images)))
+        return ranks.from_first(lambda: self._measure(features, leaks))
 
-    def _measure(self, samples: list[np.ndarray]) -> dict[str, Any]:
-        """Returns the record, given the samples' features (N, d) by each judge."""
+    def _measure(self, samples: list[np.ndarray], leaks: Tensor) -> dict[str, Any]:
+        """Returns the record, given the samples' features (N, d) by each judge and their leaks."""
         s, judges = self.settings, []
         for judge, fake, real, known in zip(
             self.judges, samples, self.real, self.gaussians, strict=True
@@ -136,8 +139,9 @@ class Evaluator:
             "batch_norm": s.batch_norm,
         }
         by_first = Samples(
-            samples[0], self.reference, self.originals, self.by_chance, self.extractor.classify
-        )
+            samples[0], self.reference, self.originals, self.by_chance, self.extractor.classify,
+            leaks, self.leaked_real,
+        )  # fmt: skip
         for metric in s.metrics:
             result |= METRICS.make(metric.chosen, by_first)
         return result

@@ -1,4 +1,4 @@
-"""Metrics of samples beside the distances, computed on the features of the first judge.
+"""Metrics of samples beside the distances, most of them on the features of the first judge.
 
 A metric is a function of `Samples` that returns numbers by name, registered under its own name.
 """
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from gan_vkd.evaluation import measures
 from gan_vkd.evaluation.measures import Neighbourhoods
@@ -23,6 +24,7 @@ class Samples:
     fake: of the samples. reference: of the real images. training: of the training images, None
     where they are not available. by_chance: the memorisation rate of the reference; None where that
     is not a held-out set. classify: maps features to class probabilities (N, C); Inception only.
+    leaked, leaked_real: (N, 2) bool of samples and real images (gan_vkd/evaluation/leak.py).
     """
 
     fake: np.ndarray
@@ -30,6 +32,8 @@ class Samples:
     training: Neighbourhoods | None = None
     by_chance: float | None = None
     classify: Callable[[np.ndarray], np.ndarray] | None = None
+    leaked: Tensor | None = None
+    leaked_real: Tensor | None = None
 
     @property
     def real(self) -> np.ndarray:
@@ -70,3 +74,20 @@ def memorisation(samples: Samples) -> dict[str, float]:
     rate = measures.memorisation_rate(samples.fake, samples.training)
     by_chance = samples.by_chance
     return {"memorised": rate} | ({} if by_chance is None else {"memorised_by_chance": by_chance})
+
+
+@METRICS.register("leak")
+def leak(samples: Samples) -> dict[str, float]:
+    """Shares of samples with leaked augmentation: any, and by kind; and any of the real images."""
+    if samples.leaked is None or samples.leaked_real is None:
+        return {}
+    square, border = samples.leaked.double().mean(0).tolist()
+    either, by_chance = (
+        marks.any(1).double().mean().item() for marks in (samples.leaked, samples.leaked_real)
+    )
+    return {
+        "leaked": either,
+        "leaked_by_chance": by_chance,
+        "leaked_square": square,
+        "leaked_border": border,
+    }

@@ -12,8 +12,11 @@ from pydantic import Field, model_validator
 
 from gan_vkd.runtime.facts import Count, Facts, checked
 
-# Metrics by the first judge; `vkd compare` shows those that a record has
-BESIDE = ("precision", "recall", "density", "coverage", "memorised", "memorised_by_chance")
+# Metrics beside the distances; `vkd compare` shows those that a record has
+BESIDE = (
+    "precision", "recall", "density", "coverage", "memorised", "memorised_by_chance", "leaked",
+    "leaked_by_chance",
+)  # fmt: skip
 
 Name = Annotated[str, Field(max_length=300)]
 

@@ -21,9 +21,15 @@ class EvaluateSettings(SamplingSettings):
     also: list[NetworkSettings] = []  # further judges of the same samples: distances only
     reference: str = "heldout"  # heldout, train, or the path of a folder or zip
     num_samples: Annotated[int, Field(ge=2, le=10_000_000)] = 10_000
-    # computed beside the distances, by the first judge
+    # computed beside the distances, most of them by the first judge
     metrics: list[Annotated[Choice, OneOf(METRICS)]] = Field(
-        default=["inception_score", "precision_recall", "density_coverage", "memorisation"],
+        default=[
+            "inception_score",
+            "precision_recall",
+            "density_coverage",
+            "memorisation",
+            "leak",
+        ],
         validate_default=True,
     )
 

@@ -64,7 +64,7 @@ def build_trainer(
         generator,
         discriminator,
         ADVERSARIES.make(settings.adversary.chosen),
-        Augmentations([part.chosen for part in settings.augment]).to(device),
+        Augmentations(settings.policy).to(device),
         distillation,
         [term.to(device) for term in _regularizers(settings)],
         ema=EMA(generator, as_schedule(train.ema_decay), train.ema_start),

@@ -190,12 +190,23 @@ class Settings(RunSettings):
 
     @model_validator(mode="after")
     def _views_differ(self) -> "Settings":
-        if self.distill is not None and self.distill.needs_views and not self.augment:
-            raise ValueError(
-                "distill.method.normalization.directions = agreement compares augmented views: set "
-                "augment"
-            )
+        if self.distill is not None and self.distill.needs_views:
+            fixed = [part for part in self.augment if part.chosen.get("p") != "adaptive"]
+            if not fixed:
+                raise ValueError(
+                    "distill.method.normalization.directions = agreement compares augmented views: "
+                    "set augment, with a number for p"
+                )
         return self
+
+    @property
+    def policy(self) -> list[dict[str, Any]]:
+        """The augmentations with their options; a `flip` that is null is that of the data."""
+        parts = [part.chosen for part in self.augment]
+        return [
+            part | {"flip": self.data.flip} if part.get("flip", "") is None else part
+            for part in parts
+        ]
 
     @property
     def total(self) -> int:

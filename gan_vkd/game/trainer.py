@@ -162,6 +162,7 @@ class Trainer:
             )
         )  # fmt: skip
         self.augment.observe(real_score.detach())
+        logged |= self.augment.logged()
         self.d_optimizer.zero_grad()
         with backward_in(self.precision):
             torch.stack(list(losses.values())).sum().backward()

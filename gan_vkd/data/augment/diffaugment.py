@@ -1,38 +1,16 @@
-"""Augmentation of the discriminator's images: DiffAugment (Zhao et al., NeurIPS 2020).
+"""DiffAugment (Zhao et al., NeurIPS 2020): colour, translation and cutout of every image."""
 
-A further augmentation is a subclass of `Augmentation`, registered by name.
-"""
-
-from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from gan_vkd.data.augment.interface import AUGMENTATIONS, Augmentation
 from gan_vkd.runtime.ranks import own_rows
-from gan_vkd.runtime.registry import Chosen, Registry
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
-
-
-class Augmentation(nn.Module):
-    """Base class of differentiable augmentations; itself the identity.
-
-    Parameters are drawn for each sample from torch's global generator. State that is adapted in
-    training must be in buffers, which checkpoints save, and be equal on all ranks.
-    """
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Augments images (B, C, H, W) in [-1, 1]."""
-        return images
-
-    def observe(self, real_scores: Tensor) -> None:
-        """Receives the detached scores (B,) of real images at each discriminator update."""
-
-
-AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
 def color(x: Tensor) -> Tensor:
@@ -102,24 +80,3 @@ class Cutout(Augmentation):
 
     def forward(self, images: Tensor) -> Tensor:
         return cutout(images, self.ratio)
-
-
-class Augmentations(Augmentation):
-    """Applies several augmentations in order; an empty policy is the identity.
-
-    Args:
-        policy: names in AUGMENTATIONS, or mappings of a name and options.
-    """
-
-    def __init__(self, policy: Sequence[Chosen]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(AUGMENTATIONS.make(chosen) for chosen in policy)
-
-    def forward(self, images: Tensor) -> Tensor:
-        for part in self.parts:
-            images = part(images)
-        return images
-
-    def observe(self, real_scores: Tensor) -> None:
-        for part in self.parts:
-            cast(Augmentation, part).observe(real_scores)
