@@ -24,6 +24,7 @@ METHODS = ("fitnets", "rkd", "pkd", "spkd", "vicreg")
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "none": ("none", ()),
     "regularised": ("none", (REGULARIZED,)),
+    "ada": ("none", ("augment=[{name: ada, p: 0.5, every: 2, kimg: 0.1}]",)),
     "relativistic": ("none", ("adversary=relativistic", "augment=[color, translation, cutout]")),
     "layer norm": ("layernorm", ()),
     "whitening": ("whitening", (EVERY_THIRD,)),

@@ -185,6 +185,7 @@ class Settings(RunSettings):
 
     may_change: ClassVar[tuple[str, ...]] = (
         *RunSettings.may_change, "train.iterations", "train.sample_every", "train.graph",
+        "evaluate.metrics",
         "data.root", "data.download", "cache",
     )  # fmt: skip
 
