@@ -156,6 +156,12 @@ def test_linear_layers_start_with_unit_variance(rate: float) -> None:
     assert float(layer.weight.detach().std()) == pytest.approx(1 / rate, rel=0.1)
 
 
+def test_a_class_is_a_one_hot_input() -> None:
+    layer, labels = Linear(5, 3, rate=0.1), torch.tensor([4, 0, 2, 2])
+    nn.init.normal_(layer.bias)
+    torch.testing.assert_close(layer.of_class(labels), layer(F.one_hot(labels, 5).float()))
+
+
 @pytest.mark.parametrize("gain", [1.0, 0.5**0.5])
 def test_convolutions_apply_scale_activation_and_gain(gain: float) -> None:
     layer, x = Conv(64, 32, 3), torch.randn(4, 64, 16, 16)

@@ -59,11 +59,17 @@ def test_a_step_of_vkd_does_not_synchronise(name: str, fitted: bool, statistics:
         retract(method)
 
 
-@pytest.mark.parametrize("arm", ["none", "layernorm", "whitening"])
+STYLEGAN2 = ("model=stylegan2", "model.channel_base=64", "regularize={r1: auto, r1_every: 2}")
+
+
+@pytest.mark.parametrize(
+    ("arm", "overrides"),
+    [("none", ()), ("layernorm", ()), ("whitening", ()), ("whitening", STYLEGAN2)],
+)
 def test_an_iteration_does_not_synchronise(
-    arm: str, small: MakeSettings, monkeypatch: pytest.MonkeyPatch
+    arm: str, overrides: tuple[str, ...], small: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gan, step = build(small, arm=arm), torch.optim.Adam.step
+    gan, step = build(small, *overrides, arm=arm), torch.optim.Adam.step
 
     def unwatched(self: torch.optim.Adam) -> None:
         with _disable_current_modes():  # Adam's step counts are on the CPU

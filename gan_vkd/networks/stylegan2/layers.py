@@ -47,6 +47,10 @@ class Linear(nn.Module):
         """(B, inputs) -> (B, outputs)."""
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
 
+    def of_class(self, labels: Tensor) -> Tensor:
+        """Labels (B,) -> the outputs (B, outputs) for inputs that are 1 at the label and else 0."""
+        return F.embedding(labels, self.weight.T) * self.scale + self.bias * self.rate
+
 
 class Conv(nn.Module):
     """A convolution with an equalised learning rate, which can halve the resolution.

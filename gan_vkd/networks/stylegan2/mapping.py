@@ -1,7 +1,6 @@
 """The mapping network: latents, classes, or both, to the intermediate latent w."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd.distill.precision import without_autocast
@@ -43,8 +42,7 @@ class Mapping(nn.Module):
         with without_autocast(labels):
             given = [] if z is None else [normalize(z)]
             if self.classes:
-                chosen = F.one_hot(labels, self.classes).to(self.embed.weight.dtype)
-                given.append(normalize(self.embed(chosen)))
+                given.append(normalize(self.embed.of_class(labels)))
             w = torch.cat(given, 1)
             for name in self.names:
                 w = activate(self.get_submodule(name)(w))
