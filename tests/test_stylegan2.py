@@ -1,5 +1,7 @@
 """StyleGAN2's layers and networks against transcriptions of their equations and published sizes."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,18 @@ def test_resampling_agrees_with_scipy(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(blur(x, kernel, padding=2).numpy(), full[:, :, 1:-1, 1:-1], 1e-9)
     halved = full[:, :, 2:-2:2, 2:-2:2]
     np.testing.assert_allclose(downsample(x, kernel).numpy(), halved, atol=1e-12)
+
+
+@pytest.mark.parametrize("resample", [upsample, downsample, partial(blur, padding=2)])
+def test_resampling_is_differentiable_twice(resample: Callable[[Tensor, Tensor], Tensor]) -> None:
+    x, kernel = torch.randn(2, 3, 4, 6, dtype=torch.float64), binomial_filter()
+    x.requires_grad_()
+
+    def squared(x: Tensor) -> Tensor:
+        return resample(x, kernel).square()
+
+    assert torch.autograd.gradcheck(squared, x)
+    assert torch.autograd.gradgradcheck(squared, x)
 
 
 def test_resampling_keeps_a_constant_away_from_the_border() -> None:
