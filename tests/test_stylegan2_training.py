@@ -130,6 +130,21 @@ def test_bfloat16_stays_finite(small: MakeSettings) -> None:
         assert all(value.isfinite() for value in logged.values())
 
 
+def test_each_network_compiles_to_one_graph(small: MakeSettings) -> None:
+    trainer, _ = trainer_of(small(*STYLEGAN2, arm="none"))
+    z, labels, images = torch.randn(8, 8), torch.arange(8), torch.randn(8, 3, 32, 32)
+    networks = trainer.generator, trainer.discriminator
+    for network, given in zip(networks, ((z, labels), (images, labels)), strict=True):
+        compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+        found = []
+        for forward in (compiled, network):
+            torch.manual_seed(0)
+            output = forward(*given)
+            found.append(output if network is trainer.generator else output.score)
+        torch.testing.assert_close(*found)
+        found[0].sum().backward()
+
+
 @pytest.mark.parametrize(("batch", "group"), [(8, 4), (50, 2), (7, 1), (3, 3), (2, 2)])
 def test_the_group_of_the_minibatch_deviation_divides_the_batch(
     batch: int, group: int, small: MakeSettings
