@@ -100,6 +100,10 @@ def sample(
     ],
     count: Annotated[int, typer.Option(min=1, help="Number of images, for a folder.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For latents and labels.")] = 0,
+    truncation: Annotated[
+        float,
+        typer.Option(min=0, max=2, help="StyleGAN2's psi: 1 all variety, 0 the mean image."),
+    ] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Draw images from a run's best generator."""
@@ -107,8 +111,14 @@ def sample(
     from gan_vkd.report.pictures import FORMATS, class_grid, save_image, save_png
     from gan_vkd.run import Run
     from gan_vkd.runtime.devices import pick_device
+    from gan_vkd.runtime.errors import SettingsError
 
     generator, facts = Run(run).load_generator(pick_device(device))
+    if truncation != 1:
+        try:
+            generator.truncate(truncation)
+        except ValueError as error:
+            raise SettingsError(f"--truncation: the network of {run} {error}") from None
     if kind := FORMATS.get(out.suffix.lower()):
         save_image(class_grid(generator, facts["shares"], seed), out, kind)
     else:

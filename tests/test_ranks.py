@@ -126,6 +126,11 @@ VARIANTS = {
         "distill.method.normalization.statistics=batch",
     ],
     "vicreg_real": ["distill.method=vicreg", "distill.images=real", "distill.weight=0.1"],
+    "stylegan2": [
+        "model={name: stylegan2, channel_base: 64, channel_max: 8, z_dim: 8, w_dim: 8}",
+        "adversary=non_saturating",
+        "regularize={r1: auto, r1_every: 2}",
+    ],
     "regularized": [
         "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",
         "augment=[color, translation, cutout]",

@@ -82,12 +82,14 @@ def test_a_step_of_vkd_does_not_synchronise(name: str, fitted: bool, statistics:
 
 REGULARIZED = "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 1}"
 AUTO = ("distill.weight=auto", "distill.student.scaling=batch", "distill.aggregated=1")
+STYLEGAN2 = ("model=stylegan2", "model.channel_base=64", "regularize={r1: auto, r1_every: 2}")
 
 
 @pytest.mark.parametrize(
     ("arm", "overrides"),
     [("none", ()), ("layernorm", ()), ("whitening", ()), ("none", (REGULARIZED,)),
-     ("whitening", AUTO), ("whitening", ("distill.student.feature=head",))],
+     ("whitening", AUTO), ("whitening", ("distill.student.feature=head",)),
+     ("whitening", STYLEGAN2)],
 )  # fmt: skip
 def test_an_iteration_does_not_synchronise(
     arm: str, overrides: tuple[str, ...], small: MakeSettings

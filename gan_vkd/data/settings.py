@@ -18,7 +18,7 @@ class DataSettings(Section):
     root: str = "data"  # folder of torchvision's CIFAR, also for its download
     download: bool = True
     heldout: str | None = "test"  # "test" (the source's own), a folder or zip, or null
-    resolution: Literal[32, 64] = 32
+    resolution: Literal[32, 64, 128, 256, 512] = 32
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     num_images: Positive | None = None
     seed: Seed = 0  # of the subset

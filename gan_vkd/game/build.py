@@ -16,6 +16,7 @@ from gan_vkd.game.schedule import as_schedule
 from gan_vkd.game.settings import DistillSettings, Settings
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.interface import NETWORKS, Discriminator, in_eval_mode
+from gan_vkd.runtime import ranks
 from gan_vkd.teachers.features import FeatureBank
 from gan_vkd.teachers.frozen import as_layer
 
@@ -49,6 +50,8 @@ def build_trainer(
     network = NETWORKS.make(settings.model.chosen)
     generator = network.generator(resolution, classes).to(device)
     discriminator = network.discriminator(resolution, classes).to(device)
+    of_this_rank = train.batch_size // ranks.world()
+    discriminator.group = _largest_divisor(of_this_rank, discriminator.group)
     distillation = None
     if settings.distill is not None:
         assert teacher is not None
@@ -74,6 +77,10 @@ def build_trainer(
         d_steps=train.d_steps,
         precision=train.precision,
     )
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max(d for d in range(1, min(number, most) + 1) if number % d == 0)
 
 
 def build_distillation(
@@ -157,5 +164,8 @@ def _regularizers(settings: Settings) -> list[Regularizer]:
         flip = settings.data.flip
         terms.append(Consistency(chosen.consistency, chosen.consistency_images, flip))
     if chosen.r1:
-        terms.append(R1(chosen.r1, chosen.r1_every))
+        weight = chosen.r1
+        if weight == "auto":
+            weight = 0.0002 * settings.data.resolution**2 / settings.train.batch_size
+        terms.append(R1(weight, chosen.r1_every))
     return terms

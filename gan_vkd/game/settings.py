@@ -33,6 +33,10 @@ from gan_vkd.runtime.settings_file import load_as
 from gan_vkd.teachers.earlier import with_method
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings, TextSettings
 
+R1Weight = Annotated[
+    float | Literal["auto"],
+    number_or("auto", number="a number from 0 to 1e12", fits=lambda x: 0 <= x <= 1e12),
+]
 AutoWeight = Annotated[
     float | Literal["auto"],
     number_or("auto", number="a number above 0, at most 1e12", fits=lambda x: 0 < x <= 1e12),
@@ -143,7 +147,8 @@ class RegularizeSettings(Section):
     lecam_start: Count = 1000  # in iterations
     consistency: Weight = 0.0
     consistency_images: Literal["real", "both"] = "both"  # CR or balanced CR
-    r1: Weight = 0.0
+    # auto: 0.0002 * resolution^2 / batch size, as in StyleGAN2-ADA (Karras et al., NeurIPS 2020)
+    r1: R1Weight = 0.0
     r1_every: Positive = 16  # updates of the discriminator
 
 
@@ -198,6 +203,11 @@ class Settings(RunSettings):
                     "distill.method.normalization.directions = agreement compares augmented views: "
                     "set augment, with a number for p"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _network_has_the_resolution(self) -> "Settings":
+        NETWORKS.make(self.model.chosen).require(self.data.resolution)
         return self
 
     @property

@@ -5,8 +5,9 @@ class-conditional batch norm, projection discriminator, spectral norm everywhere
 and shapes are those of its published checkpoints, which therefore load unchanged.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -148,6 +149,8 @@ class BigGAN(Architecture):
         ch: channel multiplier; the published CIFAR networks have 64.
         z_dim: width of the latent.
     """
+
+    resolutions: ClassVar[Sequence[int]] = tuple(GENERATOR_WIDTHS)
 
     def __init__(self, *, ch: Positive = 64, z_dim: Positive = 128) -> None:
         self.ch, self.z_dim = ch, z_dim

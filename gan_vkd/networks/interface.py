@@ -3,9 +3,9 @@
 A new architecture is one file: a subclass of `Architecture`, registered under its name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from gan_vkd.runtime.registry import Registry
 
 
 class Generator(nn.Module):
-    """Base class; `forward(z, labels)` maps (B, z_dim), (B,) to images (B, 3, R, R) in [-1, 1].
+    """Base class; `forward(z, labels)` maps (B, z_dim), (B,) to images (B, 3, R, R).
+
+    The range of images is [-1, 1]. What a generator exceeds it by is clipped where pixels are made.
 
     resolution: R.
     z_dim: width of the latent.
@@ -31,6 +33,14 @@ class Generator(nn.Module):
     ) -> Tensor:
         """Draws latents (count, z_dim) from the standard normal distribution."""
         return torch.randn(count, self.z_dim, device=device, generator=source)
+
+    def truncate(self, psi: float) -> None:
+        """Trades variety for quality in eval mode: 1 is all variety, 0 none.
+
+        Raises:
+            ValueError: the network has no truncation.
+        """
+        raise ValueError("has no truncation")
 
     def batch_norms(self) -> list[Standardization]:
         """The batch norms, whose statistics may be re-estimated before sampling."""
@@ -51,12 +61,15 @@ class Discriminator(nn.Module):
     classes: number of classes; 0 for an unconditional discriminator.
     width: of the features.
     positions: number of positions that the features are summed over; 1 if they are not a sum.
+    group: number of consecutive images that are compared with each other; 1 if the outputs for an
+        image depend on it alone. Must divide the number of real and of fake images on each rank.
     """
 
     resolution: int
     classes: int
     width: int
     positions: int = 1
+    group: int = 1
 
 
 @contextmanager
@@ -73,7 +86,18 @@ def in_eval_mode(*networks: nn.Module) -> Iterator[None]:
 
 
 class Architecture:
-    """Builds a generator and the discriminator that it is trained against."""
+    """Builds a generator and the discriminator that it is trained against.
+
+    resolutions: sides of the images that the networks can be built for.
+    """
+
+    resolutions: ClassVar[Sequence[int]] = (32, 64, 128, 256, 512)
+
+    def require(self, resolution: int) -> None:
+        """Raises ValueError if the networks cannot be built for the resolution."""
+        if resolution not in self.resolutions:
+            known = ", ".join(map(str, self.resolutions))
+            raise ValueError(f"data.resolution = {resolution}: {type(self).__name__} takes {known}")
 
     def generator(self, resolution: int, classes: int) -> Generator:
         raise NotImplementedError

@@ -27,7 +27,7 @@ def as_sampled(generator: Generator, shares: list[float], settings: SamplingSett
     """
     sampled = copy.deepcopy(generator).eval().requires_grad_(False)
     normalize_by_batch(sampled, settings.batch_norm == "batch")
-    if settings.batch_norm == "standing":
+    if settings.batch_norm == "standing" and sampled.batch_norms():
         batches, size = settings.standing_batches, settings.batch_size
         restandardize(sampled, shares, batches, size, settings.seed + 1)
     return sampled

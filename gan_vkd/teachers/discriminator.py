@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from gan_vkd.data.settings import DataSettings
@@ -25,6 +25,11 @@ class _TrainedDiscriminator(Section):
     model_config = ConfigDict(extra="ignore")
     data: DataSettings
     model: Annotated[Choice, OneOf(NETWORKS, "biggan")] = choice("biggan")
+
+    @model_validator(mode="after")
+    def _network_has_the_resolution(self) -> "_TrainedDiscriminator":
+        NETWORKS.make(self.model.chosen).require(self.data.resolution)
+        return self
 
 
 class DiscriminatorFacts(Facts):
