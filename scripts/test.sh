@@ -13,7 +13,7 @@ fi
 ruff check .
 ruff format --check .
 mypy
-# one process more than cores, since many tests wait for processes that they start
-workers=$(($(getconf _NPROCESSORS_ONLN) + 1))
+# two processes more than cores, since many tests wait for processes that they start
+workers=$(($(getconf _NPROCESSORS_ONLN) + 2))
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n $((workers < 8 ? workers : 8)) \
     --dist worksteal ${tier[@]+"${tier[@]}"} "$@"

@@ -127,7 +127,7 @@ def test_two_ranks_agree_with_one_process(tmp_path: Path) -> None:
 def test_training_on_two_ranks_equals_one_process(small: MakeSettings, tmp_path: Path) -> None:
     settings = {
         "ada": small(
-            "augment=[{name: ada, every: 3, kimg: 0.2, target: -1,"
+            "augment=[{name: ada, every: 3, kimg: 0.1, target: -1,"
             " groups: [blit, geometric, color, filter, noise, cutout]}]",
             "regularize={r1: 0.5, r1_every: 4}", "distill.weight=1",
             arm="layernorm",

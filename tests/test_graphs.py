@@ -25,6 +25,15 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "none": ("none", ()),
     "regularised": ("none", (REGULARIZED,)),
     "ada": ("none", ("augment=[{name: ada, p: 0.5, every: 2, kimg: 0.1}]",)),
+    "stylegan2": (
+        "whitening",
+        (
+            "model={name: stylegan2, channel_base: 64}",
+            "adversary=non_saturating",
+            "regularize={r1: auto, r1_every: 2}",
+            EVERY_THIRD,
+        ),
+    ),
     "relativistic": ("none", ("adversary=relativistic", "augment=[color, translation, cutout]")),
     "layer norm": ("layernorm", ()),
     "whitening": ("whitening", (EVERY_THIRD,)),
