@@ -1,11 +1,17 @@
 """Schedules over iterations, for learning rates, betas, penalty weights and the EMA decay."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from pydantic import BeforeValidator
+
+from gan_vkd.runtime.section import Section
+from gan_vkd.runtime.settings import Count
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(Section):
     """Cosine schedule from `start` to `end` over the first `iterations`, constant afterwards.
 
     R3GAN's published code anneals its values in this way (Huang et al., NeurIPS 2024). With
@@ -14,7 +20,7 @@ class Schedule:
 
     end: float
     start: float = 0.0
-    iterations: int = 0
+    iterations: Count = 0
 
     def __call__(self, iteration: int) -> float:
         """The value at an iteration, counted from 0."""
@@ -26,4 +32,24 @@ class Schedule:
 
 def as_schedule(value: Schedule | float) -> Schedule:
     """Converts a number to a constant schedule; returns a schedule unchanged."""
-    return value if isinstance(value, Schedule) else Schedule(value)
+    return value if isinstance(value, Schedule) else Schedule(end=value)
+
+
+def number_or_schedule(*words: str, number: str, fits: Callable[[float], bool]) -> BeforeValidator:
+    """Returns a validator for a number that `fits`, a schedule of such numbers, or a word.
+
+    number: describes the valid numbers in the error.
+    """
+
+    def checked(value: Any) -> Any:
+        with suppress(ValueError, TypeError):
+            if isinstance(value, dict | Schedule):
+                schedule = Schedule.model_validate(value)
+                if fits(schedule.start) and fits(schedule.end):
+                    return schedule
+            elif value in words or (not isinstance(value, bool) and fits(float(value))):
+                return value
+        others = ", ".join(["a schedule {start: A, end: B, iterations: N} of such", *words])
+        raise ValueError(f"expected {number}, or {others}")
+
+    return BeforeValidator(checked)

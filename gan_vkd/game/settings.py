@@ -10,6 +10,7 @@ from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import METHODS
 from gan_vkd.evaluation.settings import EvaluateSettings
 from gan_vkd.game.adversary import ADVERSARIES
+from gan_vkd.game.schedule import Schedule, number_or_schedule
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.files import user_path
@@ -19,10 +20,7 @@ from gan_vkd.runtime.settings import (
     STORED_KEYS,
     Above0,
     BatchSize,
-    Beta,
     Count,
-    Fraction,
-    LearningRate,
     LoopSettings,
     Positive,
     RunSettings,
@@ -34,8 +32,20 @@ from gan_vkd.teachers.earlier import with_method
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings, TextSettings
 
 R1Weight = Annotated[
-    float | Literal["auto"],
-    number_or("auto", number="a number from 0 to 1e12", fits=lambda x: 0 <= x <= 1e12),
+    float | Literal["auto"] | Schedule,
+    number_or_schedule("auto", number="a number from 0 to 1e12", fits=lambda x: 0 <= x <= 1e12),
+]
+RateOverTime = Annotated[
+    float | Schedule,
+    number_or_schedule(number="a number above 0, at most 1e30", fits=lambda x: 0 < x <= 1e30),
+]
+BetaOverTime = Annotated[
+    float | Schedule,
+    number_or_schedule(number="a number from 0, below 1", fits=lambda x: 0 <= x < 1),
+]
+DecayOverTime = Annotated[
+    float | Schedule,
+    number_or_schedule(number="a number from 0 to 1", fits=lambda x: 0 <= x <= 1),
 ]
 AutoWeight = Annotated[
     float | Literal["auto"],
@@ -158,10 +168,10 @@ class TrainSettings(LoopSettings):
     d_steps: Positive = 4
     precision: Precision = "auto"  # of the networks, the teacher included
     graph: bool = True  # CUDA graphs of the updates, on one GPU
-    g_lr: LearningRate = 2e-4
-    d_lr: LearningRate = 2e-4
-    betas: tuple[Beta, Beta] = (0.0, 0.999)
-    ema_decay: Fraction = 0.9999
+    g_lr: RateOverTime = 2e-4
+    d_lr: RateOverTime = 2e-4
+    betas: tuple[BetaOverTime, BetaOverTime] = (0.0, 0.999)
+    ema_decay: DecayOverTime = 0.9999
     ema_start: Count = 1000
     sample_every: Positive = 1000
 
