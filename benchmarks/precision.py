@@ -1,9 +1,10 @@
 """Times training in float32 and bfloat16 on a CPU: python benchmarks/precision.py --ch 8
 
 The steps of discriminator and generator of configs/cifar10_10pct.yaml at a width (50 real and 50
-fake images), as they are and with the networks' default layout in place of channels-last; the
-forward of two teachers on 50 images; and where the time goes in a step in bfloat16. All
-alternatives are timed in interleaved rounds, on torch's number of threads (OMP_NUM_THREADS).
+fake images), as they are, with the networks' default layout in place of channels-last, and of the
+published trainer in float32 (published_step.py); the forward of two teachers on 50 images; and
+where the time goes in a step in bfloat16. All alternatives are timed in interleaved rounds, on
+torch's number of threads (OMP_NUM_THREADS).
 """
 
 import argparse
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import published_step
 import timm
 import torch
 from timing import machine, side_by_side
@@ -40,12 +42,25 @@ def steps_of(ch: int, precision: str, layout: torch.memory_format) -> Steps:
     trainer: Trainer = build_trainer(load_settings(CONFIG, overrides), 10, "cpu")
     for network in (trainer.generator, trainer.discriminator):
         network.to(memory_format=layout)
-    labels = torch.randint(10, (50,))
-    batch = Batch(torch.rand(50, 3, 32, 32) * 2 - 1, labels, labels, labels < 5)
+    batch = random_batch()
     return {
-        "D step": lambda: trainer.discriminator_step(batch, labels, 0),
-        "G step": lambda: trainer.generator_step(labels, 0),
+        "D step": lambda: trainer.discriminator_step(batch, batch.labels, 0),
+        "G step": lambda: trainer.generator_step(batch.labels, 0),
     }
+
+
+def published_steps(ch: int) -> Steps:
+    """The two steps of the published trainer."""
+    theirs, batch = published_step.build(ch, 128, 10, "cpu"), random_batch()
+    return {
+        "D step": lambda: theirs.discriminator_step(batch, batch.labels),
+        "G step": lambda: theirs.generator_step(batch.labels, 0),
+    }
+
+
+def random_batch() -> Batch:
+    labels = torch.randint(10, (50,))
+    return Batch(torch.rand(50, 3, 32, 32) * 2 - 1, labels, labels, labels < 5)
 
 
 def teachers() -> dict[str, Teacher]:
@@ -88,7 +103,10 @@ def main() -> None:
     for name, teacher in teachers().items():
         for precision in PRECISIONS:
             alternatives[f"{name}: {precision}"] = partial(look, teacher, images, precision)
-    found = side_by_side(alternatives, given.rounds)
+    theirs = published_steps(given.ch)
+    found = side_by_side(
+        alternatives | {f"published {step}": call for step, call in theirs.items()}, given.rounds
+    )
     print(f"ch {given.ch}, batch 50, ms, median of {given.rounds} rounds")
     print(f"{machine()}\n")
     print("| | float32 | bfloat16 | ratio |")
@@ -96,7 +114,15 @@ def main() -> None:
     for name in dict.fromkeys(name.rpartition(":")[0] for name in alternatives):
         full, lowered = (1000 * found[f"{name}: {precision}"] for precision in PRECISIONS)
         print(f"| {name} | {full:.1f} | {lowered:.1f} | {lowered / full:.2f} |")
-    for step in ("D step", "G step"):
+    print()
+    for step in theirs:
+        before = found[f"published {step}"]
+        ours = (found[f"{step}, channels-last: {precision}"] / before for precision in PRECISIONS)
+        print(
+            "Published {} in float32: {:.1f} ms; ours over it: {:.2f} in float32, {:.2f} in "
+            "bfloat16".format(step, 1000 * before, *ours)
+        )
+    for step in theirs:
         parts = top_ten(alternatives[f"{step}, channels-last: bfloat16"])
         print(f"\n{step} in bfloat16: " + ", ".join(f"{name} {share:.1%}" for name, share in parts))
 
