@@ -42,7 +42,7 @@ def number_or_schedule(*words: str, number: str, fits: Callable[[float], bool]) 
     """
 
     def checked(value: Any) -> Any:
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, OverflowError):
             if isinstance(value, dict | Schedule):
                 schedule = Schedule.model_validate(value)
                 if fits(schedule.start) and fits(schedule.end):

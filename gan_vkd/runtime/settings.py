@@ -32,7 +32,7 @@ def number_or(*words: str, number: str, fits: Callable[[float], bool]) -> Before
     """
 
     def checked(value: Any) -> Any:
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, OverflowError):
             if value in words or fits(float(value)):
                 return value
         raise ValueError(f"expected {number}, or {', '.join(words)}")
