@@ -1,6 +1,5 @@
 """The controller of ADA's probability: on scripted scores, after a resume, on two ranks."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,10 @@ import torch
 from gan_vkd.data.augment.ada import Controller
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.folder import RunFolder
-from gan_vkd.runtime.stopping import Stopped
-from gan_vkd.training import train
 from tests.conftest import MakeSettings
 from tests.processes import on_ranks
-from tests.states import assert_identical
+from tests.resuming import assert_resumes_identically
 from tests.test_ranks import _train_on_rank
-from tests.test_training import stop_in
 
 REAL, FAKE = torch.ones(8), -torch.ones(8)
 
@@ -89,17 +85,9 @@ def test_the_state_is_resumed_between_two_changes() -> None:
     assert max(path) > 0
 
 
-def test_a_resumed_run_with_ada_is_bit_identical(
-    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_with_ada_is_bit_identical(small: MakeSettings, tmp_path: Path) -> None:
     settings = small("augment=[{name: ada, every: 3, kimg: 0.3, target: -1}]", arm="none")
-    train(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_in(patch, 3, signal.SIGTERM)
-        with pytest.raises(Stopped):
-            train(settings, tmp_path / "stopped")
-    train(settings, tmp_path / "stopped", resume=True)
-    assert_identical(tmp_path / "whole", tmp_path / "stopped")
+    assert_resumes_identically(settings, tmp_path)
     state = load_state(RunFolder(tmp_path / "whole").checkpoints()[-1])["trained"]["augment"]
     assert 0 < state["parts.0.controller.p"] < 1
     records = [r for r in RunFolder(tmp_path / "whole").records("metrics") if "ada_p" in r]

@@ -15,8 +15,8 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.stopping import Stopped
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
+from tests.resuming import assert_resumes_identically, stop_in
 from tests.states import assert_identical
-from tests.test_training import stop_in
 
 
 def pictures(folder: Path, count: int, classes: int = 2) -> Path:
@@ -95,17 +95,9 @@ def test_a_checkpoint_of_another_run_is_refused(small: MakeSettings, tmp_path: P
     assert "with other settings: seed: 1 -> 0" in refusal(longer, tmp_path / "one")
 
 
-def test_records_have_the_same_means_as_without_a_stop(
-    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_have_the_same_means_as_without_a_stop(small: MakeSettings, tmp_path: Path) -> None:
     settings = small("train.log_every=6", "train.checkpoint_every=2")
-    train(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_in(patch, 3, signal.SIGTERM)
-        with pytest.raises(Stopped):
-            train(settings, tmp_path / "stopped")
-    train(settings, tmp_path / "stopped", resume=True)
-    assert_identical(tmp_path / "whole", tmp_path / "stopped")
+    assert_resumes_identically(settings, tmp_path)
 
 
 def test_a_resumed_run_keeps_the_precision_that_auto_chose(

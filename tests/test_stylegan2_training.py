@@ -1,6 +1,5 @@
 """StyleGAN2 in runs: steps with distillation, resume, sampling, export and precision."""
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,10 @@ from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.stylegan2 import Generator
 from gan_vkd.run import Run
-from gan_vkd.runtime.stopping import Stopped
 from gan_vkd.teachers.frozen import as_layer, load_teacher
 from gan_vkd.training import train
 from tests.conftest import CONFIGS, MakeSettings
-from tests.states import assert_identical
-from tests.test_training import stop_in
+from tests.resuming import assert_resumes_identically
 
 STYLEGAN2 = (
     "model={name: stylegan2, channel_base: 64, channel_max: 8, z_dim: 8, w_dim: 8}",
@@ -44,17 +41,9 @@ def trainer_of(settings: Settings) -> tuple[Trainer, Batches]:
     return trainer, Batches(data, settings.train.batch_size, flip=False, seed=0, device="cpu")
 
 
-def test_an_interrupted_run_resumes_bit_for_bit(
-    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_resumes_bit_for_bit(small: MakeSettings, tmp_path: Path) -> None:
     settings = small(*STYLEGAN2, "data.flip=true", arm="whitening")
-    train(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_in(patch, 3, signal.SIGTERM)
-        with pytest.raises(Stopped):
-            train(settings, tmp_path / "stopped")
-    train(settings, tmp_path / "stopped", resume=True)
-    assert_identical(tmp_path / "whole", tmp_path / "stopped")
+    assert_resumes_identically(settings, tmp_path)
     state = Run(tmp_path / "whole").latest_state()["trained"]
     for part in ("generator", "average"):
         assert state[part]["mapping.w_avg"].abs().max() > 0

@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -16,23 +15,10 @@ from gan_vkd.runtime import stopping
 from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.meter import Meter
-from gan_vkd.runtime.stopping import Stopped
 from gan_vkd.training import Game, train
 from tests.conftest import MakeSettings, Trained, small_disk
+from tests.resuming import assert_resumes_identically, stop_in
 from tests.states import assert_identical
-
-
-def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int, *signals: int) -> None:
-    step = Game.step
-
-    def stopping(self: Game, done: int, meter: Meter) -> None:
-        if done == iteration:
-            for number in signals:
-                os.kill(os.getpid(), number)
-        step(self, done, meter)
-
-    monkeypatch.setattr(Game, "step", stopping)
-
 
 LOOKED_UP = (
     "distill.view=clean", "distill.images=real",
@@ -59,22 +45,11 @@ LAYERS = ("distill.pairs=[{student: {layer: blocks.1.0}, teacher: {layer: layer2
     ids=["none", "layernorm", "whitening", "looked_up", "balanced", "layers"],
 )
 def test_a_resumed_run_is_bit_identical(
-    arm: str,
-    overrides: tuple[str, ...],
-    small: MakeSettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    arm: str, overrides: tuple[str, ...], small: MakeSettings, tmp_path: Path
 ) -> None:
-    settings = small(*overrides, arm=arm)
-    train(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_in(patch, 2, signal.SIGTERM)
-        with pytest.raises(Stopped) as stopped:
-            train(settings, tmp_path / "stopped")
-    assert stopped.value.exit_code == 143
-    assert "iteration 3 of 6" in str(stopped.value)
-    train(settings, tmp_path / "stopped", resume=True)
-    assert_identical(tmp_path / "whole", tmp_path / "stopped")
+    stopped = assert_resumes_identically(small(*overrides, arm=arm), tmp_path, stop=2)
+    assert stopped.exit_code == 143
+    assert "iteration 3 of 6" in str(stopped)
 
 
 def test_another_seed_gives_another_generator(small: MakeSettings, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from gan_vkd.runtime.errors import VkdError
 PUBLISHED = "published FID"
 
 STATISTICS = {
-    "standing": "standing batch-norm statistics",
-    "running": "running batch-norm statistics",
-    "batch": "batch-norm statistics of each batch",
+    "standing": "standing batch-norm statistics, if any",
+    "running": "running batch-norm statistics, if any",
+    "batch": "batch-norm statistics of each batch, if any",
 }
 
 

@@ -67,9 +67,7 @@ def band_filters() -> np.ndarray:
     low = np.convolve(SYM2, SYM2[::-1]) / 2
     high = low * (-1) ** np.abs(np.arange(len(low)) - len(low) // 2)
     filters = np.ones((1, 1))
-    for _ in range(
-        3
-    ):  # the bands so far get half as wide, and the upper half of the spectrum is new
+    for _ in range(3):  # the bands so far get half as wide; the upper half of the spectrum is new
         spread = np.zeros((len(filters), 2 * filters.shape[1] - 1))
         spread[:, ::2] = filters
         filters = np.stack([np.convolve(taps, low) for taps in spread])
