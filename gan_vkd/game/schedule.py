@@ -49,7 +49,7 @@ def number_or_schedule(*words: str, number: str, fits: Callable[[float], bool]) 
                     return schedule
             elif value in words or (not isinstance(value, bool) and fits(float(value))):
                 return value
-        others = ", ".join(["a schedule {start: A, end: B, iterations: N} of such", *words])
+        others = ", ".join(["a schedule {start: A, end: B, iterations: N} of such numbers", *words])
         raise ValueError(f"expected {number}, or {others}")
 
     return BeforeValidator(checked)
