@@ -30,7 +30,7 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
     if not isinstance(gains, Tensor) or gains.ndim != 2:
         raise VkdError(f"{weights}: not a BigGAN generator of DiffAugment (no class gains in it)")
     classes = 0 if len(gains) == 1 else len(gains)
-    generator = NETWORKS.make(settings.model.chosen).generator(settings.data.resolution, classes)
+    generator = NETWORKS.make(settings.model.chosen).generator(settings.data.shape, classes)
     fill(generator, state, str(weights))
     run.write_settings(settings.dump())
     run.export(generator, {"iteration": 0, "shares": [1 / len(gains)] * len(gains)})

@@ -76,7 +76,7 @@ class Run(RunFolder):
         try:
             with torch.device("meta"):  # allocates nothing, as untrusted settings may be huge
                 network = NETWORKS.make(settings.model.chosen)
-                generator = network.generator(settings.data.resolution, facts["classes"])
+                generator = network.generator(settings.data.shape, facts["classes"])
             types = {name: value.dtype for name, value in generator.state_dict().items()}
             generator.load_state_dict(state, assign=True)
             for name, value in generator.state_dict().items():

@@ -9,6 +9,7 @@ from gan_vkd.data.augment import cutout, translation
 from gan_vkd.data.image_set import to_network
 from gan_vkd.data.sets import load_training_set
 from gan_vkd.data.settings import DataSettings
+from gan_vkd.data.shape import Shape
 from gan_vkd.evaluation.leak import SHARE, TOLERANCE, leaked
 from gan_vkd.evaluation.measures import Neighbourhoods
 from gan_vkd.evaluation.metrics import METRICS, Samples
@@ -77,7 +78,7 @@ def test_shares_are_those_of_samples_beside_real_images() -> None:
 class HalfGrey(Generator):
     """Images of half of the classes are grey, the others noise."""
 
-    resolution, z_dim, classes = 32, 8, 10
+    shape, z_dim, classes = Shape(3, 32, 32), 8, 10
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.signal import upfirdn
 from torch import Tensor, nn
 
+from gan_vkd.data.shape import Shape
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.networks.stylegan2 import Discriminator, Generator
 from gan_vkd.networks.stylegan2.architecture import widths_of
@@ -270,8 +271,8 @@ def expected_sizes(
 def test_parameter_counts(resolution: int, options: dict, published: Any, classes: int) -> None:
     network = NETWORKS.make({"name": "stylegan2"} | options)
     with torch.device("meta"):
-        generator = network.generator(resolution, classes)
-        discriminator = network.discriminator(resolution, classes)
+        generator = network.generator(Shape(3, resolution, resolution), classes)
+        discriminator = network.discriminator(Shape(3, resolution, resolution), classes)
     counted = size(generator), size(discriminator)
     base = options.get("channel_base", 32768 if resolution >= 512 else 16384)
     layers, residual = options.get("mapping_layers", 2), options.get("residual", True)
@@ -285,8 +286,8 @@ def test_parameter_counts(resolution: int, options: dict, published: Any, classe
 def test_networks_have_the_expected_shapes(resolution: int, classes: int) -> None:
     options = {"channel_base": 256, "channel_max": 4, "z_dim": 8, "w_dim": 6}
     network = NETWORKS.make({"name": "stylegan2"} | options)
-    generator = network.generator(resolution, classes)
-    discriminator = network.discriminator(resolution, classes)
+    generator = network.generator(Shape(3, resolution, resolution), classes)
+    discriminator = network.discriminator(Shape(3, resolution, resolution), classes)
     labels = torch.arange(2) % max(classes, 1)
     images = generator(generator.latents(2), labels)
     assert images.shape == (2, 3, resolution, resolution)
@@ -308,8 +309,8 @@ def test_widths_are_those_of_the_automatic_configuration() -> None:
 
 def test_only_sides_of_the_list_are_accepted() -> None:
     with pytest.raises(ValueError, match=r"data\.resolution = 128: BigGAN takes 32, 64"):
-        NETWORKS.make("biggan").require(128)
-    NETWORKS.make("stylegan2").require(512)
+        NETWORKS.make("biggan").require(Shape(3, 128, 128))
+    NETWORKS.make("stylegan2").require(Shape(3, 512, 512))
 
 
 # the generator's modes

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_vkd.data.augment import Augmentation, Augmentations
+from gan_vkd.data.shape import Shape
 from gan_vkd.distill import StudentFeature, Teacher, VkDLoss
 from gan_vkd.game.adversary import ADVERSARIES, Adversary
 from gan_vkd.game.distillation import Distillation, Pair
@@ -215,7 +216,7 @@ def test_a_users_regulariser_is_added_when_due_and_saved() -> None:
 class TinyGenerator(AnyGenerator):
     def __init__(self) -> None:
         super().__init__()
-        self.resolution, self.z_dim, self.classes = 32, 4, 0
+        self.shape, self.z_dim, self.classes = Shape(3, 32, 32), 4, 0
         self.map = nn.Linear(4, 3 * 32 * 32)
 
     def latents(self, count: int, device: object = "cpu", source: object = None) -> Tensor:
@@ -229,7 +230,7 @@ class TinyGenerator(AnyGenerator):
 class TinyDiscriminator(AnyDiscriminator):
     def __init__(self) -> None:
         super().__init__()
-        self.resolution, self.classes, self.width = 32, 0, 6
+        self.shape, self.classes, self.width = Shape(3, 32, 32), 0, 6
         self.body, self.head = nn.Linear(3 * 32 * 32, 6), nn.Linear(6, 1)
 
     def forward(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:

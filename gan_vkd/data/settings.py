@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gan_vkd.data.decoding import MAX_MEGAPIXELS
+from gan_vkd.data.shape import Shape
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import Positive, Seed
 
@@ -32,3 +33,7 @@ class DataSettings(Section):
         if self.fraction is not None and self.num_images is not None:
             raise ValueError("give fraction or num_images, not both")
         return self
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(3, self.resolution, self.resolution)

@@ -46,10 +46,10 @@ def build_trainer(
         ValueError: a layer, width or batch size does not fit the method, or no direction agrees
             between the views.
     """
-    train, resolution = settings.train, settings.data.resolution
+    train, shape = settings.train, settings.data.shape
     network = NETWORKS.make(settings.model.chosen)
-    generator = network.generator(resolution, classes).to(device)
-    discriminator = network.discriminator(resolution, classes).to(device)
+    generator = network.generator(shape, classes).to(device)
+    discriminator = network.discriminator(shape, classes).to(device)
     of_this_rank = train.batch_size // ranks.world()
     discriminator.group = _largest_divisor(of_this_rank, discriminator.group)
     distillation = None
@@ -134,8 +134,8 @@ def build_distillation(
 @torch.no_grad()
 def _widths(discriminator: Discriminator, layers: list[Layer]) -> Iterator[int]:
     """Widths of the layers' features, measured by a forward of one image."""
-    resolution, device = discriminator.resolution, next(discriminator.parameters()).device
-    image = torch.zeros(1, 3, resolution, resolution, device=device)
+    device = next(discriminator.parameters()).device
+    image = torch.zeros(1, *discriminator.shape, device=device)
     with Reader(discriminator, layers) as reader, in_eval_mode(discriminator):
         discriminator(image, torch.zeros(1, dtype=torch.int64, device=device))
     return iter([features.shape[1] for features in reader.take()])

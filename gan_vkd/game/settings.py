@@ -217,7 +217,7 @@ class Settings(RunSettings):
 
     @model_validator(mode="after")
     def _network_has_the_resolution(self) -> "Settings":
-        NETWORKS.make(self.model.chosen).require(self.data.resolution)
+        NETWORKS.make(self.model.chosen).require(self.data.shape)
         return self
 
     @property

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_vkd.data.shape import Shape
 from gan_vkd.networks import interface
 from gan_vkd.networks.interface import NETWORKS, Architecture, DiscriminatorOutput
 from gan_vkd.networks.layers import BatchNorm, ClassBatchNorm, SNConv2d, SNEmbedding, SNLinear
@@ -55,7 +56,8 @@ class Generator(interface.Generator):
 
     def __init__(self, resolution: int = 32, ch: int = 64, z_dim: int = 128, classes: int = 10):
         super().__init__()
-        self.resolution, self.z_dim, self.classes = resolution, z_dim, classes
+        self.z_dim, self.classes = z_dim, classes
+        self.shape = Shape(3, resolution, resolution)
         widths = [ch * m for m in GENERATOR_WIDTHS[resolution]]
         self.linear = SNLinear(z_dim, widths[0] * 16)
         self.blocks = nn.ModuleList(
@@ -104,7 +106,7 @@ class Discriminator(interface.Discriminator):
 
     def __init__(self, resolution: int = 32, ch: int = 64, classes: int = 10) -> None:
         super().__init__()
-        self.resolution, self.classes = resolution, classes
+        self.shape, self.classes = Shape(3, resolution, resolution), classes
         self.positions = (resolution >> sum(DOWNSAMPLE[resolution])) ** 2  # summed over
         widths = [3] + [ch * m for m in DISCRIMINATOR_WIDTHS[resolution]]
         self.blocks = nn.ModuleList(
@@ -155,8 +157,8 @@ class BigGAN(Architecture):
     def __init__(self, *, ch: Positive = 64, z_dim: Positive = 128) -> None:
         self.ch, self.z_dim = ch, z_dim
 
-    def generator(self, resolution: int, classes: int) -> Generator:
-        return Generator(resolution, self.ch, self.z_dim, classes)
+    def generator(self, shape: Shape, classes: int) -> Generator:
+        return Generator(shape.height, self.ch, self.z_dim, classes)
 
-    def discriminator(self, resolution: int, classes: int) -> Discriminator:
-        return Discriminator(resolution, self.ch, classes)
+    def discriminator(self, shape: Shape, classes: int) -> Discriminator:
+        return Discriminator(shape.height, self.ch, classes)

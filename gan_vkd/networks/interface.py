@@ -10,21 +10,22 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gan_vkd.data.shape import Shape
 from gan_vkd.networks.layers import Standardization
 from gan_vkd.runtime.registry import Registry
 
 
 class Generator(nn.Module):
-    """Base class; `forward(z, labels)` maps (B, z_dim), (B,) to images (B, 3, R, R).
+    """Base class; `forward(z, labels)` maps (B, z_dim), (B,) to images (B, C, H, W).
 
     The range of images is [-1, 1]. What a generator exceeds it by is clipped where pixels are made.
 
-    resolution: R.
+    shape: (C, H, W).
     z_dim: width of the latent.
     classes: number of classes; 0 for an unconditional generator, whose labels are all 0.
     """
 
-    resolution: int
+    shape: Shape
     z_dim: int
     classes: int
 
@@ -55,9 +56,9 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Base class; `forward(images, labels)` maps (B, 3, R, R), (B,) to a DiscriminatorOutput.
+    """Base class; `forward(images, labels)` maps (B, C, H, W), (B,) to a DiscriminatorOutput.
 
-    resolution: R.
+    shape: (C, H, W).
     classes: number of classes; 0 for an unconditional discriminator.
     width: of the features.
     positions: number of positions that the features are summed over; 1 if they are not a sum.
@@ -65,7 +66,7 @@ class Discriminator(nn.Module):
         image depend on it alone. Must divide the number of real and of fake images on each rank.
     """
 
-    resolution: int
+    shape: Shape
     classes: int
     width: int
     positions: int = 1
@@ -93,16 +94,16 @@ class Architecture:
 
     resolutions: ClassVar[Sequence[int]] = (32, 64, 128, 256, 512)
 
-    def require(self, resolution: int) -> None:
-        """Raises ValueError if the networks cannot be built for the resolution."""
-        if resolution not in self.resolutions:
+    def require(self, shape: Shape) -> None:
+        """Raises ValueError if the networks cannot be built for images of the shape."""
+        if shape.height != shape.width or shape.height not in self.resolutions:
             known = ", ".join(map(str, self.resolutions))
-            raise ValueError(f"data.resolution = {resolution}: {type(self).__name__} takes {known}")
+            raise ValueError(f"data.resolution = {shape}: {type(self).__name__} takes {known}")
 
-    def generator(self, resolution: int, classes: int) -> Generator:
+    def generator(self, shape: Shape, classes: int) -> Generator:
         raise NotImplementedError
 
-    def discriminator(self, resolution: int, classes: int) -> Discriminator:
+    def discriminator(self, shape: Shape, classes: int) -> Discriminator:
         raise NotImplementedError
 
 

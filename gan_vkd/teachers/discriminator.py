@@ -28,7 +28,7 @@ class _TrainedDiscriminator(Section):
 
     @model_validator(mode="after")
     def _network_has_the_resolution(self) -> "_TrainedDiscriminator":
-        NETWORKS.make(self.model.chosen).require(self.data.resolution)
+        NETWORKS.make(self.model.chosen).require(self.data.shape)
         return self
 
 
@@ -58,6 +58,6 @@ def discriminator(settings: NetworkSettings, whole: bool = False) -> Built:
         raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
     gan = checked(DiscriminatorFacts, state.get("trained"), path)
     architecture = NETWORKS.make(trained.model.chosen)
-    network = architecture.discriminator(trained.data.resolution, gan["classes"])
+    network = architecture.discriminator(trained.data.shape, gan["classes"])
     fill(network, gan["discriminator"], str(path))
     return Built(_FeaturesOf(network), mean=HALF, std=HALF)

@@ -1,5 +1,6 @@
 """One component of every kind, as a third-party package would add them."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from gan_vkd.data.augment import AUGMENTATIONS, Augmentation
 from gan_vkd.data.image_set import SOURCES, ImageSet
 from gan_vkd.data.settings import DataSettings
+from gan_vkd.data.shape import Shape
 from gan_vkd.distill import METHODS, NORMALIZATIONS, PROJECTIONS, Normalization, Projection
 from gan_vkd.evaluation.metrics import METRICS, Samples
 from gan_vkd.game.adversary import ADVERSARIES, Adversary
@@ -92,20 +94,20 @@ class OwnAdversary(Adversary):
 
 
 class OwnGenerator(Generator):
-    def __init__(self, resolution: int, classes: int, width: int) -> None:
+    def __init__(self, shape: Shape, classes: int, width: int) -> None:
         super().__init__()
-        self.resolution, self.z_dim, self.classes = resolution, width, classes
-        self.map = nn.Linear(width, 3 * resolution**2)
+        self.shape, self.z_dim, self.classes = shape, width, classes
+        self.map = nn.Linear(width, math.prod(shape))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        return self.map(z).tanh().unflatten(1, (3, self.resolution, self.resolution))
+        return self.map(z).tanh().unflatten(1, self.shape)
 
 
 class OwnDiscriminator(Discriminator):
-    def __init__(self, resolution: int, classes: int, width: int) -> None:
+    def __init__(self, shape: Shape, classes: int, width: int) -> None:
         super().__init__()
-        self.resolution, self.classes, self.width = resolution, classes, width
-        self.body, self.head = nn.Linear(3 * resolution**2, width), nn.Linear(width, 1)
+        self.shape, self.classes, self.width = shape, classes, width
+        self.body, self.head = nn.Linear(math.prod(shape), width), nn.Linear(width, 1)
 
     def forward(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
         features = self.body(images.flatten(1)).relu()
@@ -117,11 +119,11 @@ class OwnNetwork(Architecture):
     def __init__(self, *, width: int = 8) -> None:
         self.width = width
 
-    def generator(self, resolution: int, classes: int) -> Generator:
-        return OwnGenerator(resolution, classes, self.width)
+    def generator(self, shape: Shape, classes: int) -> Generator:
+        return OwnGenerator(shape, classes, self.width)
 
-    def discriminator(self, resolution: int, classes: int) -> Discriminator:
-        return OwnDiscriminator(resolution, classes, self.width)
+    def discriminator(self, shape: Shape, classes: int) -> Discriminator:
+        return OwnDiscriminator(shape, classes, self.width)
 
 
 @TEACHERS.register("own_teacher")
@@ -134,7 +136,7 @@ def own_teacher(settings: NetworkSettings, whole: bool = False) -> Built:
 @SOURCES.register("own_data")
 def own_data(settings: DataSettings, train: bool) -> ImageSet:
     source = torch.Generator().manual_seed(int(train))
-    size = (40, 3, settings.resolution, settings.resolution)
+    size = (40, *settings.shape)
     images = torch.randint(256, size, generator=source, dtype=torch.uint8)
     return ImageSet(images, torch.arange(40) % 2, ["a", "b"], [f"{i:02d}" for i in range(40)])
 

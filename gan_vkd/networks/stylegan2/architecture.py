@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from gan_vkd.data.shape import Shape
 from gan_vkd.networks.interface import NETWORKS, Architecture
 from gan_vkd.networks.stylegan2.discriminator import Discriminator
 from gan_vkd.networks.stylegan2.generator import Generator
@@ -63,12 +64,12 @@ class StyleGAN2(Architecture):
         self.style_mixing, self.minibatch_std = style_mixing, minibatch_std
         self.residual, self.clamp = residual, conv_clamp or None
 
-    def _widths(self, resolution: int) -> dict[int, int]:
-        return widths_of(resolution, self.channel_base, self.channel_max)
+    def _widths(self, shape: Shape) -> dict[int, int]:
+        return widths_of(shape.height, self.channel_base, self.channel_max)
 
-    def generator(self, resolution: int, classes: int) -> Generator:
+    def generator(self, shape: Shape, classes: int) -> Generator:
         return Generator(
-            self._widths(resolution),
+            self._widths(shape),
             classes,
             z_dim=self.z_dim,
             w_dim=self.w_dim,
@@ -77,9 +78,9 @@ class StyleGAN2(Architecture):
             clamp=self.clamp,
         )
 
-    def discriminator(self, resolution: int, classes: int) -> Discriminator:
+    def discriminator(self, shape: Shape, classes: int) -> Discriminator:
         return Discriminator(
-            self._widths(resolution),
+            self._widths(shape),
             classes,
             group=self.minibatch_std,
             residual=self.residual,

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gan_vkd.data.shape import Shape
 from gan_vkd.distill.precision import at_least_float32, without_autocast
 from gan_vkd.networks import interface
 from gan_vkd.networks.interface import DiscriminatorOutput
@@ -111,14 +112,15 @@ class Discriminator(interface.Discriminator):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.resolution, self.classes, self.group = max(widths), classes, group
+        self.shape = Shape(3, max(widths), max(widths))
+        self.classes, self.group = classes, group
         self.width = widths[4]
         self.names = [f"b{resolution}" for resolution in widths if resolution > 4][::-1]
         for resolution in sorted(widths, reverse=True)[:-1]:
             block = Block(
                 widths[resolution],
                 widths[resolution // 2],
-                rgb=resolution == self.resolution,
+                rgb=resolution == self.shape.height,
                 residual=residual,
                 clamp=clamp,
             )

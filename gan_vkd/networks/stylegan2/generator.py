@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gan_vkd.data.shape import Shape
 from gan_vkd.distill.precision import at_least_float32, without_autocast
 from gan_vkd.networks import interface
 from gan_vkd.networks.stylegan2.layers import Linear, activate, modulated_conv
@@ -192,7 +193,8 @@ class Generator(interface.Generator):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.resolution, self.z_dim, self.classes = max(widths), z_dim, classes
+        self.shape, self.z_dim = Shape(3, max(widths), max(widths)), z_dim
+        self.classes = classes
         self.style_mixing, self.psi = style_mixing, 1.0
         self.noise: Noise = "constant"
         self.mapping = Mapping(z_dim, classes, w_dim, mapping_layers)
