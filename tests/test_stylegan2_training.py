@@ -1,5 +1,6 @@
 """StyleGAN2 in runs: steps with distillation, resume, sampling, export and precision."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gan_vkd.data.batches import Batches
 from gan_vkd.data.sets import load_training_set
 from gan_vkd.exchange import export_generator
 from gan_vkd.game.build import build_trainer
+from gan_vkd.game.ema import HalfLife
 from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.stylegan2 import Generator
@@ -159,14 +161,20 @@ def test_a_network_is_refused_at_a_resolution_it_does_not_have(small: MakeSettin
     assert small(*STYLEGAN2, "data.resolution=128", arm="none").data.resolution == 128
 
 
+def decay_of(settings: Settings) -> Callable[[int], float]:
+    assert isinstance(settings.train.ema_decay, HalfLife)
+    return settings.train.ema_decay.of_batch(settings.train.batch_size)
+
+
 def test_the_shipped_configurations_are_those_published() -> None:
     source = ["data.source=digits"]
     auto = load_settings(CONFIGS / "folder+networks/stylegan2", source)
     assert auto.model.chosen["channel_base"] == "auto"
     assert auto.regularize.r1 == "auto"
-    assert auto.train.ema_decay == pytest.approx(0.5 ** (32 / 10_000), abs=1e-5)
+    assert decay_of(auto)(10**6) == pytest.approx(0.5 ** (32 / 10_000), abs=1e-9)
+    assert decay_of(auto)(100) == pytest.approx(0.5 ** (32 / (0.05 * 3200)))
     cifar = load_settings(CONFIGS / "cifar10_10pct+networks/stylegan2_cifar", [])
     assert cifar.train.batch_size * cifar.train.iterations == 100_000_000
-    assert cifar.train.ema_decay == pytest.approx(0.5 ** (64 / 500_000), abs=1e-5)
+    assert decay_of(cifar)(10**6) == pytest.approx(0.5 ** (64 / 500_000), abs=1e-9)
     assert cifar.train.betas == (0.0, 0.99)
     assert cifar.adversary.name == "non_saturating"

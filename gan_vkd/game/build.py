@@ -10,12 +10,12 @@ from gan_vkd.distill import METHODS, Layer, Reader, StudentFeature, Teacher
 from gan_vkd.distill.head import Head
 from gan_vkd.game.adversary import ADVERSARIES
 from gan_vkd.game.distillation import Distillation, Pair
-from gan_vkd.game.ema import EMA
+from gan_vkd.game.ema import EMA, HalfLife
 from gan_vkd.game.regularization import R1, Consistency, LeCam, Regularizer
 from gan_vkd.game.schedule import as_schedule
-from gan_vkd.game.settings import DistillSettings, Settings
+from gan_vkd.game.settings import DistillSettings, Settings, TrainSettings
 from gan_vkd.game.trainer import Trainer
-from gan_vkd.networks.interface import NETWORKS, Discriminator, in_eval_mode
+from gan_vkd.networks.interface import NETWORKS, Discriminator, Generator, in_eval_mode
 from gan_vkd.runtime import ranks
 from gan_vkd.teachers.features import FeatureBank
 from gan_vkd.teachers.frozen import as_layer
@@ -70,13 +70,20 @@ def build_trainer(
         Augmentations(settings.policy).to(device),
         distillation,
         [term.to(device) for term in _regularizers(settings)],
-        ema=EMA(generator, as_schedule(train.ema_decay), train.ema_start),
+        ema=_average(train, generator),
         g_lr=train.g_lr,
         d_lr=train.d_lr,
         betas=train.betas,
         d_steps=train.d_steps,
         precision=train.precision,
     )
+
+
+def _average(train: TrainSettings, generator: Generator) -> EMA:
+    decay = train.ema_decay
+    if isinstance(decay, HalfLife):
+        return EMA(generator, decay.of_batch(train.batch_size), train.ema_start)
+    return EMA(generator, as_schedule(decay), train.ema_start)
 
 
 def _largest_divisor(number: int, most: int) -> int:

@@ -10,6 +10,7 @@ from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import METHODS
 from gan_vkd.evaluation.settings import EvaluateSettings
 from gan_vkd.game.adversary import ADVERSARIES
+from gan_vkd.game.ema import DecayOverTime
 from gan_vkd.game.schedule import Schedule, number_or_schedule
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.runtime.components import Choice, OneOf, choice
@@ -42,10 +43,6 @@ RateOverTime = Annotated[
 BetaOverTime = Annotated[
     float | Schedule,
     number_or_schedule(number="a number from 0, below 1", fits=lambda x: 0 <= x < 1),
-]
-DecayOverTime = Annotated[
-    float | Schedule,
-    number_or_schedule(number="a number from 0 to 1", fits=lambda x: 0 <= x <= 1),
 ]
 AutoWeight = Annotated[
     float | Literal["auto"],
@@ -171,7 +168,7 @@ class TrainSettings(LoopSettings):
     g_lr: RateOverTime = 2e-4
     d_lr: RateOverTime = 2e-4
     betas: tuple[BetaOverTime, BetaOverTime] = (0.0, 0.999)
-    ema_decay: DecayOverTime = 0.9999
+    ema_decay: DecayOverTime = 0.9999  # or {half_life: images or auto, ramp_up: 0.05}
     ema_start: Count = 1000
     sample_every: Positive = 1000
 
