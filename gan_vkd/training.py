@@ -50,7 +50,7 @@ class Game(Task):
     remedies: ClassVar[Sequence[tuple[str, str]]] = (
         (r"\.normalize\.transform$", "a larger distill.method.normalization.eps or .shrinkage"),
         (r"\.normalize\.", "another distill.teacher, whose features are finite"),
-        ("gradient of generator|^the generated images$", "a smaller train.g_lr"),
+        ("gradient of generator|^the generated images$|path_length", "a smaller train.g_lr"),
         ("distill", "a smaller distill.weight or train.d_lr"),
         ("", "a smaller train.d_lr"),
     )
@@ -106,7 +106,7 @@ class Game(Task):
         for number in range(done * d_steps, (done + 1) * d_steps):
             chosen = self.batches.indices(number)
             self.d_step(trainer.discriminator_variant(number), chosen, number, meter)
-        self.g_step(trainer.generator_variant(done), chosen, meter)
+        self.g_step(trainer.generator_variant(done), chosen, done, meter)
         trainer.ema.update(trainer.generator, done)
 
     def _discriminator_step(self, chosen: Tensor, number: int, meter: Meter) -> None:
@@ -122,11 +122,11 @@ class Game(Task):
         meter.add(losses)
         meter.watch(trainer.discriminator_gradients())
 
-    def _generator_step(self, chosen: Tensor, meter: Meter) -> None:
+    def _generator_step(self, chosen: Tensor, iteration: int, meter: Meter) -> None:
         """An update of the generator; a relative loss compares with images of these indices."""
         trainer, labels = self.trainer, self.batches.random_labels(self.batch_size)
         real = self.batches.of(chosen) if trainer.adversary.relative else None
-        losses = trainer.update_generator(labels, real)
+        losses = trainer.update_generator(labels, iteration, real)
         meter.watch(trainer.between)
         meter.add(losses)
         meter.watch(trainer.generator_gradients())

@@ -90,7 +90,7 @@ def test_a_step_mixes_no_devices(
             logged = trainer.update_discriminator(batch, labels, number)
             meter.add(logged)
             meter.watch(trainer.between | trainer.decompositions())
-        logged |= trainer.update_generator(labels, batch)
+        logged |= trainer.update_generator(labels, 0, batch)
         meter.add(logged)
         trainer.ema.update(trainer.generator, 0)
         assert {value.device.type for value in logged.values()} == {"cuda"}

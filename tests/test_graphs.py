@@ -30,7 +30,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "model={name: stylegan2, channel_base: 64}",
             "adversary=non_saturating",
-            "regularize={r1: auto, r1_every: 2}",
+            "regularize={r1: auto, r1_every: 2, path_length: 2, path_length_every: 2}",
             EVERY_THIRD,
         ),
     ),

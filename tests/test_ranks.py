@@ -129,7 +129,7 @@ VARIANTS = {
     "stylegan2": [
         "model={name: stylegan2, channel_base: 64, channel_max: 8, z_dim: 8, w_dim: 8}",
         "adversary=non_saturating",
-        "regularize={r1: auto, r1_every: 2}",
+        "regularize={r1: auto, r1_every: 2, path_length: 2, path_length_every: 2}",
     ],
     "regularized": [
         "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",

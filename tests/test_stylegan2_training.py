@@ -171,10 +171,12 @@ def test_the_shipped_configurations_are_those_published() -> None:
     auto = load_settings(CONFIGS / "folder+networks/stylegan2", source)
     assert auto.model.chosen["channel_base"] == "auto"
     assert auto.regularize.r1 == "auto"
+    assert (auto.regularize.path_length, auto.regularize.path_length_every) == (2, 4)
     assert decay_of(auto)(10**6) == pytest.approx(0.5 ** (32 / 10_000), abs=1e-9)
     assert decay_of(auto)(100) == pytest.approx(0.5 ** (32 / (0.05 * 3200)))
     cifar = load_settings(CONFIGS / "cifar10_10pct+networks/stylegan2_cifar", [])
     assert cifar.train.batch_size * cifar.train.iterations == 100_000_000
     assert decay_of(cifar)(10**6) == pytest.approx(0.5 ** (64 / 500_000), abs=1e-9)
+    assert cifar.regularize.path_length == 0
     assert cifar.train.betas == (0.0, 0.99)
     assert cifar.adversary.name == "non_saturating"

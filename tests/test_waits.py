@@ -82,7 +82,10 @@ def test_a_step_of_vkd_does_not_synchronise(name: str, fitted: bool, statistics:
 
 REGULARIZED = "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 1}"
 AUTO = ("distill.weight=auto", "distill.student.scaling=batch", "distill.aggregated=1")
-STYLEGAN2 = ("model=stylegan2", "model.channel_base=64", "regularize={r1: auto, r1_every: 2}")
+STYLEGAN2 = (
+    "model=stylegan2", "model.channel_base=64",
+    "regularize={r1: auto, r1_every: 2, path_length: 2, path_length_every: 2}",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

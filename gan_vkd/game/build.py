@@ -11,6 +11,7 @@ from gan_vkd.distill.head import Head
 from gan_vkd.game.adversary import ADVERSARIES
 from gan_vkd.game.distillation import Distillation, Pair
 from gan_vkd.game.ema import EMA, HalfLife
+from gan_vkd.game.generator_regularization import GeneratorRegularizer, PathLength
 from gan_vkd.game.regularization import R1, Consistency, LeCam, Regularizer
 from gan_vkd.game.schedule import as_schedule
 from gan_vkd.game.settings import DistillSettings, Settings, TrainSettings
@@ -162,8 +163,8 @@ def _require_batch(settings: Settings, distillation: Distillation) -> None:
         )
 
 
-def _regularizers(settings: Settings) -> list[Regularizer]:
-    chosen, terms = settings.regularize, list[Regularizer]()
+def _regularizers(settings: Settings) -> list[Regularizer | GeneratorRegularizer]:
+    chosen, terms = settings.regularize, list[Regularizer | GeneratorRegularizer]()
     if chosen.lecam:
         start = chosen.lecam_start * settings.train.d_steps
         terms.append(LeCam(start=start, weight=chosen.lecam))
@@ -175,4 +176,6 @@ def _regularizers(settings: Settings) -> list[Regularizer]:
         if weight == "auto":
             weight = 0.0002 * settings.data.resolution**2 / settings.train.batch_size
         terms.append(R1(weight, chosen.r1_every))
+    if chosen.path_length:
+        terms.append(PathLength(chosen.path_length, chosen.path_length_every))
     return terms

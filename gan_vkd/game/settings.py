@@ -148,7 +148,8 @@ class DistillSettings(Section):
 
 
 class RegularizeSettings(Section):
-    """Weights of the discriminator's regularisers (game/regularization.py); 0 disables one."""
+    """Weights of the regularisers (game/regularization.py, of the generator
+    game/generator_regularization.py); 0 disables one."""
 
     lecam: Weight = 0.0
     lecam_start: Count = 1000  # in iterations
@@ -157,6 +158,8 @@ class RegularizeSettings(Section):
     # auto: 0.0002 * resolution^2 / batch size, as in StyleGAN2-ADA (Karras et al., NeurIPS 2020)
     r1: R1Weight = 0.0
     r1_every: Positive = 16  # updates of the discriminator
+    path_length: Weight = 0.0  # of networks with styles; 2 as published
+    path_length_every: Positive = 4  # updates of the generator
 
 
 class TrainSettings(LoopSettings):
@@ -215,6 +218,15 @@ class Settings(RunSettings):
     @model_validator(mode="after")
     def _network_has_the_resolution(self) -> "Settings":
         NETWORKS.make(self.model.chosen).require(self.data.shape)
+        return self
+
+    @model_validator(mode="after")
+    def _path_lengths_need_styles(self) -> "Settings":
+        if self.regularize.path_length and not NETWORKS.make(self.model.chosen).has_styles:
+            raise ValueError(
+                f"regularize.path_length = {self.regularize.path_length:g}: model = "
+                f"{self.model.name} has no styles; set it to 0, or model=stylegan2"
+            )
         return self
 
     @property

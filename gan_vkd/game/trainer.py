@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from gan_vkd.game.adversary import Adversary, Hinge
 from gan_vkd.game.balance import balance
 from gan_vkd.game.distillation import Distillation
 from gan_vkd.game.ema import EMA
+from gan_vkd.game.generator_regularization import GeneratorRegularizer, GeneratorUpdate
 from gan_vkd.game.regularization import Regularizer, Update
 from gan_vkd.game.schedule import Schedule, as_schedule
 from gan_vkd.networks.interface import Discriminator, DiscriminatorOutput, Generator
@@ -39,7 +40,7 @@ class Trainer:
         adversary: the adversarial losses; None: hinge.
         augment: augmentation of the discriminator's input images; None: no augmentation.
         distillation: of a teacher's features; None: no distillation.
-        regularizers: further terms of the discriminator's loss.
+        regularizers: further terms of the discriminator's and of the generator's loss.
         ema: the EMA generator; None: one with a decay of 0.9999.
         g_lr, d_lr, betas: of Adam, numbers or schedules over iterations.
         d_steps: number of discriminator updates per iteration.
@@ -57,7 +58,7 @@ class Trainer:
         adversary: Adversary | None = None,
         augment: Augmentation | None = None,
         distillation: Distillation | None = None,
-        regularizers: Sequence[Regularizer] = (),
+        regularizers: Sequence[Regularizer | GeneratorRegularizer] = (),
         *,
         ema: EMA | None = None,
         g_lr: Schedule | float = 2e-4,
@@ -72,6 +73,8 @@ class Trainer:
         self.augment = augment or Augmentation()
         self.distillation = distillation
         self.regularizers = nn.ModuleDict({term.name: term for term in regularizers})
+        self._d_terms = [term for term in regularizers if isinstance(term, Regularizer)]
+        self._g_terms = [term for term in regularizers if isinstance(term, GeneratorRegularizer)]
         self.ema = ema or EMA(generator)
         self.d_steps = d_steps
         self._requested = precision
@@ -99,11 +102,19 @@ class Trainer:
 
     def generate(self, labels: Tensor) -> Tensor:
         """Generates images (B, 3, R, R) from new latents, in float32 or better."""
-        draw = lambda n: self.generator.latents(n, self.device)  # noqa: E731
         with autocast(self.device, self.precision):
-            images = at_least_float32(self.generator(ranks.own_rows(draw, len(labels)), labels))
+            images = at_least_float32(self.generator(self._latents(len(labels)), labels))
         self.between = {"the generated images": images.detach().norm()}
         return images
+
+    def _styled(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Generates images, in float32 or better, with the styles (B, L, d) behind them."""
+        with autocast(self.device, self.precision):
+            images, styles = self.generator.styled(self._latents(len(labels)), labels)
+        return at_least_float32(images), styles
+
+    def _latents(self, count: int) -> Tensor:
+        return ranks.own_rows(lambda n: self.generator.latents(n, self.device), count)
 
     def discriminate(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
         """Returns scores (B,), in float32 or better, and the features they are computed from."""
@@ -180,9 +191,7 @@ class Trainer:
 
     def _penalties(self, update: Update) -> dict[str, Tensor]:
         """Regularisation terms by name; called after all other forwards of the discriminator."""
-        terms = (cast(Regularizer, term) for term in self.regularizers.values())
-        losses = {term.name: term.penalty(update) for term in terms}
-        return {name: loss for name, loss in losses.items() if loss is not None}
+        return _computed({term.name: term.penalty(update) for term in self._d_terms})
 
     def generator_step(
         self, labels: Tensor, iteration: int, real: Batch | None = None
@@ -195,11 +204,13 @@ class Trainer:
             real: B real images; required if the adversarial loss is relative.
         """
         self.set_optimizers(iteration)
-        logged = self.update_generator(labels, real)
+        logged = self.update_generator(labels, iteration, real)
         self.ema.update(self.generator, iteration)
         return logged
 
-    def update_generator(self, labels: Tensor, real: Batch | None = None) -> dict[str, Tensor]:
+    def update_generator(
+        self, labels: Tensor, iteration: int, real: Batch | None = None
+    ) -> dict[str, Tensor]:
         """`generator_step` at the optimiser's present learning rate, without the EMA's update."""
         self.discriminator.requires_grad_(False)
         images = self.generate(labels)
@@ -209,14 +220,16 @@ class Trainer:
         if self.adversary.relative:
             assert real is not None, "a relative loss needs real images in the generator's step"
             real_scores = self.score(self.augment(real.images), real.labels)
-        loss = self.adversary.generator(scores, real_scores)
+        losses = {"g_loss": self.adversary.generator(scores, real_scores)}
+        update = GeneratorUpdate(iteration, labels, self._styled)
+        losses |= _computed({term.name: term.penalty(update) for term in self._g_terms})
         self.g_optimizer.zero_grad()
         with backward_in(self.precision):
-            loss.backward()
+            torch.stack(list(losses.values())).sum().backward()
         ranks.average_gradients(self.generator.parameters())
         self.g_optimizer.step()
         self.discriminator.requires_grad_(True)
-        return {"g_loss": loss}
+        return losses
 
     def _note_gradient(self, gradient: Tensor) -> None:
         self.between["the gradient at the generated images"] = gradient.norm()
@@ -243,13 +256,13 @@ class Trainer:
         if distils and any(module.decomposes_next for module in self._counting()):
             return None
         iteration = number // self.d_steps
-        terms = (cast(Regularizer, term) for term in self.regularizers.values())
-        chosen = tuple(term.variant(number, iteration) for term in terms)
+        chosen = tuple(term.variant(number, iteration) for term in self._d_terms)
         return self._scheduled_betas(iteration), distils, chosen
 
     def generator_variant(self, iteration: int) -> Hashable:
         """Everything that the host decides in an update of the generator."""
-        return self._scheduled_betas(iteration)
+        chosen = tuple(term.variant(iteration) for term in self._g_terms)
+        return self._scheduled_betas(iteration), chosen
 
     def count_update(self, number: int) -> None:
         """Counts an update of the discriminator that was replayed."""
@@ -334,6 +347,10 @@ class Trainer:
         self.ema.generator.load_state_dict(state["average"])
         load_optimizer(self.g_optimizer, state["g_optimizer"])
         load_optimizer(self.d_optimizer, state["d_optimizer"])
+
+
+def _computed(losses: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    return {name: loss for name, loss in losses.items() if loss is not None}
 
 
 def _gradients(modules: dict[str, nn.Module]) -> dict[str, Tensor]:

@@ -35,6 +35,13 @@ class Generator(nn.Module):
         """Draws latents (count, z_dim) from the standard normal distribution."""
         return torch.randn(count, self.z_dim, device=device, generator=source)
 
+    def styled(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as `forward` gives them, and the styles (B, L, d) that they are computed from.
+
+        Only for architectures with `has_styles`.
+        """
+        raise NotImplementedError
+
     def truncate(self, psi: float) -> None:
         """Trades variety for quality in eval mode: 1 is all variety, 0 none.
 
@@ -90,8 +97,10 @@ class Architecture:
     """Builds a generator and the discriminator that it is trained against.
 
     resolutions: sides of the images that the networks can be built for.
+    has_styles: whether images are computed from an intermediate latent (`Generator.styled`).
     """
 
+    has_styles: ClassVar[bool] = False
     resolutions: ClassVar[Sequence[int]] = (32, 64, 128, 256, 512)
 
     def require(self, shape: Shape) -> None:

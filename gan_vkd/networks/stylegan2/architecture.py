@@ -1,6 +1,6 @@
 """The settings of StyleGAN2, and the channels of its blocks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from gan_vkd.data.shape import Shape
 from gan_vkd.networks.interface import NETWORKS, Architecture
@@ -45,6 +45,8 @@ class StyleGAN2(Architecture):
         residual: whether the discriminator's blocks have shortcuts.
         conv_clamp: largest magnitude of the layers' outputs, 256 as published for float16; 0: none.
     """
+
+    has_styles: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -205,12 +205,18 @@ class Generator(interface.Generator):
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """(B, z_dim) and (B,) -> (B, 3, R, R)."""
+        return self.styled(z, labels)[0]
+
+    def styled(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, z_dim) and (B,) -> images (B, 3, R, R) and styles (B, L, w_dim) of L layers."""
         w = self.mapping(z, labels)
         if self.training:
             self.mapping.track(w)
-            return self.synthesis(self._mixed(w, labels), "random")
+            styles = self._mixed(w, labels)
+            return self.synthesis(styles, "random"), styles
         w = self.mapping.w_avg.lerp(w, self.psi)
-        return self.synthesis(w[:, None].expand(-1, self.synthesis.styles, -1), self.noise)
+        styles = w[:, None].expand(-1, self.synthesis.styles, -1)
+        return self.synthesis(styles, self.noise), styles
 
     def _mixed(self, w: Tensor, labels: Tensor) -> Tensor:
         """(B, w_dim) -> styles (B, styles, w_dim), some of them with another latent's last ones.
