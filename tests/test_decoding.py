@@ -56,7 +56,7 @@ def test_other_images_are_decoded_as_before(large, monkeypatch):
 
 def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "LARGE", 40 * 40)
-    active, most, lock, finish = [0, 0], [0, 0], threading.Lock(), decoding._rgb
+    active, most, lock, finish = [0, 0], [0, 0], threading.Lock(), decoding.upright
 
     def slow(image: Image.Image) -> Image.Image:
         kind = image.width > 40
@@ -68,7 +68,7 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
             active[kind] -= 1
         return finish(image)
 
-    monkeypatch.setattr(decoding, "_rgb", slow)
+    monkeypatch.setattr(decoding, "upright", slow)
     files = {f"{i}.png": smooth(size, size, "PNG") for i, size in enumerate([32, 64] * 6)}
     read_images(make("folder", tmp_path, files), 32)
     assert most[True] == 1
@@ -86,6 +86,6 @@ def test_lack_of_memory_is_told(monkeypatch):
     def fail(image: Image.Image) -> Image.Image:
         raise MemoryError
 
-    monkeypatch.setattr(decoding, "_rgb", fail)
+    monkeypatch.setattr(decoding, "upright", fail)
     with pytest.raises(BadImage, match="not enough memory"):
         open_rgb(smooth(20, 20))

@@ -77,7 +77,7 @@ class InputSettings(Section):
     @property
     def in_memory(self) -> DataSettings:
         names = DataSettings.model_fields.keys() & type(self).model_fields.keys()
-        return DataSettings(**{name: getattr(self, name) for name in names})
+        return DataSettings(channels=3, **{name: getattr(self, name) for name in names})
 
 
 # Options of timm.create_model that reach no file, network or code (checkpoint_path unpickles).

@@ -38,7 +38,7 @@ def _load(dataset_class: Any, settings: DataSettings, train: bool) -> ImageSet:
             f"put torchvision's {dataset_class.base_folder} there, or set data.root"
         ) from None
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
-    if settings.resolution != images.shape[-1]:
+    if settings.shape[1:] != images.shape[2:]:
         raise SettingsError(f"{settings.source} has 32x32 images: set data.resolution=32")
     names = [f"{'train' if train else 'test'}/{i:05d}" for i in range(len(images))]
     return ImageSet(

@@ -1,21 +1,22 @@
-"""Decodes image files to RGB, within limits of size and memory."""
+"""Decodes image files, within limits of size and memory."""
 
 import io
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import cache
 from threading import Lock
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gan_vkd.data.form import SIXTEEN_BITS, Form, eight_bits, flat, formed
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # no format that can run programs
 MAX_MEGAPIXELS = 256  # default of data.max_megapixels
 LARGE = 16_000_000  # pixels: larger images are decoded one at a time, JPEGs at a reduced scale
 Image.MAX_IMAGE_PIXELS = None  # Pillow refuses 179 million: a lower limit than the setting's
 
-_EIGHT_BITS = (np.arange(65536) / 257).round().astype(np.uint8)
 _one_large = Lock()
 T = TypeVar("T")
 
@@ -35,30 +36,41 @@ def reads_heif() -> bool:
     return True
 
 
-def decode(data: bytes, resolution: int, max_megapixels: int = MAX_MEGAPIXELS) -> np.ndarray:
-    """Decodes an image file to RGB.
-
-    Grey, palette, CMYK and 16-bit images are converted, transparent ones are put on white, the EXIF
-    orientation is applied, other sizes are cropped to the central square and resized (Lanczos).
+def decode(
+    data: bytes,
+    form: Form | int,
+    max_megapixels: int = MAX_MEGAPIXELS,
+    brightest: list[int] | None = None,
+) -> np.ndarray:
+    """Decodes an image file, applies its EXIF orientation and brings it into a form.
 
     Args:
         data: the file's bytes.
-        resolution: R, the side in pixels.
+        form: the form of the pixels; a number R stands for RGB of R x R.
         max_megapixels: the largest number of pixels, in millions.
+        brightest: gets the largest value of a grey of 16 bits appended.
 
     Returns:
-        (R, R, 3) uint8.
+        (H, W, C) uint8.
 
     Raises:
         BadImage: damaged, truncated, animated, not an image, or too large.
     """
-    return _decoded(data, max_megapixels, resolution, partial(_square, resolution=resolution))
+    form = Form.of(form)
+
+    def finish(image: Image.Image) -> np.ndarray:
+        image = upright(image)
+        if brightest is not None and image.mode in SIXTEEN_BITS:
+            brightest.append(int(np.asarray(image).max()))
+        return formed(image, form)
+
+    return decoded(data, max_megapixels, max(form.height, form.width), finish)
 
 
 def open_rgb(
     data: bytes, max_megapixels: int = MAX_MEGAPIXELS, needed: int | None = None
 ) -> Image.Image:
-    """Decodes an image file to RGB in its own size, otherwise as `decode`.
+    """Decodes an image file to RGB in its own size, with transparency on white.
 
     Args:
         data: the file's bytes.
@@ -69,13 +81,14 @@ def open_rgb(
     Raises:
         BadImage: as in `decode`.
     """
-    return _decoded(data, max_megapixels, needed, lambda image: image)
+    return decoded(data, max_megapixels, needed, lambda image: flat(eight_bits(upright(image))))
 
 
-def _decoded(
+def decoded(
     data: bytes, max_megapixels: int, needed: int | None, finish: Callable[[Image.Image], T]
 ) -> T:
-    """Returns finish(image); for a large image within the lock, so that one is in memory."""
+    """Returns finish(image) of the opened file; for a large image within the lock, so that one is
+    in memory. `needed` and errors are those of `open_rgb`."""
     formats = (*FORMATS, "HEIF") if reads_heif() else FORMATS
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
@@ -91,7 +104,7 @@ def _decoded(
             with _one_large if pixels > LARGE else nullcontext():
                 if pixels > LARGE and needed is not None:
                     image.draft(None, (2 * needed, 2 * needed))
-                return finish(_rgb(image))
+                return finish(image)
     except UnidentifiedImageError:
         raise BadImage("not an image" if data else "empty file") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -104,25 +117,10 @@ def _decoded(
         raise BadImage(f"damaged ({type(error).__name__}: {error})") from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Copies a large image as rarely as possible."""
+def upright(image: Image.Image) -> Image.Image:
+    """Reads the pixels and applies the EXIF orientation; a large image is not copied."""
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        image = Image.fromarray(_EIGHT_BITS[np.asarray(image).clip(0, 65535)])
     if image.mode == "F":
         raise BadImage("floating-point pixels")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _square(image: Image.Image, resolution: int) -> np.ndarray:
-    if image.size != (resolution, resolution):
-        # cropped first, since Pillow's resize with a box also reads pixels outside of it
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return image

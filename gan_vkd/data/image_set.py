@@ -7,11 +7,13 @@ split, registered by name. It returns None if it has no test split.
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
+from gan_vkd.data.shape import Shape
+from gan_vkd.data.storage import BLOCK, rows_of
 from gan_vkd.runtime.registry import Registry
 
 
@@ -19,7 +21,8 @@ from gan_vkd.runtime.registry import Registry
 class ImageSet:
     """Labelled images.
 
-    images: (N, 3, R, R) uint8. labels: (N,) int64. classes: names of the classes by label, [""]
+    images: (N, C, H, W) uint8 on the CPU, with C = 1 (grey), 3 (RGB) or 4 (RGBA), in memory or
+    mapped to a file (gan_vkd/data/storage.py). labels: (N,) int64. classes: names of the classes by label, [""]
     for a set without classes. names: of the images, unique and stable; subsets are drawn by them.
     """
 
@@ -31,15 +34,22 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def subset(self, indices: list[int]) -> "ImageSet":
+    @property
+    def shape(self) -> Shape:
+        return Shape(*self.images.shape[1:])
+
+    def subset(self, indices: list[int], folder: Path | None = None) -> "ImageSet":
+        """folder: for a file with the pixels if memory does not hold them."""
         chosen = torch.tensor(indices, dtype=torch.int64)
         names = [self.names[i] for i in indices]
-        return ImageSet(self.images[chosen], self.labels[chosen], self.classes, names)
+        images = torch.from_numpy(rows_of(self.images.numpy(), indices, folder))
+        return ImageSet(images, self.labels[chosen], self.classes, names)
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of pixels and labels, which identifies the set in caches."""
         digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
-        digest.update(self.images.cpu().numpy().tobytes())
+        for block in self.images.split(BLOCK):
+            digest.update(block.numpy().tobytes())
         digest.update(self.labels.cpu().numpy().tobytes())
         return digest.hexdigest()
 

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Protocol
@@ -13,7 +14,10 @@ from typing import Protocol
 import numpy as np
 
 from gan_vkd.data.decoding import MAX_MEGAPIXELS, BadImage, decode
+from gan_vkd.data.form import Form
 from gan_vkd.data.listing import list_images, printable
+from gan_vkd.data.storage import empty, rows_of
+from gan_vkd.data.survey import channels_needed
 from gan_vkd.runtime.errors import VkdError
 
 # About files that are read all the same, or refused with a reason; filters cannot be set in threads
@@ -108,33 +112,41 @@ class ZipSource:
 
 def read_images(
     path: Path,
-    resolution: int,
+    form: Form | int,
     damaged: str = "refuse",
     max_megapixels: int = MAX_MEGAPIXELS,
+    folder: Path | None = None,
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Reads all images of a folder or zip, in the order of their names.
 
     Args:
         path: a folder or zip, flat or with one folder per class.
-        resolution: R.
+        form: the form of the pixels; a number R stands for RGB of R x R.
         damaged: "refuse" raises an error that lists unusable files, "skip" leaves them out.
         max_megapixels: larger images cannot be used.
+        folder: for a file with the pixels if memory does not hold them (gan_vkd/data/storage.py).
 
     Returns:
-        images (N, R, R, 3) uint8, their names, and the class of each (all "" for a flat set).
+        images (N, H, W, C) uint8, in memory as (N, C, H, W), their names, and the class of each
+        (all "" for a flat set).
 
     Raises:
         VkdError: no such path, no images, unusable files, or images outside the class folders.
     """
+    form, brightest = Form.of(form), list[int]()
     with ExitStack() as stack:
         source = open_source(path, damaged, stack)
         names, classes = list_images(path, source.names())
-        images = np.empty((len(names), resolution, resolution, 3), np.uint8)
+        if form.channels is None:
+            needed = channels_needed(source.read, names, form.background, max_megapixels)
+            form = replace(form, channels=needed)
+        images = empty((len(names), form.channels or 3, form.height, form.width), folder)
         bad: dict[int, str] = {}
 
         def load(index: int) -> None:
             try:
-                images[index] = decode(source.read(names[index]), resolution, max_megapixels)
+                pixels = decode(source.read(names[index]), form, max_megapixels, brightest)
+                images[index] = pixels.transpose(2, 0, 1)
             except BadImage as error:
                 bad[index] = str(error)
 
@@ -149,7 +161,13 @@ def read_images(
     if emptied:
         where = f" in class {', '.join(map(printable, emptied))}" if emptied != [""] else ""
         raise VkdError(f"{path}: no usable image is left{where}")
-    return images[good], [names[i] for i in good], [classes[i] for i in good]
+    if brightest and max(brightest) <= form.white / 2:
+        print(
+            f"{path}: {len(brightest)} images of 16 bits reach {max(brightest)} of data.white = "
+            f"{form.white}, which makes them dark; for white there, set data.white={max(brightest)}"
+        )
+    images = rows_of(images, good, folder).transpose(0, 2, 3, 1)
+    return images, [names[i] for i in good], [classes[i] for i in good]
 
 
 def _report(path: Path, lines: list[str], damaged: str, total: int) -> None:

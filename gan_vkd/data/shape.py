@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+LEAST = 4  # of the shorter side at the start of a network
+
 
 class Shape(NamedTuple):
-    """channels: 3 (RGB). height, width: in pixels."""
+    """channels: 1 (grey), 3 (RGB) or 4 (RGBA). height, width: in pixels."""
 
     channels: int
     height: int
@@ -14,3 +16,16 @@ class Shape(NamedTuple):
         """R for squares, else H x W."""
         square = self.height == self.width
         return str(self.height) if square else f"{self.height} x {self.width}"
+
+    @property
+    def halvings(self) -> int | None:
+        """Number of halvings that bring the shorter side to 4, 5, 6 or 7 pixels.
+
+        None if one of the sides is not a multiple of that power of two.
+        """
+        count = (min(self.height, self.width) // LEAST).bit_length() - 1
+        whole = count >= 0 and self.height % 2**count == self.width % 2**count == 0
+        return count if whole else None
+
+    def halved(self, count: int) -> "Shape":
+        return Shape(self.channels, self.height >> count, self.width >> count)

@@ -159,7 +159,7 @@ def _overridden(tree: dict[str, Any], item: str) -> dict[str, Any]:
         value = parse_yaml(text)
     except ValueError:
         raise SettingsError(f"{item!r}: the value is not YAML") from None
-    plain = isinstance(value, str) and text[0] not in "'\""
+    plain = text.startswith("#") or (isinstance(value, str) and text[0] not in "'\"")
     if plain or (isinstance(value, dict) and text[0] != "{"):
         value = text  # a path may have ": " or " #" in it
     return _put(tree, parts, value, item)
