@@ -151,7 +151,7 @@ def test_styles_are_applied_in_float32_under_autocast(grouped: bool) -> None:
 
 
 def test_an_upsampling_layer_is_zero_insertion_convolution_and_filter() -> None:
-    layer = StyledConv(3, 2, 8, 4, up=True).double()
+    layer = StyledConv(3, 2, (8, 8), 4, up=True).double()
     x, w = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
     with torch.no_grad():
         found = layer(x, w, "none")

@@ -22,8 +22,9 @@ class ImageSet:
     """Labelled images.
 
     images: (N, C, H, W) uint8 on the CPU, with C = 1 (grey), 3 (RGB) or 4 (RGBA), in memory or
-    mapped to a file (gan_vkd/data/storage.py). labels: (N,) int64. classes: names of the classes by label, [""]
-    for a set without classes. names: of the images, unique and stable; subsets are drawn by them.
+    mapped to a file (gan_vkd/data/storage.py). labels: (N,) int64. classes: names of the classes by
+    label, [""] for a set without classes. names: of the images, unique and stable; subsets are
+    drawn by them.
     """
 
     images: Tensor

@@ -17,6 +17,11 @@ class Shape(NamedTuple):
         square = self.height == self.width
         return str(self.height) if square else f"{self.height} x {self.width}"
 
+    @staticmethod
+    def of(shape: "Shape | int") -> "Shape":
+        """The shape, or that of RGB squares of a side."""
+        return Shape(3, shape, shape) if isinstance(shape, int) else shape
+
     @property
     def halvings(self) -> int | None:
         """Number of halvings that bring the shorter side to 4, 5, 6 or 7 pixels.
@@ -27,5 +32,11 @@ class Shape(NamedTuple):
         whole = count >= 0 and self.height % 2**count == self.width % 2**count == 0
         return count if whole else None
 
+    @property
+    def square(self) -> int | None:
+        """Side of the square of 4 times a power of two that has as many halvings."""
+        return None if self.halvings is None else LEAST << self.halvings
+
     def halved(self, count: int) -> "Shape":
+        """The shape after `count` halvings."""
         return Shape(self.channels, self.height >> count, self.width >> count)

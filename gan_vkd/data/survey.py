@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image
@@ -28,31 +29,27 @@ def channels_needed(
     found = set[int]()
 
     def look(name: str) -> None:
-        if 4 in found:
-            return
-        try:
-            found.add(
-                decoded(
-                    read(name), max_megapixels, 1, lambda image: _needed(image, background, found)
-                )
-            )
-        except BadImage:
-            pass
+        if 4 not in found:
+            with suppress(BadImage):
+                found.add(decoded(read(name), max_megapixels, 1, needed))
+
+    def needed(image: Image.Image) -> int:
+        return _needed(image, background, 3 in found)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(look, names))
     return max(found, default=3)
 
 
-def _needed(image: Image.Image, background: str | None, found: set[int]) -> int:
-    """Channels that an image needs; 3 for any without transparency once a set needs them."""
+def _needed(image: Image.Image, background: str | None, coloured: bool) -> int:
+    """Channels that an image needs; coloured: whether its set needs three in any case."""
     if image.has_transparency_data:
         image = upright(image)
         if background is None and image.convert("RGBA").getextrema()[3][0] < 255:
             return 4
     elif image.mode in GREY:
         return 1
-    if 3 in found:
+    if coloured:
         return 3
     pixels = np.asarray(flat(upright(image), background or "white"))
     return 1 if (pixels == pixels[..., :1]).all() else 3

@@ -1,10 +1,11 @@
-"""BigGAN for 32x32 and 64x64 images (Brock, Donahue and Simonyan, ICLR 2019; appendix B).
+"""BigGAN (Brock, Donahue and Simonyan, ICLR 2019; appendix B) for 32x32, 64x64 and like shapes.
 
 The CIFAR variant of DiffAugment (Zhao et al., NeurIPS 2020): no attention, no hierarchical latent,
 class-conditional batch norm, projection discriminator, spectral norm everywhere. Parameter names
 and shapes are those of its published checkpoints, which therefore load unchanged.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar, cast
@@ -19,7 +20,8 @@ from gan_vkd.networks.interface import NETWORKS, Architecture, DiscriminatorOutp
 from gan_vkd.networks.layers import BatchNorm, ClassBatchNorm, SNConv2d, SNEmbedding, SNLinear
 from gan_vkd.runtime.settings import Positive
 
-# resolution -> multipliers of ch: the generator's input and blocks; the discriminator's blocks
+# side of square images (`Shape.square` of others) -> multipliers of ch: the generator's input and
+# blocks; the discriminator's blocks
 GENERATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [16, 16, 8, 4, 2]}
 DISCRIMINATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [1, 2, 4, 8, 16]}
 DOWNSAMPLE = {32: [True, True, False, False], 64: [True, True, True, True, False]}
@@ -48,27 +50,28 @@ class Generator(interface.Generator):
     """Maps latents and labels to images in [-1, 1].
 
     Args:
-        resolution: 32 or 64.
+        shape: of the images; a number R stands for RGB of R x R.
         ch: channel multiplier; the published CIFAR networks have 64.
         z_dim: width of the latent.
         classes: number of classes, 0 for an unconditional generator.
     """
 
-    def __init__(self, resolution: int = 32, ch: int = 64, z_dim: int = 128, classes: int = 10):
+    def __init__(self, shape: Shape | int = 32, ch: int = 64, z_dim: int = 128, classes: int = 10):
         super().__init__()
-        self.z_dim, self.classes = z_dim, classes
-        self.shape = Shape(3, resolution, resolution)
-        widths = [ch * m for m in GENERATOR_WIDTHS[resolution]]
-        self.linear = SNLinear(z_dim, widths[0] * 16)
+        self.shape, self.z_dim, self.classes = Shape.of(shape), z_dim, classes
+        widths = [ch * m for m in GENERATOR_WIDTHS[_side(self.shape)]]
+        _, *self.start = self.shape.halved(len(widths) - 1)
+        self.linear = SNLinear(z_dim, widths[0] * math.prod(self.start))
         self.blocks = nn.ModuleList(
             nn.ModuleList([GeneratorBlock(i, o, max(classes, 1))]) for i, o in pairwise(widths)
         )
-        self.output_layer = nn.Sequential(BatchNorm(widths[-1]), nn.ReLU(), SNConv2d(widths[-1], 3))
+        last = SNConv2d(widths[-1], self.shape.channels)
+        self.output_layer = nn.Sequential(BatchNorm(widths[-1]), nn.ReLU(), last)
         self.apply(_initialize)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """(B, z_dim) and (B,) -> (B, 3, resolution, resolution)."""
-        h = self.linear(z).view(z.shape[0], -1, 4, 4)
+        """(B, z_dim) and (B,) -> (B, C, H, W)."""
+        h = self.linear(z).view(z.shape[0], -1, *self.start)
         for stage in self.blocks:
             for block in cast(nn.ModuleList, stage):
                 h = block(h, labels)
@@ -99,20 +102,22 @@ class Discriminator(interface.Discriminator):
     """Maps images to a score, computed from features that are rectified and summed over space.
 
     Args:
-        resolution: 32 or 64.
+        shape: of the images; a number R stands for RGB of R x R.
         ch: channel multiplier.
         classes: number of classes, 0 for an unconditional discriminator.
     """
 
-    def __init__(self, resolution: int = 32, ch: int = 64, classes: int = 10) -> None:
+    def __init__(self, shape: Shape | int = 32, ch: int = 64, classes: int = 10) -> None:
         super().__init__()
-        self.shape, self.classes = Shape(3, resolution, resolution), classes
-        self.positions = (resolution >> sum(DOWNSAMPLE[resolution])) ** 2  # summed over
-        widths = [3] + [ch * m for m in DISCRIMINATOR_WIDTHS[resolution]]
+        self.shape, self.classes = Shape.of(shape), classes
+        channels, side = self.shape.channels, _side(self.shape)
+        _, *last = self.shape.halved(sum(DOWNSAMPLE[side]))
+        self.positions = math.prod(last)  # summed over
+        widths = [channels] + [ch * m for m in DISCRIMINATOR_WIDTHS[side]]
         self.blocks = nn.ModuleList(
             nn.ModuleList([DiscriminatorBlock(i, o, index == 0, down)])
             for index, ((i, o), down) in enumerate(
-                zip(pairwise(widths), DOWNSAMPLE[resolution], strict=True)
+                zip(pairwise(widths), DOWNSAMPLE[side], strict=True)
             )
         )
         self.width = widths[-1]
@@ -122,7 +127,7 @@ class Discriminator(interface.Discriminator):
         self.apply(_initialize)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, 4 * ch), or (B, 16 * ch) at resolution 64."""
+        """(B, C, H, W) in [-1, 1] -> (B, 4 * ch), or (B, 16 * ch) at resolution 64."""
         h = images
         for stage in self.blocks:
             for block in cast(nn.ModuleList, stage):
@@ -136,6 +141,12 @@ class Discriminator(interface.Discriminator):
         return DiscriminatorOutput(
             score + (self.embed(labels) * h).sum(1) if self.classes else score, h
         )
+
+
+def _side(shape: Shape) -> int:
+    """The key of a shape that `BigGAN.require` accepts."""
+    assert shape.square is not None
+    return shape.square
 
 
 def _initialize(module: nn.Module) -> None:
@@ -153,12 +164,13 @@ class BigGAN(Architecture):
     """
 
     resolutions: ClassVar[Sequence[int]] = tuple(GENERATOR_WIDTHS)
+    any_aspect = True
 
     def __init__(self, *, ch: Positive = 64, z_dim: Positive = 128) -> None:
         self.ch, self.z_dim = ch, z_dim
 
     def generator(self, shape: Shape, classes: int) -> Generator:
-        return Generator(shape.height, self.ch, self.z_dim, classes)
+        return Generator(shape, self.ch, self.z_dim, classes)
 
     def discriminator(self, shape: Shape, classes: int) -> Discriminator:
-        return Discriminator(shape.height, self.ch, classes)
+        return Discriminator(shape, self.ch, classes)

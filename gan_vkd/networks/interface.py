@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gan_vkd.data.shape import Shape
+from gan_vkd.data.shape import LEAST, Shape
 from gan_vkd.networks.layers import Standardization
 from gan_vkd.runtime.registry import Registry
 
@@ -96,18 +96,25 @@ def in_eval_mode(*networks: nn.Module) -> Iterator[None]:
 class Architecture:
     """Builds a generator and the discriminator that it is trained against.
 
-    resolutions: sides of the images that the networks can be built for.
+    resolutions: sides of the square images that the networks can be built for.
+    any_aspect: whether they can be built for other sides with as many halvings (`Shape.square`).
     has_styles: whether images are computed from an intermediate latent (`Generator.styled`).
     """
 
     has_styles: ClassVar[bool] = False
     resolutions: ClassVar[Sequence[int]] = (32, 64, 128, 256, 512)
+    any_aspect: ClassVar[bool] = False
 
     def require(self, shape: Shape) -> None:
         """Raises ValueError if the networks cannot be built for images of the shape."""
-        if shape.height != shape.width or shape.height not in self.resolutions:
-            known = ", ".join(map(str, self.resolutions))
-            raise ValueError(f"data.resolution = {shape}: {type(self).__name__} takes {known}")
+        usual = shape.height == shape.width == shape.square
+        if shape.square in self.resolutions and (usual or self.any_aspect):
+            return
+        known = ", ".join(map(str, self.resolutions))
+        if self.any_aspect:
+            powers = ", ".join(str(side // LEAST) for side in self.resolutions)
+            known += f", or sides that are multiples of {powers}, the shorter one 4 to 7 times it"
+        raise ValueError(f"data.resolution = {shape}: {type(self).__name__} takes {known}")
 
     def generator(self, shape: Shape, classes: int) -> Generator:
         raise NotImplementedError

@@ -19,16 +19,23 @@ ChannelBase = Annotated[
 
 
 def widths_of(
-    resolution: int, channel_base: int | Literal["auto"], channel_max: int
+    shape: Shape | int, channel_base: int | Literal["auto"], channel_max: int
 ) -> dict[int, int]:
-    """Channels by resolution, 4, 8, ..., R: channel_base / r, at least 1 and at most channel_max.
+    """Channels of blocks 4, 8, ..., R: channel_base / r, at least 1 and at most channel_max.
+
+    A block is named by its resolution in a square R x R with as many halvings (`Shape.square`); r
+    is the longer side of its features.
 
     auto: 32,768 from 512 pixels on and 16,384 below, as in StyleGAN2-ADA.
     """
+    shape = Shape.of(shape)
+    longer, last = max(shape.height, shape.width), shape.square
+    assert last is not None
     if channel_base == "auto":
-        channel_base = 32_768 if resolution >= 512 else 16_384
-    sides = [2**power for power in range(2, resolution.bit_length())]
-    return {side: max(1, min(channel_base // side, channel_max)) for side in sides}
+        channel_base = 32_768 if longer >= 512 else 16_384
+    names = [2**power for power in range(2, last.bit_length())]
+    longers = {name: longer * name // last for name in names}
+    return {name: max(1, min(channel_base // side, channel_max)) for name, side in longers.items()}
 
 
 @NETWORKS.register("stylegan2")
@@ -47,6 +54,7 @@ class StyleGAN2(Architecture):
     """
 
     has_styles: ClassVar[bool] = True
+    any_aspect: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -67,12 +75,13 @@ class StyleGAN2(Architecture):
         self.residual, self.clamp = residual, conv_clamp or None
 
     def _widths(self, shape: Shape) -> dict[int, int]:
-        return widths_of(shape.height, self.channel_base, self.channel_max)
+        return widths_of(shape, self.channel_base, self.channel_max)
 
     def generator(self, shape: Shape, classes: int) -> Generator:
         return Generator(
             self._widths(shape),
             classes,
+            shape=shape,
             z_dim=self.z_dim,
             w_dim=self.w_dim,
             mapping_layers=self.mapping_layers,
@@ -84,6 +93,7 @@ class StyleGAN2(Architecture):
         return Discriminator(
             self._widths(shape),
             classes,
+            shape=shape,
             group=self.minibatch_std,
             residual=self.residual,
             clamp=self.clamp,

@@ -44,22 +44,22 @@ class Block(nn.Module):
 
     Args:
         channels, outputs: number of channels before and after.
-        rgb: whether the input is images.
+        images: number of channels of the images that are the input; 0: the input is features.
         residual: whether there is a shortcut.
         clamp: of the layers' outputs; None: not clamped.
     """
 
     def __init__(
-        self, channels: int, outputs: int, *, rgb: bool, residual: bool, clamp: float | None
+        self, channels: int, outputs: int, *, images: int, residual: bool, clamp: float | None
     ) -> None:
         super().__init__()
-        self.fromrgb = Conv(3, channels, 1, clamp=clamp) if rgb else None
+        self.fromrgb = Conv(images, channels, 1, clamp=clamp) if images else None
         self.conv0 = Conv(channels, channels, 3, clamp=clamp)
         self.conv1 = Conv(channels, outputs, 3, down=True, clamp=clamp)
         self.skip = Conv(channels, outputs, 1, down=True, linear=True) if residual else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W), or images (B, 3, H, W) -> (B, outputs, H / 2, W / 2)."""
+        """(B, channels, H, W), or images (B, C, H, W) -> (B, outputs, H / 2, W / 2)."""
         if self.fromrgb is not None:
             x = self.fromrgb(x)
         if self.skip is None:
@@ -68,22 +68,23 @@ class Block(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """From 4x4 to features, and `out`, the last layer, in float32.
+    """From the smallest map to features, and `out`, the last layer, in float32.
 
     Args:
         channels: number of channels, and width of the features.
+        positions: number of positions of the map, 16 for 4 x 4.
         outputs: of the last layer.
         clamp: of the convolution's output; None: not clamped.
     """
 
-    def __init__(self, channels: int, outputs: int, clamp: float | None) -> None:
+    def __init__(self, channels: int, positions: int, outputs: int, clamp: float | None) -> None:
         super().__init__()
         self.conv = Conv(channels + 1, channels, 3, clamp=clamp)
-        self.fc = Linear(channels * 16, channels)
+        self.fc = Linear(channels * positions, channels)
         self.out = Linear(channels, outputs)
 
     def forward(self, x: Tensor, group: int) -> Tensor:
-        """(B, channels, 4, 4) -> (B, channels)."""
+        """(B, channels, h, w) -> (B, channels)."""
         with without_autocast(x):
             x = at_least_float32(x)
             deviation = minibatch_deviation(x, group).expand(-1, 1, *x.shape[2:])
@@ -95,8 +96,9 @@ class Discriminator(interface.Discriminator):
     """Maps images to a score; has a block bR, ..., b8, b4 for each resolution.
 
     Args:
-        widths: channels by resolution, from 4 on.
+        widths: channels by block, from 4 on (`widths_of`).
         classes: number of classes, 0 for an unconditional discriminator.
+        shape: of the images; None: RGB, R x R.
         group: number of images whose standard deviation is a feature of each of them.
         residual: whether the blocks have shortcuts.
         clamp: of the layers' outputs; None: not clamped.
@@ -107,12 +109,13 @@ class Discriminator(interface.Discriminator):
         widths: dict[int, int],
         classes: int = 0,
         *,
+        shape: Shape | None = None,
         group: int = 4,
         residual: bool = True,
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.shape = Shape(3, max(widths), max(widths))
+        self.shape = shape or Shape.of(max(widths))
         self.classes, self.group = classes, group
         self.width = widths[4]
         self.names = [f"b{resolution}" for resolution in widths if resolution > 4][::-1]
@@ -120,17 +123,18 @@ class Discriminator(interface.Discriminator):
             block = Block(
                 widths[resolution],
                 widths[resolution // 2],
-                rgb=resolution == self.shape.height,
+                images=self.shape.channels if resolution == max(widths) else 0,
                 residual=residual,
                 clamp=clamp,
             )
             self.add_module(f"b{resolution}", block)
-        self.b4 = LastBlock(self.width, self.width if classes else 1, clamp)
+        _, height, width = self.shape.halved(len(widths) - 1)
+        self.b4 = LastBlock(self.width, height * width, self.width if classes else 1, clamp)
         if classes:
             self.mapping = Mapping(0, classes, self.width, CLASS_LAYERS)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, R, R) in [-1, 1] -> (B, width), the input of the last layer."""
+        """(B, C, H, W) in [-1, 1] -> (B, width), the input of the last layer."""
         h = images
         for name in self.names:
             h = self.get_submodule(name)(h)

@@ -1,6 +1,7 @@
 """The generator: mapping network, and synthesis by modulated convolutions with a skip output."""
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -40,7 +41,7 @@ class StyledConv(Modulated):
 
     Args:
         inputs, outputs: numbers of channels.
-        resolution: of the output.
+        size: (height, width) of the output.
         w_dim: width of w.
         up: whether to double the resolution.
         clamp: of the output; None: not clamped.
@@ -53,7 +54,7 @@ class StyledConv(Modulated):
         self,
         inputs: int,
         outputs: int,
-        resolution: int,
+        size: tuple[int, int],
         w_dim: int,
         *,
         up: bool = False,
@@ -62,7 +63,7 @@ class StyledConv(Modulated):
         super().__init__(inputs, outputs, 3, w_dim)
         self.up, self.clamp = up, clamp
         self.noise_strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", torch.randn(size))
         if up:
             self.register_buffer("resample_filter", binomial_filter())
 
@@ -86,12 +87,12 @@ class StyledConv(Modulated):
 class ToRGB(Modulated):
     """Modulated 1x1 convolution to an image, without demodulation and activation."""
 
-    def __init__(self, inputs: int, w_dim: int, clamp: float | None) -> None:
-        super().__init__(inputs, 3, 1, w_dim)
+    def __init__(self, inputs: int, channels: int, w_dim: int, clamp: float | None) -> None:
+        super().__init__(inputs, channels, 1, w_dim)
         self.scale, self.clamp = 1 / math.sqrt(inputs), clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """(B, inputs, H, W), (B, w_dim) -> (B, 3, H, W), in float32."""
+        """(B, inputs, H, W), (B, w_dim) -> (B, C, H, W), in float32."""
         style = self.style(w) * self.scale
         image = self.biased(modulated_conv(x, self.weight, style, demodulate=False))
         if self.clamp is not None:
@@ -100,37 +101,39 @@ class ToRGB(Modulated):
 
 
 class FirstBlock(nn.Module):
-    """The learnt constant at 4x4, one convolution and its image."""
+    """The learnt constant, one convolution and its image, of a shape (C, H, W)."""
 
-    def __init__(self, channels: int, w_dim: int, clamp: float | None) -> None:
+    def __init__(self, channels: int, shape: Shape, w_dim: int, clamp: float | None) -> None:
         super().__init__()
-        self.const = nn.Parameter(torch.randn(channels, 4, 4))
-        self.conv1 = StyledConv(channels, channels, 4, w_dim, clamp=clamp)
-        self.torgb = ToRGB(channels, w_dim, clamp)
+        size = shape.height, shape.width
+        self.const = nn.Parameter(torch.randn(channels, *size))
+        self.conv1 = StyledConv(channels, channels, size, w_dim, clamp=clamp)
+        self.torgb = ToRGB(channels, shape.channels, w_dim, clamp)
 
     def forward(self, ws: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Styles (B, 2, w_dim) -> features (B, C, 4, 4) and image (B, 3, 4, 4)."""
+        """Styles (B, 2, w_dim) -> features (B, channels, H, W) and image (B, C, H, W)."""
         x = self.const.expand(len(ws), -1, -1, -1)
         x = self.conv1(x, ws[:, 0], noise)
         return x, self.torgb(x, ws[:, 1])
 
 
 class Block(nn.Module):
-    """Doubles the resolution of features and image."""
+    """Doubles the resolution of features and image, which gets the shape (C, 2H, 2W)."""
 
     resample_filter: Tensor
 
     def __init__(
-        self, inputs: int, outputs: int, resolution: int, w_dim: int, clamp: float | None
+        self, inputs: int, outputs: int, shape: Shape, w_dim: int, clamp: float | None
     ) -> None:
         super().__init__()
-        self.conv0 = StyledConv(inputs, outputs, resolution, w_dim, up=True, clamp=clamp)
-        self.conv1 = StyledConv(outputs, outputs, resolution, w_dim, clamp=clamp)
-        self.torgb = ToRGB(outputs, w_dim, clamp)
+        size = shape.height, shape.width
+        self.conv0 = StyledConv(inputs, outputs, size, w_dim, up=True, clamp=clamp)
+        self.conv1 = StyledConv(outputs, outputs, size, w_dim, clamp=clamp)
+        self.torgb = ToRGB(outputs, shape.channels, w_dim, clamp)
         self.register_buffer("resample_filter", binomial_filter())
 
     def forward(self, x: Tensor, image: Tensor, ws: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """(B, I, H, W), (B, 3, H, W), styles (B, 3, w_dim) -> (B, O, 2H, 2W), (B, 3, 2H, 2W)."""
+        """(B, I, H, W), (B, C, H, W), styles (B, 3, w_dim) -> (B, O, 2H, 2W), (B, C, 2H, 2W)."""
         x = self.conv0(x, ws[:, 0], noise)
         x = self.conv1(x, ws[:, 1], noise)
         return x, upsample(image, self.resample_filter) + self.torgb(x, ws[:, 2])
@@ -143,22 +146,27 @@ class Synthesis(nn.Module):
     styles for each block.
 
     Args:
-        widths: channels by resolution, from 4 on.
+        widths: channels by block, from 4 on (`widths_of`).
+        shape: of the images; each block before the last one has half of the next one's sides.
         w_dim: width of w.
         clamp: of the layers' outputs; None: not clamped.
     """
 
-    def __init__(self, widths: dict[int, int], w_dim: int, clamp: float | None = None) -> None:
+    def __init__(
+        self, widths: dict[int, int], shape: Shape, w_dim: int, clamp: float | None = None
+    ) -> None:
         super().__init__()
         self.styles = 2 * len(widths)
+        first, *others = [shape.halved(count) for count in reversed(range(len(widths)))]
         self.names = [f"b{resolution}" for resolution in widths][1:]
-        self.b4 = FirstBlock(widths[4], w_dim, clamp)
-        for name, resolution in zip(self.names, [*widths][1:], strict=True):
-            inputs, outputs = widths[resolution // 2], widths[resolution]
-            self.add_module(name, Block(inputs, outputs, resolution, w_dim, clamp))
+        self.b4 = FirstBlock(widths[4], first, w_dim, clamp)
+        for name, (inputs, outputs), size in zip(
+            self.names, pairwise(widths.values()), others, strict=True
+        ):
+            self.add_module(name, Block(inputs, outputs, size, w_dim, clamp))
 
     def forward(self, ws: Tensor, noise: Noise = "constant") -> Tensor:
-        """(B, styles, w_dim) -> images (B, 3, R, R), not bounded."""
+        """(B, styles, w_dim) -> images (B, C, H, W), not bounded."""
         x, image = self.b4(ws[:, :2], noise)
         for index, name in enumerate(self.names, 1):
             styles = ws[:, 2 * index - 1 : 2 * index + 2]
@@ -173,8 +181,9 @@ class Generator(interface.Generator):
     mode there is no mixing, w is truncated by `truncate` and the noise is that of `noise`.
 
     Args:
-        widths: channels by resolution, from 4 on.
+        widths: channels by block, from 4 on (`widths_of`).
         classes: number of classes, 0 for an unconditional generator.
+        shape: of the images; None: RGB, R x R.
         z_dim, w_dim: widths of the latent and of the intermediate latent.
         mapping_layers: number of layers of the mapping network.
         style_mixing: share of the images in training that have the styles of two latents.
@@ -186,6 +195,7 @@ class Generator(interface.Generator):
         widths: dict[int, int],
         classes: int = 0,
         *,
+        shape: Shape | None = None,
         z_dim: int = 512,
         w_dim: int = 512,
         mapping_layers: int = 8,
@@ -193,22 +203,22 @@ class Generator(interface.Generator):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.shape, self.z_dim = Shape(3, max(widths), max(widths)), z_dim
-        self.classes = classes
+        self.shape = shape or Shape.of(max(widths))
+        self.z_dim, self.classes = z_dim, classes
         self.style_mixing, self.psi = style_mixing, 1.0
         self.noise: Noise = "constant"
         self.mapping = Mapping(z_dim, classes, w_dim, mapping_layers)
-        self.synthesis = Synthesis(widths, w_dim, clamp)
+        self.synthesis = Synthesis(widths, self.shape, w_dim, clamp)
 
     def truncate(self, psi: float) -> None:
         self.psi = psi
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """(B, z_dim) and (B,) -> (B, 3, R, R)."""
+        """(B, z_dim) and (B,) -> (B, C, H, W)."""
         return self.styled(z, labels)[0]
 
     def styled(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, z_dim) and (B,) -> images (B, 3, R, R) and styles (B, L, w_dim) of L layers."""
+        """(B, z_dim) and (B,) -> images (B, C, H, W) and styles (B, L, w_dim) of L layers."""
         w = self.mapping(z, labels)
         if self.training:
             self.mapping.track(w)
