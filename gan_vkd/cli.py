@@ -79,7 +79,8 @@ def evaluate(
 
     device = pick_device(settings.device)
     generator, facts = Run(run).load_generator(device)
-    evaluator = Evaluator(settings.evaluate, settings.data, device, cache=settings.cache_folder)
+    data = settings.data.of_channels(generator.shape.channels)
+    evaluator = Evaluator(settings.evaluate, data, device, cache=settings.cache_folder)
     generator = as_sampled(generator, facts["shares"], settings.evaluate)
     record = {"iteration": facts["iteration"]} | evaluator(generator, facts["shares"])
     Run(run).append("evaluations", record)

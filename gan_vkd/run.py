@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -21,11 +21,13 @@ class GeneratorFacts(Facts):
     """The facts stored with a generator's weights.
 
     iteration: of the export. classes: number of classes, 0 if unconditional. shares: frequencies of
-    the classes; a single number if unconditional.
+    the classes; a single number if unconditional. channels: of the images; not in files of earlier
+    versions.
     """
 
     iteration: Count
     classes: Annotated[int, Field(ge=0, le=1_000_000)]
+    channels: Literal[1, 3, 4] = 3
     shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -54,7 +56,7 @@ class Run(RunFolder):
 
     def export(self, generator: Generator, facts: dict[str, Any]) -> None:
         """Writes the generator's weights as plain safetensors, with its facts and settings."""
-        facts = facts | {"classes": generator.classes}
+        facts = facts | {"classes": generator.classes, "channels": generator.shape.channels}
         settings = self.settings().dump()
         save_weights(self.generator_file, generator.state_dict(), facts, settings=settings)
 
@@ -76,7 +78,8 @@ class Run(RunFolder):
         try:
             with torch.device("meta"):  # allocates nothing, as untrusted settings may be huge
                 network = NETWORKS.make(settings.model.chosen)
-                generator = network.generator(settings.data.shape, facts["classes"])
+                shape = settings.data.of_channels(facts["channels"]).shape
+                generator = network.generator(shape, facts["classes"])
             types = {name: value.dtype for name, value in generator.state_dict().items()}
             generator.load_state_dict(state, assign=True)
             for name, value in generator.state_dict().items():

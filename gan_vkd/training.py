@@ -60,7 +60,9 @@ class Game(Task):
         self.total, self.evaluate_every = settings.train.iterations, settings.evaluate.every
         self.batch_size = _batch_of_this_rank(settings)
         with ranks.one_first_on_each_machine():
-            data, heldout = load_training_set(settings.data), load_heldout_set(settings.data)
+            data = load_training_set(settings.data, settings.cache_folder)
+            settings = settings.of_channels(data.shape.channels)
+            heldout = load_heldout_set(settings.data, settings.cache_folder)
             classes = _count_classes(settings, data)
             make_trainer = _with_teacher(settings, data, classes, device)
         self.fingerprint = data.fingerprint()
@@ -75,7 +77,8 @@ class Game(Task):
             self.evaluator = Evaluator(
                 settings.evaluate, settings.data, device, reference, data, settings.cache_folder
             )
-        self.data = f"{len(data)} images, {max(classes, 1)} classes"
+        kind = {1: "grey ", 3: "", 4: "transparent "}[data.shape.channels]
+        self.data = f"{len(data)} {kind}images, {max(classes, 1)} classes"
         self.shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
         labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
         self.probe = Scores(labelled, heldout, settings.evaluate.seed)
@@ -86,6 +89,8 @@ class Game(Task):
             seed=settings.seed,
             device=device,
         )
+        if self.batches.stream is not None:
+            print(f"{run.path}: images are streamed, {data.images.nbytes / 2**30:.1f} GiB")
         capture = cuda_graph if device.startswith("cuda") and _graphs_are_used(settings) else None
         self.d_step = Replayed(
             self._discriminator_step,
@@ -194,7 +199,8 @@ def _with_teacher(
     if settings.distill is not None:
         distill, cache = settings.distill, settings.cache_folder
         layers = [pair.teacher or distill.teacher for pair in distill.pairs]
-        teacher = load_teacher(distill.teacher, settings.data.resolution, device, layers)
+        resolution, background = settings.data.resolution, settings.data.backdrop
+        teacher = load_teacher(distill.teacher, resolution, device, layers, background)
         if distill.takes_text:
             text = class_embeddings(distill.text, teacher, data.classes)
         bank = partial(load_bank, teacher, data, settings.data.flip, cache)

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+from PIL import ImageColor
 from pydantic import BeforeValidator, Field, model_validator
 
 from gan_vkd.data.decoding import MAX_MEGAPIXELS
@@ -82,6 +83,11 @@ class DataSettings(Section):
         """With three channels for auto, until the images are read (`of_channels`)."""
         sides = self.resolution if isinstance(self.resolution, tuple) else (self.resolution,) * 2
         return Shape(3 if self.channels == "auto" else self.channels, *sides)
+
+    @property
+    def backdrop(self) -> tuple[float, ...]:
+        """Colour in [0, 1] that transparent images are put on for networks that take RGB."""
+        return tuple(level / 255 for level in ImageColor.getrgb(self.form.colour))
 
     def of_channels(self, channels: int) -> "DataSettings":
         """The same with this number of channels: that of a training set which has been read."""

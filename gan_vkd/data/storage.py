@@ -31,6 +31,7 @@ def empty(shape: tuple[int, ...], folder: Path | None = None) -> np.ndarray:
     if size <= SHARE * free_memory():
         return np.empty(shape, np.uint8)
     where = Path(tempfile.gettempdir()) if folder is None else folder
+    print(f"images are kept in a file in {where}: {size / 2**30:.1f} GiB, too many for memory")
     try:
         where.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=where) as file:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gan_vkd.distill.channels import WHITE, as_map, as_rgb
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -122,16 +124,19 @@ class Teacher(nn.Module):
 
     Args:
         network: any image network; frozen and set to eval mode here.
-        mean, std: per channel, of the network's input normalisation, for images in [0, 1].
+        mean, std: per channel, of the network's input normalisation, for images in [0, 1]. A
+            network of three channels is given grey and transparent images as RGB (`as_rgb`).
         size: (height, width) that images are resized to; None does not resize.
         enlarge: interpolation of the resizing, "bicubic" (antialiased) or "nearest".
         layers: where the features are read; the network's output by default.
-        probe: resolution of the image that is used to measure the widths.
+        probe: side, or (height, width), of the image that is used to measure the widths.
+        background: colour in [0, 1] that transparent images are put on.
         class_rows: (C, d), the weights of the classifier, for methods that need a vector per class.
     """
 
     mean: Tensor
     std: Tensor
+    background: Tensor
 
     def __init__(
         self,
@@ -142,8 +147,9 @@ class Teacher(nn.Module):
         size: tuple[int, int] | None = None,
         enlarge: Literal["bicubic", "nearest"] = "bicubic",
         layers: Sequence[Layer] = (Layer(),),
-        probe: int = 32,
+        probe: int | tuple[int, int] = 32,
         class_rows: Tensor | None = None,
+        background: Sequence[float] = WHITE,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
@@ -152,11 +158,13 @@ class Teacher(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.mean, self.std = self.mean.float(), self.std.float()
+        self.register_buffer("background", as_map(background), persistent=False)
         device = next(iter(network.parameters()), self.mean).device
         self.to(device)
         network.to(memory_format=torch.channels_last)  # the faster layout of convolutions
+        sides = (probe, probe) if isinstance(probe, int) else probe
         with torch.no_grad():
-            read = self.read(torch.zeros(1, 3, probe, probe, device=device))
+            read = self.read(torch.zeros(1, self.mean.shape[1], *sides, device=device))
         self.shapes = [tuple(features.shape) for features in read]
         self.widths = [shape[1] for shape in self.shapes]
         self.width = sum(self.widths)
@@ -169,8 +177,10 @@ class Teacher(nn.Module):
         return torch.cat(self.read(images), dim=1)
 
     def read(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W) in [-1, 1] -> the features of each layer, in float32."""
+        """Images (B, C, H, W) in [-1, 1] -> the features of each layer, in float32."""
         x = (images.float() + 1) / 2
+        if self.mean.shape[1] == 3:
+            x = as_rgb(x, self.background)
         if self.size is not None and x.shape[-2:] != self.size:
             smooth = self.enlarge == "bicubic"
             x = F.interpolate(x, self.size, mode=self.enlarge, antialias=smooth)

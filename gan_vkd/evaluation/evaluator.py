@@ -26,16 +26,18 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 NEIGHBOURS = 5  # training images shown beside each sample
 
 
-def load_reference(name: str, data: DataSettings) -> ImageSet:
+def load_reference(name: str, data: DataSettings, cache: Path | None = None) -> ImageSet:
     """Loads the set that samples are compared with: `heldout`, `train`, or a folder or zip.
+
+    cache: for a file with its pixels if memory does not hold them.
 
     Raises:
         VkdError: the set does not exist.
     """
     if name == "train":
-        return load_training_set(data)
+        return load_training_set(data, cache)
     if name == "heldout":
-        heldout = load_heldout_set(data)
+        heldout = load_heldout_set(data, cache)
         if heldout is None:
             raise SettingsError(
                 "evaluate.reference = heldout, but the data has no held-out set: set data.heldout "
@@ -43,7 +45,7 @@ def load_reference(name: str, data: DataSettings) -> ImageSet:
             )
         return heldout
     changes = {"source": name, "fraction": None, "num_images": None}
-    return load_training_set(data.model_copy(update=changes))
+    return load_training_set(data.model_copy(update=changes), cache)
 
 
 class Evaluator:
@@ -55,7 +57,7 @@ class Evaluator:
 
     Args:
         settings: of the evaluation.
-        data: settings of the training data.
+        data: settings of the training data, with its number of channels.
         device: where the judges run, and their features are compared.
         reference: the set that samples are compared with; None: loaded by the settings.
         training: the set that samples may be copies of; None: loaded by the settings.
@@ -73,14 +75,17 @@ class Evaluator:
     ) -> None:
         self.settings, self.device, self.cache = settings, device, cache
         s = settings
-        reference = reference or load_reference(s.reference, data)
+        reference = reference or load_reference(s.reference, data, cache)
         if len(reference) < 2:
             raise VkdError(f"evaluate.reference = {s.reference}: needs at least two images")
-        self.training = training or _training_set(data)
+        self.training = training or _training_set(data, cache)
         self.originals: Neighbourhoods | None = None
         self.by_chance: float | None = None
         with isolated_randomness(s.seed):
-            self.judges = [make_extractor(network, data.resolution, device) for network in s.judges]
+            self.judges = [
+                make_extractor(network, data.resolution, device, data.backdrop)
+                for network in s.judges
+            ]
             self.extractor = self.judges[0]
             names = [judge.frechet_name for judge in self.judges]
             if duplicates := [name for name in names if names.count(name) > 1]:
@@ -151,7 +156,7 @@ class Evaluator:
     ) -> Tensor | None:
         """Returns `count` samples, each followed by its five nearest training images.
 
-        uint8 images (count * 6, 3, R, R); None where there are fewer than five training images.
+        uint8 images (count * 6, C, H, W); None where there are fewer than five training images.
         """
         if (
             self.training is None
@@ -176,10 +181,10 @@ class Evaluator:
         return features
 
 
-def _training_set(data: DataSettings) -> ImageSet | None:
+def _training_set(data: DataSettings, cache: Path | None) -> ImageSet | None:
     """The training set, or None with a message: it may be missing where a run was copied."""
     try:
-        return load_training_set(data)
+        return load_training_set(data, cache)
     except VkdError as error:
         print(f"no memorisation rate, since the training set is missing: {error}")
         return None

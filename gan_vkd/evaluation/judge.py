@@ -8,7 +8,7 @@ FD(network) and KD(network), or FD(network@size) where the input size is not the
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gan_vkd.data.image_set import ImageSet
 from gan_vkd.distill import Teacher
+from gan_vkd.distill.channels import WHITE, as_map, as_rgb
 from gan_vkd.evaluation.settings import INCEPTION
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import VkdError, one_line
@@ -39,7 +40,8 @@ class Extractor:
     """A feature extractor in clean-fid's convention: (B, 3, H, W) in [0, 255] -> (B, d).
 
     classify: features (N, d) to class probabilities (N, C); None where there is no Inception score.
-    facts, weights: everything that its features depend on; the key of cached features.
+    facts, weights: everything that its features depend on; the key of cached features. background:
+    colour in [0, 1] that transparent images are put on.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Extractor:
     facts: dict[str, Any]
     weights: dict[str, Tensor]
     classify: Callable[[np.ndarray], np.ndarray] | None = None
+    background: Sequence[float] = WHITE
 
     @cached_property
     def identity(self) -> str:
@@ -81,21 +84,34 @@ class Extractor:
 
     @torch.no_grad()
     def features(self, images: Tensor, batch_size: int) -> np.ndarray:
-        """uint8 images (N, 3, H, W) on any device -> (N, d), in float32 on the judge's device.
+        """uint8 images (N, C, H, W) on any device -> (N, d), in float32 on the judge's device.
 
-        They are those that clean-fid computes from lossless files.
+        They are those that clean-fid computes from lossless files, of grey and transparent images
+        from files of their RGB (`as_rgb`).
         """
-        batches = (batch.to(self.device).float() for batch in images.split(batch_size))
+        batches = (self._rgb(batch.to(self.device)) for batch in images.split(batch_size))
         return torch.cat([self.model(batch) for batch in batches]).cpu().numpy()
+
+    def _rgb(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) -> whole numbers (B, 3, H, W) in [0, 255], in float32."""
+        if images.shape[1] == 3:
+            return images.float()
+        background = as_map(self.background).to(self.device)
+        return (as_rgb(images.float() / 255, background) * 255).round()
 
     def features_once(self, data: ImageSet, batch_size: int, folder: Path | None) -> np.ndarray:
         """The features (N, d) of a whole set, cached in `folder`; None: no cache."""
 
         def facts() -> dict[str, Any]:
-            return {"data": data.fingerprint(), "judge": self.name, **self.facts}
+            key = {"data": data.fingerprint(), "judge": self.name, **self.facts}
+            white = tuple(self.background) == WHITE
+            return key if white else key | {"background": list(self.background)}
 
         def compute(rows: Tensor) -> Tensor:
-            return torch.from_numpy(self.features(data.images[rows], batch_size))
+            parts = [
+                self.features(data.images[part], batch_size) for part in rows.split(batch_size)
+            ]
+            return torch.from_numpy(np.concatenate(parts))
 
         return compute_once(compute, len(data), folder, facts, self.weights).numpy()
 
@@ -109,8 +125,19 @@ def resized(images: Tensor) -> Tensor:
     return images.clamp(0, 255)
 
 
-def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> Extractor:
+def make_extractor(
+    settings: NetworkSettings,
+    resolution: int | tuple[int, int],
+    device: str,
+    background: Sequence[float] = WHITE,
+) -> Extractor:
     """Builds a judge from its settings.
+
+    Args:
+        settings: of the network.
+        resolution: side, or height and width, of the images.
+        device: where it runs.
+        background: colour in [0, 1] that transparent images are put on.
 
     Raises:
         VkdError: weights that are missing, damaged or cannot be fetched.
@@ -125,6 +152,7 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
             {"resize": mode},
             inception.state_dict(),
             partial(_classify, inception) if hasattr(inception.base, "output") else None,
+            background,
         )
     teacher = load_teacher(settings, resolution, device)
 
@@ -132,7 +160,8 @@ def make_extractor(settings: NetworkSettings, resolution: int, device: str) -> E
         return teacher(images / 127.5 - 1)
 
     name = _sized_name(settings, teacher)
-    return Extractor(name, model, device, teacher_facts(teacher), teacher.state_dict())
+    facts, weights = teacher_facts(teacher), teacher.state_dict()
+    return Extractor(name, model, device, facts, weights, background=background)
 
 
 def _sized_name(settings: NetworkSettings, teacher: Teacher) -> str:

@@ -164,7 +164,7 @@ def _require_batch(settings: Settings, distillation: Distillation) -> None:
 
 
 def _regularizers(settings: Settings) -> list[Regularizer | GeneratorRegularizer]:
-    chosen, terms = settings.regularize, list[Regularizer | GeneratorRegularizer]()
+    shape, chosen, terms = settings.data.shape, settings.regularize, list[Regularizer | GeneratorRegularizer]()
     if chosen.lecam:
         start = chosen.lecam_start * settings.train.d_steps
         terms.append(LeCam(start=start, weight=chosen.lecam))
@@ -174,7 +174,7 @@ def _regularizers(settings: Settings) -> list[Regularizer | GeneratorRegularizer
     if chosen.r1:
         weight = chosen.r1
         if weight == "auto":
-            weight = 0.0002 * settings.data.resolution**2 / settings.train.batch_size
+            weight = 0.0002 * shape.height * shape.width / settings.train.batch_size
         terms.append(R1(weight, chosen.r1_every))
     if chosen.path_length:
         terms.append(PathLength(chosen.path_length, chosen.path_length_every))

@@ -155,7 +155,7 @@ class RegularizeSettings(Section):
     lecam_start: Count = 1000  # in iterations
     consistency: Weight = 0.0
     consistency_images: Literal["real", "both"] = "both"  # CR or balanced CR
-    # auto: 0.0002 * resolution^2 / batch size, as in StyleGAN2-ADA (Karras et al., NeurIPS 2020)
+    # auto: 0.0002 * height * width / batch size, as in StyleGAN2-ADA (Karras et al., NeurIPS 2020)
     r1: R1Weight = 0.0
     r1_every: Positive = 16  # updates of the discriminator
     path_length: Weight = 0.0  # of networks with styles; 2 as published
@@ -228,6 +228,10 @@ class Settings(RunSettings):
                 f"{self.model.name} has no styles; set it to 0, or model=stylegan2"
             )
         return self
+
+    def of_channels(self, channels: int) -> "Settings":
+        """The same with this number of channels: that of a training set which has been read."""
+        return self.model_copy(update={"data": self.data.of_channels(channels)})
 
     @property
     def policy(self) -> list[dict[str, Any]]:

@@ -332,6 +332,7 @@ class Trainer:
         modules = {name: module.state_dict() for name, module in self._modules().items()}
         return modules | {
             "classes": self.generator.classes,
+            "channels": self.generator.shape.channels,
             "precision": self.precision,
             "average": self.ema.generator.state_dict(),
             "g_optimizer": self.g_optimizer.state_dict(),

@@ -39,7 +39,8 @@ def own_stream(device: str) -> Iterator[None]:
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
     """Captures a call of the function, without running it, and returns its replay."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+    mode = "thread_local"  # another thread may fetch the next batch meanwhile
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode=mode):
         function()
     return graph.replay
 

@@ -1,6 +1,6 @@
 """The discriminator of a run, frozen, as a teacher."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -15,7 +15,7 @@ from gan_vkd.runtime.facts import Facts, checked
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings_file import load_as
-from gan_vkd.teachers.interface import HALF, TEACHERS, Built, local_path
+from gan_vkd.teachers.interface import TEACHERS, Built, local_path
 from gan_vkd.teachers.settings import NetworkSettings
 
 
@@ -33,8 +33,12 @@ class _TrainedDiscriminator(Section):
 
 
 class DiscriminatorFacts(Facts):
-    """The entries of a checkpoint that the discriminator is built from."""
+    """The entries of a checkpoint that the discriminator is built from.
 
+    channels: of its images; not in checkpoints of earlier versions.
+    """
+
+    channels: Literal[1, 3, 4] = 3
     classes: Annotated[int, Field(ge=0, le=1_000_000)]
     discriminator: dict[str, Any]
 
@@ -58,6 +62,8 @@ def discriminator(settings: NetworkSettings, whole: bool = False) -> Built:
         raise VkdError(f"{path}: no checkpoint in this run folder (weights of discriminator)")
     gan = checked(DiscriminatorFacts, state.get("trained"), path)
     architecture = NETWORKS.make(trained.model.chosen)
-    network = architecture.discriminator(trained.data.shape, gan["classes"])
+    shape = trained.data.of_channels(gan["channels"]).shape
+    network = architecture.discriminator(shape, gan["classes"])
     fill(network, gan["discriminator"], str(path))
-    return Built(_FeaturesOf(network), mean=HALF, std=HALF)
+    half = (0.5,) * shape.channels  # leaves images in [-1, 1] unchanged
+    return Built(_FeaturesOf(network), mean=half, std=half)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from gan_vkd.data.augment import Augmentations
 from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.distill import Teacher
+from gan_vkd.distill.channels import WHITE
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import digest, load_state, save_state
 from gan_vkd.runtime.errors import VkdError
@@ -153,7 +154,7 @@ def load_views(
 
 
 def _view(pixels: Tensor, seed: int, policy: Sequence[Chosen]) -> Tensor:
-    """An augmented image (3, R, R), determined by the seed."""
+    """An augmented image (C, H, W), determined by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Augmentations(policy)(to_network(pixels[None]))[0]
@@ -167,6 +168,9 @@ def teacher_facts(teacher: Teacher) -> dict[str, Any]:
     """The JSON values that a teacher's features depend on, beside its weights."""
     layers = [vars(layer) for layer in teacher.reader.layers]
     facts = {"network": str(teacher.network), "layers": layers, "size": teacher.size}
-    # left out at its default, so that existing files are found; the normalisation is among the
+    # left out at their defaults, so that existing files are found; the normalisation is among the
     # weights
-    return facts if teacher.enlarge == "bicubic" else facts | {"enlarge": teacher.enlarge}
+    if teacher.enlarge != "bicubic":
+        facts["enlarge"] = teacher.enlarge
+    background = tuple(teacher.background.flatten().tolist())
+    return facts if background == WHITE else facts | {"background": background}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gan_vkd.distill import Layer, Teacher
+from gan_vkd.distill.channels import WHITE
 from gan_vkd.networks.weights import require_finite
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.teachers.interface import TEACHERS, Built
@@ -12,17 +13,19 @@ from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
 
 def load_teacher(
     settings: NetworkSettings,
-    resolution: int,
+    resolution: int | tuple[int, int],
     device: str,
     layers: Sequence[LayerSettings] | None = None,
+    background: Sequence[float] = WHITE,
 ) -> Teacher:
     """Loads the network that the settings name, frozen, onto the device.
 
     Args:
         settings: name, local weights, input size, and the default layer.
-        resolution: of the images that it is given.
+        resolution: side, or height and width, of the images that it is given.
         device: where it runs.
         layers: layers to read instead of the default one.
+        background: colour in [0, 1] that transparent images are put on.
 
     Raises:
         SettingsError: no such network or layer.
@@ -30,7 +33,7 @@ def load_teacher(
     """
     built = _build(settings)
     read = [as_layer(layer, built.layer) for layer in layers or [settings]]
-    return built.read_at(read, settings, resolution, device)
+    return built.read_at(read, settings, resolution, device, background)
 
 
 def load_recogniser(

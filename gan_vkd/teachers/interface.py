@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_vkd.distill import Layer, Teacher
+from gan_vkd.distill.channels import WHITE
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.registry import Registry
@@ -25,9 +26,9 @@ HALF = (0.5, 0.5, 0.5)  # as mean and std, it leaves images in [-1, 1] unchanged
 class Built:
     """A network with its weights and its own preprocessing.
 
-    mean, std: normalisation of images in [0, 1]. size: of input images; None: any. layer: the
-    default layer. classifier: name of the module behind the features; "" for none. class_rows: the
-    classifier's weights (C, d).
+    mean, std: normalisation of images in [0, 1], for each channel that it takes. size: of input
+    images; None: any. layer: the default layer. classifier: name of the module behind the features;
+    "" for none. class_rows: the classifier's weights (C, d).
     """
 
     network: nn.Module
@@ -39,7 +40,12 @@ class Built:
     class_rows: Tensor | None = None
 
     def read_at(
-        self, layers: list[Layer], settings: NetworkSettings, resolution: int, device: str
+        self,
+        layers: list[Layer],
+        settings: NetworkSettings,
+        resolution: int | tuple[int, int],
+        device: str,
+        background: Sequence[float] = WHITE,
     ) -> Teacher:
         """Freezes the network on the device and reads it at the layers.
 
@@ -52,7 +58,8 @@ class Built:
                 f"{settings.name}: enlarge = {settings.enlarge} has no effect, since images of "
                 f"{resolution} pixels are not resized: set its size, or leave enlarge out"
             )
-        mean, std = (self.mean, self.std) if settings.normalize else (HALF, HALF)
+        half = HALF[:1] * len(self.mean)
+        mean, std = (self.mean, self.std) if settings.normalize else (half, half)
         try:
             return Teacher(
                 self.network.to(device),
@@ -63,6 +70,7 @@ class Built:
                 layers=layers,
                 probe=resolution,
                 class_rows=self.class_rows,
+                background=background,
             )
         except (MemoryError, torch.OutOfMemoryError):
             raise

@@ -46,13 +46,14 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
         VkdError: the network is not finite at the end; nothing is written.
     """
     device = pick_device(settings.device)
-    data = load_training_set(settings.data)
+    in_rgb = settings.data.of_channels(3)  # as teachers and judges are given images
+    data = load_training_set(in_rgb)
     if len(data.classes) < 2:
         raise SettingsError(
             f"data.source = {settings.data.source}: {why_no_classes(data.names)}, so nothing to "
             "teach; two are needed"
         )
-    heldout = load_heldout_set(settings.data)
+    heldout = load_heldout_set(in_rgb)
     if heldout is not None and heldout.classes != data.classes:
         raise SettingsError(
             f"data.heldout = {settings.data.heldout}: has other classes than data.source"
