@@ -184,7 +184,7 @@ def test_a_generator_is_loaded_frozen_in_eval_mode(classes, run):
     shares = [1 / max(classes, 1)] * max(classes, 1)
     run.export(network, {"iteration": 7, "shares": shares})
     loaded, facts = run.load_generator("cpu")
-    assert facts == {"iteration": 7, "shares": shares, "classes": classes}
+    assert facts == {"iteration": 7, "shares": shares, "classes": classes, "channels": 3}
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     for name, value in network.state_dict().items():

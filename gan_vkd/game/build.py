@@ -164,7 +164,8 @@ def _require_batch(settings: Settings, distillation: Distillation) -> None:
 
 
 def _regularizers(settings: Settings) -> list[Regularizer | GeneratorRegularizer]:
-    shape, chosen, terms = settings.data.shape, settings.regularize, list[Regularizer | GeneratorRegularizer]()
+    shape, chosen = settings.data.shape, settings.regularize
+    terms = list[Regularizer | GeneratorRegularizer]()
     if chosen.lecam:
         start = chosen.lecam_start * settings.train.d_steps
         terms.append(LeCam(start=start, weight=chosen.lecam))

@@ -146,7 +146,7 @@ class Distillation(nn.Module):
         Args:
             students: features (2B, ds), one tensor per pair.
             batch: the real images' batch.
-            augmented, clean: images (2B, 3, R, R), as the discriminator saw them and before
+            augmented, clean: images (2B, C, H, W), as the discriminator saw them and before
                 augmentation.
         """
         b = len(batch.labels)

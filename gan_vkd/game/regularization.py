@@ -20,7 +20,7 @@ class Update(NamedTuple):
     """The inputs of a regulariser in one discriminator update, with B fake and B real images.
 
     number: of the discriminator update. iteration: of the training. batch: the real images before
-    augmentation. images (2B, 3, R, R), labels (2B,): augmented, fake ones first, as they were
+    augmentation. images (2B, C, H, W), labels (2B,): augmented, fake ones first, as they were
     scored. fake_score, real_score: (B,). augment: maps images to augmented images. score: maps
     images and labels to scores of the discriminator.
     """

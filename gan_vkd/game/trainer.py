@@ -101,7 +101,7 @@ class Trainer:
         return torch.optim.Adam(parameters, rate, fused=True, capturable=on_gpu)
 
     def generate(self, labels: Tensor) -> Tensor:
-        """Generates images (B, 3, R, R) from new latents, in float32 or better."""
+        """Generates images (B, C, H, W) from new latents, in float32 or better."""
         with autocast(self.device, self.precision):
             images = at_least_float32(self.generator(self._latents(len(labels)), labels))
         self.between = {"the generated images": images.detach().norm()}

@@ -22,7 +22,7 @@ def draw_inputs(
 
 @torch.no_grad()
 def generate(generator: Generator, latents: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-    """Latents (N, z_dim), labels (N,) -> uint8 samples (N, 3, R, R), on the generator's device."""
+    """Latents (N, z_dim), labels (N,) -> uint8 samples (N, C, H, W), on the generator's device."""
     device = next(generator.parameters()).device
     batches = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
     images = [to_uint8(generator(z.to(device), y.to(device))) for z, y in batches]
@@ -37,7 +37,7 @@ def draw_samples(
     seed: int,
     part: slice = slice(None),
 ) -> Tensor:
-    """Returns uint8 samples (count, 3, R, R) from `draw_inputs`, or a part of them.
+    """Returns uint8 samples (count, C, H, W) from `draw_inputs`, or a part of them.
 
     They are rounded as image files would be, and stay on the generator's device.
     """

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gan_vkd.distill.channels import WHITE, as_map, as_rgb
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
 from gan_vkd.report.figures import label, save_figure
@@ -15,17 +16,19 @@ from gan_vkd.runtime.files import write_atomically
 FORMATS = {  # of Pillow, by suffix
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tiff": "TIFF",
 }  # fmt: skip
+WITHOUT_TRANSPARENCY = ("JPEG", "BMP")
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """uint8 images (N, 3, R, R) -> one image (3, H, W)."""
+    """uint8 images (N, C, H, W) -> one image (C, h, w), with white lines between them."""
     from torchvision.utils import make_grid  # its import takes longer than drawing samples
 
-    return make_grid(images, nrow=columns, padding=1, pad_value=255)
+    made = make_grid(images, nrow=columns, padding=1, pad_value=255)
+    return made[: images.shape[1]]  # of grey images make_grid returns three equal channels
 
 
 def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> Tensor:
-    """A grid (3, H, W) of samples, generated in one batch.
+    """A grid (C, h, w) of samples, generated in one batch.
 
     One row for each class (at most ten, evenly spread), or ten mixed rows for a single class.
     """
@@ -40,14 +43,26 @@ def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> 
 
 
 def save_png(image: Tensor, path: Path) -> None:
-    """Writes a uint8 image (3, H, W) as PNG, atomically."""
+    """Writes a uint8 image (C, H, W) as PNG, atomically."""
     save_image(image, path, "PNG")
 
 
 def save_image(image: Tensor, path: Path, kind: str) -> None:
-    """Writes a uint8 image (3, H, W), atomically; kind: one of FORMATS."""
-    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+    """Writes a uint8 image (C, H, W), atomically; kind: one of FORMATS.
+
+    Grey with one channel, transparent with four; on white where the format has no transparency.
+    """
+    if len(image) == 4 and kind in WITHOUT_TRANSPARENCY:
+        image = on_white(image)
+    pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    picture = Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels)
     write_atomically(path, lambda file: picture.save(file, kind, quality=95))
+
+
+def on_white(image: Tensor) -> Tensor:
+    """A uint8 image (C, H, W) as RGB (3, H, W), with transparency on white."""
+    rgb = as_rgb(image[None].double() / 255, as_map(WHITE).to(image.device))[0]
+    return (rgb * 255).round().to(torch.uint8)
 
 
 def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Path) -> None:
@@ -61,6 +76,6 @@ def save_side_by_side(images: Sequence[Tensor], titles: Sequence[str], path: Pat
     for axis in axes:
         axis.axis("off")
     for axis, image, title in zip(axes[: len(images)], images, titles, strict=True):
-        axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+        axis.imshow(on_white(image).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axis.set_title(label(title, 40), fontsize=9)
     save_figure(figure, path)

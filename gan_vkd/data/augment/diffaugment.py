@@ -14,14 +14,18 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 def color(x: Tensor) -> Tensor:
-    """Random brightness in +-0.5, saturation in [0, 2] and contrast in [0.5, 1.5], per sample."""
+    """Random brightness in +-0.5, saturation in [0, 2] and contrast in [0.5, 1.5], per sample.
+
+    A fourth channel (alpha) stays; grey has no saturation.
+    """
+    x, alpha = x[:, :3], x[:, 3:]
     drawn = own_rows(lambda n: torch.rand(n, 3, 1, 1, 1, device=x.device), len(x))
     brightness, saturation, contrast = drawn.unbind(1)
     x = x + (brightness - 0.5)
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * (saturation * 2)
     mean = x.mean((1, 2, 3), keepdim=True)
-    return mean + (x - mean) * (contrast + 0.5)
+    return torch.cat([mean + (x - mean) * (contrast + 0.5), alpha], 1)
 
 
 def translation(x: Tensor, ratio: float = 0.125) -> Tensor:

@@ -13,7 +13,7 @@ class Logger:
         """Logs the values that are floats, under prefix/name."""
 
     def image(self, name: str, picture: "Tensor", iteration: int) -> None:
-        """Logs a uint8 image (3, H, W)."""
+        """Logs a uint8 image (C, H, W) of 1, 3 or 4 channels."""
 
     def histograms(self, prefix: str, values: dict[str, "Tensor"], iteration: int) -> None:
         """Logs a histogram of each tensor's finite values, under prefix/name."""
