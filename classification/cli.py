@@ -1,11 +1,12 @@
 """vkd-classify train | sweep | compare | evaluate | features | export"""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Front, commands, run_app, run_folders
+from gan_vkd.front import Front, Overrides, RunOrFile, commands, run_app, run_folders
 
 front = Front(
     module="classification",
@@ -17,10 +18,13 @@ front = Front(
     train="classification.recognition.training:train",
     tables="classification.recognition.compare:compare",
     export="classification.recognition.exchange:export_student",
-    formats="*.safetensors or *.pth (timm), or *.onnx.",
+    formats="*.safetensors or *.pth (timm), *.pth.tar (VkD's released code), or *.onnx.",
     evaluate="classification.recognition.evaluation:evaluate_run",
+    images=Path("imagenet"),
+    implied="classification.recognition.weights:implied",
     measures="e.g. data.heldout=PATH: top-1 and top-5, exact on any number of ranks",
     offline=("data.download=false",),
+    own=("export",),
 )
 app = commands(front)
 
@@ -30,16 +34,35 @@ def main() -> None:
 
 
 @app.command()
+def export(
+    run: RunOrFile,
+    out: Annotated[Path, typer.Argument(help=front.formats)],
+    overrides: Overrides = None,
+) -> None:
+    """Export a run's best student, or a file's, for use without this project."""
+    from classification.recognition.weights import given_student
+
+    print(front.function("export")(run, out, given_student(overrides or [])))
+
+
+@app.command()
 def features(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders to show side by side.", callback=run_folders)
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|FILE... [KEY.SUB=VALUE]...",
+            help="Run folders or files of weights to show side by side; settings of the files.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the figures.")],
     count: Annotated[int, typer.Option(min=1, max=32, help="Number of images shown.")] = 6,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Plot similarity to the teacher's feature, attention, and equivariance to shifts."""
+    overrides = [item for item in arguments if "=" in item and not os.path.lexists(item)]
+    runs = run_folders([Path(item) for item in arguments if item not in overrides])
+
     from classification.recognition.features import look
 
-    for file in look(runs, out, count, device):
+    for file in look(runs, out, count, device, overrides):
         print(file)

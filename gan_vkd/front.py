@@ -42,6 +42,9 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="+NAME, key.sub=value", show_default=False)
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", callback=run_folders)]
+RunOrFile = Annotated[
+    Path, typer.Argument(help="A run folder, or a file of weights.", callback=run_folders)
+]
 Config = Annotated[
     Path, typer.Argument(help="Settings: a file, a shipped name or NAME+NAME; or a run folder.")
 ]
@@ -100,7 +103,10 @@ class Front:
     tables: (run folders, output folder, baseline) -> Markdown.
     export: (run folder, file) -> message to print.
     formats: help on the exported files.
-    evaluate: (run folder, settings) -> measured values by name; unused if the command is in `own`.
+    evaluate: (run folder or file, settings) -> measured values by name; unused if the command is
+        in `own`, as are images and implied.
+    images: settings of the images that a file of weights is measured on; implied: (file, overrides)
+        -> overrides that the file implies.
     measures: help of evaluate; offline: overrides of the run's settings in evaluate, before the
         user's.
     baseline: default arm of compare; compares, picture: contents and picture file of its output.
@@ -118,6 +124,8 @@ class Front:
     export: str
     formats: str
     evaluate: str = ""
+    images: Path = Path()
+    implied: str = ""
     measures: str = ""
     offline: tuple[str, ...] = ()
     baseline: str = "plain"
@@ -223,9 +231,12 @@ def commands(front: Front) -> typer.Typer:
     def compare(runs: Runs, out: Out, baseline: Baseline = front.baseline) -> None:
         front.compare(runs, out, baseline)
 
-    def evaluate(run: RunFolder, overrides: Overrides = None) -> None:
-        require_data(run, overrides or [], given=True)
-        settings = front.function("load")(run, [*front.offline, *(overrides or [])])
+    def evaluate(run: RunOrFile, overrides: Overrides = None) -> None:
+        config, given, implied = run, overrides or [], list[str]()
+        if user_path(run).is_file():
+            config, implied = front.images, front.function("implied")(run, given)
+        require_data(config, given, given=True)
+        settings = front.function("load")(config, [*front.offline, *implied, *given])
         for key, value in front.function("evaluate")(run, settings).items():
             print(f"{key}: {value}")
 
@@ -236,7 +247,7 @@ def commands(front: Front) -> typer.Typer:
         (train, f"Train {front.trained}, alone or as one of torchrun's ranks.\n\n{ENDS}"),
         (sweep, "Train every arm at every seed, then compare. Repeat to continue."),
         (compare, f"Compare runs: {front.compares}."),
-        (evaluate, f"Measure a run's best {front.best}, {front.measures}."),
+        (evaluate, f"Measure a run's best {front.best}, or a file's, {front.measures}."),
         (export, f"Export a run's best {front.best}, for use without this project."),
     ):
         if command.__name__ not in front.own:

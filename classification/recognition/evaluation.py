@@ -13,11 +13,16 @@ from classification.recognition.settings import ClassifierSettings
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.folder import RunFolder
 
 
 def evaluate_run(folder: Path, settings: ClassifierSettings) -> dict[str, Any]:
-    """Measures a run's best student on the settings' held-out images and records it.
+    """Measures a student on the settings' held-out images; a run also records it.
+
+    Args:
+        folder: a run folder, whose best student is measured, or a file of weights.
+        settings: the images; for files without facts also the student.
 
     Raises:
         SettingsError: no held-out images, or images of other classes.
@@ -25,13 +30,20 @@ def evaluate_run(folder: Path, settings: ClassifierSettings) -> dict[str, Any]:
     """
     with ranks.joined():
         device = pick_device(settings.device)
-        student, facts = read_student(folder, device)
-        images = load_heldout_images(settings.data, facts["classes"])
+        is_run = user_path(folder).is_dir()
+        student, facts = read_student(folder, device, None if is_run else settings.student)
+        classes = facts["classes"]
+        images = load_heldout_images(settings.data, None if facts["numbered"] else classes)
         if images is None:
             raise SettingsError("data.heldout = null: no images to measure on")
+        if len(images.classes) != len(classes):
+            raise SettingsError(
+                f"data.heldout = {settings.data.heldout}: has {len(images.classes)} classes, but "
+                f"{folder} predicts {len(classes)}"
+            )
         result = measure(student, settings, images, device)
         record = {"heldout": settings.data.heldout, "epoch": facts.get("epoch")} | result
-        if ranks.is_first():
+        if is_run and ranks.is_first():
             RunFolder(folder).append("evaluations", record)
         return record
 

@@ -12,31 +12,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import classification.recognition.teacher  # noqa: F401  (registers it)
 from classification.recognition.data.images import Images, load_heldout_images
 from classification.recognition.data.transforms import test_transform
 from classification.recognition.network.students import Student
 from classification.recognition.run import Run, read_student
 from classification.recognition.settings import ClassifierSettings
+from classification.recognition.weights import settings_of
 from gan_vkd.data.decoding import BadImage
 from gan_vkd.data.image_set import draw_subset
 from gan_vkd.distill import Teacher
 from gan_vkd.report.figures import label, save_figure
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.files import write_text
+from gan_vkd.runtime.files import user_path, write_text
 from gan_vkd.teachers.frozen import load_recogniser
 
 FITTED_ON = 1000  # images that the projection is fitted on
 SHARED = {"source", "kind", "heldout", "resolution", "mean", "std"}  # equal in all runs shown
 
 
-def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
+def look(
+    runs: list[Path], out: Path, count: int, device: str, overrides: list[str] | None = None
+) -> list[Path]:
     """Writes similarity.png, attention.png, equivariance.png and equivariance.json into `out`.
 
     Args:
-        folders: run folders with the same held-out images, shown side by side.
+        runs: run folders, and files of weights, with the same held-out images, shown side by side.
         count: number of images shown, spread over the classes.
         device: where the networks run.
+        overrides: settings of the files: their images, and students that cannot be read off them.
 
     Returns:
         The files written.
@@ -46,14 +51,14 @@ def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
         VkdError: no student, or weights or images that cannot be loaded.
     """
     device = pick_device(device)
-    runs = [(Run(folder).settings(), *read_student(folder, device)) for folder in folders]
-    settings = runs[0][0]
-    names = _titles([run[0] for run in runs])
-    if len({run[0].data.model_dump_json(include=SHARED) for run in runs}) > 1:
+    read = [_read_run(run, device, overrides or []) for run in runs]
+    settings, facts = read[0][0], read[0][2]
+    names = _titles(runs, [run[0] for run in read])
+    if len({run[0].data.model_dump_json(include=SHARED) for run in read}) > 1:
         raise SettingsError(
             "features: the runs differ in their data settings; show them separately"
         )
-    images = load_heldout_images(settings.data, runs[0][2]["classes"])
+    images = load_heldout_images(settings.data, None if facts["numbered"] else facts["classes"])
     if images is None:
         raise SettingsError("data.heldout = null: no images to show")
     labels = images.labels.tolist()
@@ -61,10 +66,10 @@ def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
     shown = draw_subset(keys, labels, min(count, len(keys)), seed=0)
     fitted = draw_subset(keys, labels, min(FITTED_ON, len(keys)), seed=1)
     pixels = _read(images, shown, settings).to(device)
-    students = {name: run[1] for name, run in zip(names, runs, strict=True)}
+    students = {name: run[1] for name, run in zip(names, read, strict=True)}
     files = []
 
-    teacher_settings = next((s for s, _, _ in runs if s.teachers), None)
+    teacher_settings = next((s for s, _, _ in read if s.teachers), None)
     if teacher_settings is not None:
         network = next(iter(teacher_settings.teachers.values()))
         teacher = load_recogniser(network, settings.data.resolution, device)
@@ -87,8 +92,20 @@ def look(folders: list[Path], out: Path, count: int, device: str) -> list[Path]:
     return [*files, _plot(curves, out / "equivariance.png"), out / "equivariance.json"]
 
 
-def _titles(settings: list[ClassifierSettings]) -> list[str]:
-    names = [f"{s.arm}, seed {s.seed}" for s in settings]
+def _read_run(
+    run: Path, device: str, overrides: list[str]
+) -> tuple[ClassifierSettings, Student, dict[str, Any]]:
+    if user_path(run).is_dir():
+        return Run(run).settings(), *read_student(run, device)
+    settings = settings_of(run, overrides)
+    return settings, *read_student(run, device, settings.student)
+
+
+def _titles(runs: list[Path], settings: list[ClassifierSettings]) -> list[str]:
+    names = [
+        f"{s.arm}, seed {s.seed}" if user_path(run).is_dir() else run.name
+        for run, s in zip(runs, settings, strict=True)
+    ]
     if len(set(names)) < len(names):
         raise VkdError("features: two runs of one arm and seed: set another arm")
     return names

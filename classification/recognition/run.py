@@ -6,14 +6,13 @@ from typing import Any
 from classification.recognition.network.students import Student, build_student
 from classification.recognition.settings import (
     ClassifierSettings,
-    StudentFacts,
     StudentSettings,
     load_settings,
 )
-from gan_vkd.networks.weights import require_finite
-from gan_vkd.runtime.checkpoint import load_weights, save_weights
+from classification.recognition.weights import read_weights
+from gan_vkd.networks.weights import fill
+from gan_vkd.runtime.checkpoint import save_weights
 from gan_vkd.runtime.errors import VkdError, one_line
-from gan_vkd.runtime.facts import checked
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.folder import RunFolder
 
@@ -33,10 +32,18 @@ class Run(RunFolder):
         save_weights(self.student_file, student.network.state_dict(), facts)
 
 
-def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, Any]]:
-    """Reads the student of a run folder or an exported file, in eval mode, and its facts.
+def read_student(
+    file: Path, device: str = "cpu", given: StudentSettings | None = None
+) -> tuple[Student, dict[str, Any]]:
+    """Reads the student of a run folder or of a file, in eval mode, and its facts.
+
+    Args:
+        file: a run folder, an exported file, or a published one.
+        device: where the student is put.
+        given: as in `read_weights`, for files without facts.
 
     Raises:
+        SettingsError: as in `read_weights`.
         VkdError: no such file, or one that is damaged, of another kind or not finite.
     """
     file = user_path(file)
@@ -44,14 +51,12 @@ def read_student(file: Path, device: str = "cpu") -> tuple[Student, dict[str, An
         file = file / "student.safetensors"
     if not file.is_file():
         raise VkdError(f"{file}: no student yet; train first (vkd-classify train CONFIG --out RUN)")
-    state, facts = load_weights(file)
-    facts = checked(StudentFacts, facts, file)
+    state, facts = read_weights(file, given)
     try:
         settings = StudentSettings(name=facts["name"], options=facts["options"], stem=facts["stem"])
         student = build_student(settings, len(facts["classes"]), facts["tokens"], drop_path=0.0)
-        student.network.load_state_dict(state)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
         raise VkdError(f"{file}: not a student of vkd-classify ({reason})") from None
-    require_finite(student.network, file)
+    fill(student.network, state, str(file))
     return student.to(device).eval().requires_grad_(False), facts

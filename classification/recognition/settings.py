@@ -249,6 +249,7 @@ class StudentFacts(Facts):
     resolution: Annotated[int, Field(ge=1, le=8192)]
     mean: Triple
     std: tuple[Above0, Above0, Above0]
+    numbered: bool = False  # classes are numbers, since the names were not in a published file
 
 
 def facts_of(settings: ClassifierSettings, classes: list[str]) -> dict[str, Any]:

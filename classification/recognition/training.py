@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
+import classification.recognition.teacher  # noqa: F401  (registers it)
 from classification.epochs.task import EpochTask
 from classification.recognition.data.feed import Feed
 from classification.recognition.data.images import load_heldout_images, load_training_images

@@ -45,8 +45,25 @@ def test_a_run_from_training_to_export(written, tmp_path: Path) -> None:
     assert f"top1: {top1}" in measured.stdout
     exported = vkd_classify("export", run, tmp_path / "student.pth")
     assert exported.stdout.startswith(str(tmp_path / "student.pth"))
-    looked = vkd_classify("features", run, "--out", tmp_path / "figures", "--count", 3)
+
+    # files are measured and shown as the run is
+    digits = ("data.kind=memory", "data.source=digits", "data.num_images=100", "data.heldout=test")
+    normal = [
+        f"data.{key}={list(getattr(Run(run).settings().data, key))}" for key in ("mean", "std")
+    ]
+    named, whole = tmp_path / "student.pth", tmp_path / "student.safetensors"
+    vkd_classify("export", run, whole)
+    for file, given in ((whole, []), (named, ["student.options.num_heads=2", *normal])):
+        of_file = vkd_classify("evaluate", file, *digits, *given)
+        assert of_file.returncode == 0, of_file.stderr
+        assert f"top1: {top1}" in of_file.stdout
+    assert len(Run(run).records("evaluations")) == 1
+    looked = vkd_classify(
+        "features", run, whole, *digits, "--out", tmp_path / "figures", "--count", 3
+    )
     assert (tmp_path / "figures" / "attention.png").exists(), looked.stderr
+    other = vkd_classify("evaluate", named, "student.options.num_heads=2", "data.heldout=no/where")
+    assert "data.heldout = no/where: no such folder" in other.stderr
 
 
 def test_a_sweep_prints_a_table_and_skips_finished_runs(

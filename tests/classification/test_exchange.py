@@ -87,7 +87,7 @@ def test_the_export_of_two_tokens_says_that_timm_has_no_model(
 
 
 def test_another_suffix_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"\.safetensors, \.pth or \.onnx"):
+    with pytest.raises(SettingsError, match=r"\.safetensors, \.pth, \.pth\.tar or \.onnx"):
         export_student(run, tmp_path / "student.pt2")
 
 

@@ -9,10 +9,12 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from classification.epochs.weights import named_tensors
+from classification.recognition.network.published import from_published
 from classification.recognition.network.stem import ConvStem, MeanToTokens
 from classification.recognition.settings import StudentSettings
 from gan_vkd.distill import Layer, Reader
-from gan_vkd.networks.weights import fill, load_foreign, unwrapped
+from gan_vkd.networks.weights import fill, load_foreign
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
 from gan_vkd.runtime.files import user_path
 
@@ -151,8 +153,9 @@ def build_student(
             "to a local copy, or to null"
         ) from None
     if settings.weights is not None and not published:
-        saved = load_foreign(user_path(settings.weights))
-        fill(network, unwrapped(saved), settings.weights)
+        where = settings.weights
+        saved = named_tensors(load_foreign(user_path(where)), where)
+        fill(network, from_published(saved, where), where)
     return student
 
 
