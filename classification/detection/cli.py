@@ -11,6 +11,7 @@ from gan_vkd.front import (
     Front,
     Jobs,
     Out,
+    RunOrFile,
     Runs,
     Seeds,
     Slurm,
@@ -38,7 +39,9 @@ front = Front(
     formats="*.safetensors, or *.pth as ViDT's authors save.",
     evaluate="classification.detection.evaluation:evaluate_run",
     measures="e.g. data.heldout=val2017: COCO's AP, exact on any number of ranks",
-    own=("sweep", "compare"),
+    images=Path("coco_vidt_nano"),
+    implied="classification.detection.run:implied",
+    own=("sweep", "compare", "export"),
 )
 app = commands(front)
 
@@ -69,9 +72,15 @@ def compare(
 
 
 @app.command()
+def export(run: RunOrFile, out: Annotated[Path, typer.Argument(help=front.formats)]) -> None:
+    """Export a run's best detector, or a file's, for use without this project."""
+    print(front.function("export")(run, out))
+
+
+@app.command()
 def predict(
     run: Annotated[
-        Path, typer.Argument(help="A run folder, or an exported detector.", callback=existing)
+        Path, typer.Argument(help="A run folder, or a file of weights.", callback=existing)
     ],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures and detections.json.")],

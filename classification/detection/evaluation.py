@@ -18,6 +18,7 @@ from classification.detection.settings import DetectionSettings
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.folder import RunFolder
 
 PER_IMAGE = 100  # most detections in an image, as in COCO
@@ -25,7 +26,11 @@ MEASURES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
 
 def evaluate_run(folder: Path, settings: DetectionSettings) -> dict[str, Any]:
-    """Measures a run's best detector on the settings' held-out images and records it.
+    """Measures a detector on the settings' held-out images; a run also records it.
+
+    Args:
+        folder: a run folder, whose best detector is measured, or a file of weights.
+        settings: of the images.
 
     Raises:
         SettingsError: no held-out images, or images with other categories.
@@ -35,12 +40,17 @@ def evaluate_run(folder: Path, settings: DetectionSettings) -> dict[str, Any]:
         device = pick_device(settings.device)
         detector, facts = read_detector(folder, device)
         categories = {int(number): name for number, name in facts["categories"].items()}
-        images = load_heldout_images(settings.data, categories)
+        images = load_heldout_images(settings.data, None if facts["numbered"] else categories)
         if images is None:
             raise SettingsError("data.heldout = null: no images to measure on")
+        if max(images.categories) >= facts["classes"]:
+            raise SettingsError(
+                f"data.heldout = {settings.data.heldout}: has category {max(images.categories)}, "
+                f"but {folder} predicts numbers below {facts['classes']}"
+            )
         result = measure(detector, settings, images, device)
         record = {"heldout": settings.data.heldout, "epoch": facts.get("epoch")} | result
-        if ranks.is_first():
+        if user_path(folder).is_dir() and ranks.is_first():
             RunFolder(folder).append("evaluations", record)
         return record
 

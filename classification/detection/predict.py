@@ -29,7 +29,7 @@ def predict(
     """Detects objects in images, draws them and writes detections.json.
 
     Args:
-        run: a run folder or an exported detector.
+        run: a run folder or a file of weights.
         sources: images, and folders of images.
         out: folder for the pictures, as PNG under the images' names, and detections.json: a list of
             image_id, file_name, category_id, bbox (left, top, width, height in pixels) and score.

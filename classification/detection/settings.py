@@ -185,6 +185,7 @@ class DetectorFacts(Facts):
     std: tuple[Above0, Above0, Above0]
     scale: Annotated[int, Field(ge=1, le=8192)]
     longest: Annotated[int, Field(ge=1, le=8192)]
+    numbered: bool = False  # the categories' names were not in a published file
 
 
 def facts_of(settings: DetectionSettings, categories: dict[int, str]) -> dict[str, Any]:

@@ -155,8 +155,12 @@ def load_training_images(settings: CocoSettings) -> Coco:
     return _load(settings, settings.train, settings.num_images)
 
 
-def load_heldout_images(settings: CocoSettings, categories: dict[int, str]) -> Coco | None:
+def load_heldout_images(settings: CocoSettings, categories: dict[int, str] | None) -> Coco | None:
     """Loads the held-out images; None where the settings have none.
+
+    Args:
+        settings: of the data.
+        categories: the training set's, which must be the same; None: not compared.
 
     Raises:
         SettingsError: its categories are not the given ones.
@@ -164,7 +168,7 @@ def load_heldout_images(settings: CocoSettings, categories: dict[int, str]) -> C
     if settings.heldout is None:
         return None
     heldout = _load(settings, settings.heldout, settings.heldout_num_images)
-    if heldout.categories != categories:
+    if categories is not None and heldout.categories != categories:
         odd = sorted({*heldout.categories.items()} ^ {*categories.items()})[:3]
         raise SettingsError(f"data.heldout = {settings.heldout}: has other categories ({odd})")
     return heldout

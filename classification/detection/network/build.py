@@ -9,7 +9,8 @@ from torch import Tensor
 from classification.detection.network.published import body_from_swin, from_published
 from classification.detection.network.vidt import ViDT
 from classification.detection.settings import DetectorSettings
-from gan_vkd.networks.weights import fill, load_foreign, unwrapped
+from classification.epochs.weights import named_tensors
+from gan_vkd.networks.weights import fill, load_foreign
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.files import user_path
 
@@ -92,10 +93,7 @@ def _read(settings: DetectorSettings) -> tuple[dict[str, Tensor], str]:
         path = user_path(str(settings.weights))
         path = path / "detector.safetensors" if path.is_dir() else path
         saved, where = load_foreign(path), str(path)
-    saved = unwrapped(saved)
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in saved.items()):
-        raise VkdError(f"{where}: not a network's weights (named tensors)")
-    return saved, where
+    return named_tensors(saved, where), where
 
 
 def _fetch(size: str, source: str) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from classification.detection.network.swin import relative_position_index
+from classification.detection.network.swin import SIZES, relative_position_index
+from classification.detection.settings import DetectorSettings
+from gan_vkd.runtime.errors import VkdError
 
 # Prefixes of our names and of the published ones, where they differ
 _PREFIXES = (
@@ -29,16 +32,62 @@ _INSIDE = (
 )
 _COPIES = "transformer.decoder.bbox_embed."  # copies of bbox_embed, which the decoder shares
 _POSITION_INDEX = ".attn.relative_position_index"  # determined by the window size
+# VkD's projections, which its authors save beside the student
+_TRAINING_ONLY = re.compile(r"(patch_projector_\d|body_det_projector|neck_det_projector)\.")
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published ViDT's weights under our names; unknown names are kept."""
+    """A published ViDT's weights under our names; unknown names are kept.
+
+    ViDT's authors' files, and those of VkD's students without the projections beside them.
+    """
     ours = {}
     for name, tensor in state.items():
         if name.startswith(_COPIES) or name.endswith(_POSITION_INDEX):
             continue
+        if _TRAINING_ONLY.match(name):
+            continue
         ours[_ours(name)] = tensor
     return ours
+
+
+def describe(state: Mapping[str, Tensor], where: object) -> tuple[DetectorSettings, int]:
+    """The settings of a whole ViDT, and its number of classes, by our names and their shapes.
+
+    Raises:
+        VkdError: not a whole ViDT, or none of a size in SIZES.
+    """
+
+    def rows(name: str, ndim: int) -> tuple[int, ...]:
+        shape = state[name].shape
+        if len(shape) != ndim:
+            raise ValueError(name)
+        return tuple(shape)
+
+    try:
+        channels = rows("body.embed.norm.weight", 1)[0]
+        layers = _numbered(state, r"neck\.(\d+)\.")
+        found: dict[str, Any] = {
+            "queries": rows("body.det_token", 3)[1],
+            "width": rows("body.det_position", 3)[2],
+            "layers": layers,
+            "hidden": rows("neck.0.linear1.weight", 2)[0] if layers else 1,
+        }
+        classes = rows("class_heads.0.weight", 2)[0]
+    except (KeyError, ValueError):
+        raise VkdError(f"{where}: not a whole ViDT by its names and shapes") from None
+    depths = tuple(_numbered(state, rf"body\.stages\.{i}\.blocks\.(\d+)\.") for i in range(4))
+    for name, size in SIZES.items():
+        if (size.channels, size.depths) == (channels, depths):
+            return DetectorSettings(size=name, **found), classes  # type: ignore[arg-type]
+    raise VkdError(
+        f"{where}: a body of {channels} channels and {depths} blocks; known: {', '.join(SIZES)}"
+    )
+
+
+def _numbered(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different numbers names have at a place, such as those of layers."""
+    return len({found[1] for found in (re.match(pattern, name) for name in state) if found})
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
