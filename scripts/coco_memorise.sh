@@ -11,7 +11,7 @@ options "seeds jobs epochs out" "$@"
 plain=coco_memorise_vidt_nano
 # Of the teacher's tokens, the patch tokens help most at the start; [DET] tokens help once those of student
 # and teacher find the same objects.
-taught=$plain+objectives/vidt_vkd+teacher.size=nano+distill.body=0.1+distill.neck=0.1
+taught=$plain+objectives/vidt_vkd+teacher.size=nano+distill.padding=left_out+distill.body=0.1+distill.neck=0.1
 vkd-detect train $plain seed=100 ${settings[@]+"${settings[@]}"} --out "$out/teacher" --resume
 exec vkd-detect sweep $plain $taught "teacher.weights=$out/teacher" \
     --seeds "$seeds" --jobs "$jobs" --out "$out" evaluate.every=2 ${settings[@]+"${settings[@]}"} \

@@ -51,9 +51,10 @@ class DetectionVkD(nn.Module):
     """Smooth L1 between projected tokens and the teacher's, standardised over the batch.
 
     Miles, Elezi and Deng, CVPR 2024, section 4.2. There is one projection for each scale of the
-    patches, one for the body's and one for the neck's [DET] tokens; the terms are summed. Padding
-    is excluded. Where the student is standardised too, as published, a projection's scale and bias
-    have no effect; with `standardize = teacher` they are fitted to the teacher's.
+    patches, one for the body's and one for the neck's [DET] tokens; the terms are summed. Padded
+    patches are counted or left out by the settings. Where the student is standardised too, as
+    published, a projection's scale and bias have no effect; with `standardize = teacher` they are
+    fitted to the teacher's.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class DetectionVkD(nn.Module):
     def forward(self, student: Tokens, teacher: Tokens) -> dict[str, Tensor]:
         """The weighted terms by name: patches, body, neck."""
         ours, theirs = rows(student), rows(teacher)
-        inside = [(~p).flatten()[:, None].float() for p in student.paddings]
+        inside = [
+            None if self.settings.padding == "counted" else (~p).flatten()[:, None].float()
+            for p in student.paddings
+        ]
         *of_patches, of_body, of_neck = self.projections
         patches = [
             self._term(project, x, y, mask)

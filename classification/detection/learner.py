@@ -68,7 +68,7 @@ class Learner(Updates[Batch, Batch]):
         return groups
 
     def parts(self, batch: Batch, count: int) -> list[Batch]:
-        return batch.chunk(count)
+        return batch.chunk(count, crop=self.settings.train.padded_to == "rank")
 
     def losses(self, batch: Batch, number: int) -> dict[str, Tensor]:
         settings = self.settings

@@ -65,13 +65,19 @@ class DetectorSettings(Section):
 
 
 class DistillationSettings(Section):
-    """The distillation loss between the tokens of student and teacher."""
+    """The distillation loss between the tokens of student and teacher.
+
+    padding: whether patches outside of their image are matched and counted in the statistics, as in
+    the released code, or left out.
+    """
 
     method: Literal["vkd", "token_matching"] = "vkd"
-    projection: Literal["orthogonal", "orthogonal_static", "linear", "mlp", "identity"] = (
-        "orthogonal"
-    )
+    projection: Literal[
+        "orthogonal", "orthogonal_fixed", "orthogonal_static", "orthogonal_full", "cayley",
+        "householder", "linear", "mlp", "identity",
+    ] = "orthogonal"  # fmt: skip
     standardize: Literal["both", "teacher", "none"] = "both"
+    padding: Literal["left_out", "counted"] = "left_out"
     patches: Weight = 1.0
     body: Weight = 1.0
     neck: Weight = 1.0
@@ -79,7 +85,7 @@ class DistillationSettings(Section):
 
     @property
     def idle(self) -> dict[str, str]:
-        return self._unless("method", "vkd", "projection", "standardize")
+        return self._unless("method", "vkd", "projection", "standardize", "padding")
 
     @model_validator(mode="after")
     def _teaches(self) -> "DistillationSettings":
@@ -130,13 +136,14 @@ class DetectorTrainSettings(EpochSettings):
     warmup_epochs: Count = 0
     weight_decay: Weight = 1e-4
     clip_norm: Above0 | None = 0.1
+    padded_to: Literal["rank", "update"] = "rank"  # the largest image of a rank's part, or of all
     precision: EpochPrecision = "float32"
     teacher_precision: EpochPrecision = "float32"
 
 
 class DetectorEvaluateSettings(Section):
     every: Positive = 1  # epochs
-    batch_size: BatchSize = 8
+    batch_size: BatchSize = 2  # padded together, which changes the outputs; 2 as published
     scale: Positive = 800  # the shorter side
     longest: Positive = 1333
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -48,17 +49,23 @@ class Batch(NamedTuple):
     indices: list[int]
     faults: list[str]
 
-    def chunk(self, count: int) -> list["Batch"]:
-        """Splits into equal parts, each padded to its own largest image."""
+    def chunk(self, count: int, crop: bool = True) -> list["Batch"]:
+        """Splits into equal parts, each cropped to its own largest image unless crop is False."""
         rows = len(self.images) // count
         parts = []
         for i, targets in enumerate(self.targets.chunk(count)):
             own = slice(i * rows, (i + 1) * rows)
-            height, width = (max(size[k] for size in self.sizes[own]) for k in (0, 1))
+            height, width = largest(self.sizes[own]) if crop else self.padding.shape[1:]
             images = self.images[own, :, :height, :width]
             padding = self.padding[own, :height, :width]
             parts.append(Batch(images, padding, targets, self.sizes[own], self.indices[own], []))
         return parts
+
+    def padded(self, height: int, width: int) -> "Batch":
+        """Pads further, at the right and below."""
+        more = (0, width - self.padding.shape[2], 0, height - self.padding.shape[1])
+        images, padding = F.pad(self.images, more), F.pad(self.padding, more, value=True)
+        return self._replace(images=images, padding=padding)
 
     def to(self, device: str) -> "Batch":
         images, padding = (x.to(device, non_blocking=True) for x in (self.images, self.padding))
@@ -97,7 +104,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     """Collates examples, padded at the right and below; leaves out those without an image."""
     good = [example for example in examples if example.image.numel()]
     sizes = [(example.image.shape[1], example.image.shape[2]) for example in good]
-    height, width = (max((size[i] for size in sizes), default=0) for i in (0, 1))
+    height, width = largest(sizes)
     images = torch.zeros(len(good), 3, height, width)
     padding = torch.ones(len(good), height, width, dtype=torch.bool)
     for i, (example, (h, w)) in enumerate(zip(good, sizes, strict=True)):
@@ -111,8 +118,14 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(images, padding, Targets(labels, boxes, counts), sizes, indices, faults)
 
 
+def largest(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The largest height and the largest width; 0 of none."""
+    height, width = (max((size[i] for size in sizes), default=0) for i in (0, 1))
+    return height, width
+
+
 class Feed:
-    """This rank's batches, by number."""
+    """This rank's batches, by number, padded to the largest image of the rank or of all ranks."""
 
     def __init__(self, settings: DetectionSettings, images: Coco, device: str) -> None:
         self.settings, self.images, self.device = settings, images, device
@@ -137,6 +150,8 @@ class Feed:
         self.faults.report(batch.faults)
         if not batch.indices:
             raise VkdError(f"no image of a batch can be used, the first is {batch.faults[0]}")
+        if self.settings.train.padded_to == "update":
+            batch = batch.padded(*largest(ranks.all_parts(largest(batch.sizes))))
         return batch.to(self.device)
 
 

@@ -33,13 +33,16 @@ def requiring(tokens: Tokens) -> Tokens:
     return tokens
 
 
+@pytest.mark.parametrize("padding", ["left_out", "counted"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("standardized", ["both", "teacher", "none"])
-def test_vkd_matches_smooth_l1_of_standardised_rows_without_padding(
-    standardized: Any, padded: bool
+def test_vkd_matches_smooth_l1_of_standardised_rows(
+    standardized: Any, padded: bool, padding: Any
 ) -> None:
     torch.manual_seed(0)
-    settings = DistillationSettings(patches=0.5, body=3.0, neck=2.0, standardize=standardized)
+    settings = DistillationSettings(
+        patches=0.5, body=3.0, neck=2.0, standardize=standardized, padding=padding
+    )
     vkd = DetectionVkD(settings, 4, 6)
     student, teacher = requiring(drawn(4, 1, padded=padded)), requiring(drawn(6, 2, padded=padded))
     losses = vkd(student, teacher)
@@ -55,7 +58,10 @@ def test_vkd_matches_smooth_l1_of_standardised_rows_without_padding(
         return F.smooth_l1_loss(x, y)
 
     def seen(tokens: Tokens, i: int) -> torch.Tensor:
-        return tokens.patches[i].permute(0, 2, 3, 1)[~tokens.paddings[i]]
+        outside = (
+            tokens.paddings[i] if padding == "left_out" else torch.zeros_like(tokens.paddings[i])
+        )
+        return tokens.patches[i].permute(0, 2, 3, 1)[~outside]
 
     patches = [term(i, seen(student, i), seen(teacher, i)) for i in range(4)]
     torch.testing.assert_close(losses["patch_loss"], 0.5 * sum(patches))
