@@ -11,7 +11,7 @@ from classification.detection.data.feed import Batch
 from classification.detection.distillation import DISTILLATIONS
 from classification.detection.network.vidt import ViDT
 from classification.detection.settings import DetectionSettings
-from classification.epochs.update import Updates
+from classification.epochs.update import Updates, training_only_groups
 from gan_vkd.runtime.precision import autocast
 
 
@@ -62,10 +62,8 @@ class Learner(Updates[Batch, Batch]):
             if parameter.requires_grad and not name.startswith("body.")
         ]
         groups.append({"params": neck, "weight_decay": decay})
-        auxiliary = [] if self.distill is None else list(self.distill.parameters())
-        if auxiliary:
-            groups.append({"params": auxiliary, "weight_decay": 0.0})
-        return groups
+        beside = self.settings.train.projection_weight_decay
+        return groups + training_only_groups(self.distill, beside)
 
     def parts(self, batch: Batch, count: int) -> list[Batch]:
         return batch.chunk(count, crop=self.settings.train.padded_to == "rank")

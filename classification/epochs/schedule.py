@@ -9,6 +9,9 @@ from classification.epochs.settings import EpochSettings
 class Rate:
     """timm's cosine schedule with warm-up, stepped by epochs or by updates, times a factor.
 
+    By epochs as in the released codes of DeiT and ViDT, which step it by the number of an epoch
+    when it has ended: epoch e has the learning rate of e - 1, and the first two are equal.
+
     Args:
         optimizer: its groups' learning rates are set; their present ones are the highest.
         train: the schedule and its length.
@@ -33,7 +36,7 @@ class Rate:
     def set(self, number: int) -> None:
         """Sets the learning rate of update `number`."""
         if self.by_epoch:
-            self.cosine.step(number // self.per_epoch)
+            self.cosine.step(max(0, number // self.per_epoch - 1))
         else:
             self.cosine.step_update(number)
         for group in self.optimizer.param_groups:

@@ -33,7 +33,8 @@ class EpochSettings(LoopSettings):
     warmup_epochs: Count = 5
     cooldown_epochs: Count = 0
     schedule: Literal["epochs", "updates"] = "epochs"  # when the learning rate changes
-    weight_decay: Weight = 0.05
+    weight_decay: Weight = 0.05  # of the student
+    projection_weight_decay: Weight = 0.0  # of what distillation trains beside it
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: Above0 | None = None
     precision: EpochPrecision = "bfloat16"  # of the student

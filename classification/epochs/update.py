@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from classification.epochs.items import seed_generators
@@ -16,6 +17,21 @@ from gan_vkd.runtime.precision import resolve
 
 Given = TypeVar("Given")  # a batch as the feed returns it
 Part = TypeVar("Part")  # the part of a batch that is computed at a time
+
+
+def training_only_groups(module: nn.Module | None, decay: float) -> list[dict[str, Any]]:
+    """The optimiser's groups of a module that only training needs.
+
+    Weight decay spares biases and gains. It has no effect on an OrthogonalProjection, whose
+    parameter is zero before every step.
+    """
+    if module is None or not any(p.requires_grad for p in module.parameters()):
+        return []
+    if decay:
+        groups = param_groups_weight_decay(module, decay)
+        return [group for group in groups if group["params"]]
+    learnt = [p for p in module.parameters() if p.requires_grad]
+    return [{"params": learnt, "weight_decay": 0.0}]
 
 
 class Updates(Generic[Given, Part]):

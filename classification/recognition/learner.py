@@ -8,7 +8,7 @@ from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from classification.epochs.update import Updates
+from classification.epochs.update import Updates, training_only_groups
 from classification.recognition.data.feed import Batch
 from classification.recognition.network.students import Student
 from classification.recognition.objectives import Objective, TeacherOutputs
@@ -62,9 +62,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         network = self.student.network
         exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
         groups = param_groups_weight_decay(network, train.weight_decay, no_weight_decay_list=exempt)
-        auxiliary = [p for p in self.objective.parameters() if p.requires_grad]
-        if auxiliary:
-            groups.append({"params": auxiliary, "weight_decay": 0.0})
+        groups += training_only_groups(self.objective, train.projection_weight_decay)
         ema = None if self.ema is None else self.ema.module
         modules = {"student": network, "average": ema, "objective": self.objective}
         super().__init__(settings, groups, per_epoch, modules, "objective", device, width)

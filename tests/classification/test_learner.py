@@ -40,10 +40,12 @@ def test_the_schedule_is_that_of_timm(tiny: MakeStudent, unit: str) -> None:
     for update in range(60):
         rate.set(update)
         if unit == "epochs":
-            reference.step(update // 5)
+            assert rate.now == theirs.param_groups[0]["lr"]
+            if update % 5 == 4:
+                reference.step(update // 5)  # by the number of the epoch that has ended, as in DeiT
         else:
             reference.step_update(update)
-        assert rate.now == theirs.param_groups[0]["lr"]
+            assert rate.now == theirs.param_groups[0]["lr"]
     rate.factor = 0.5
     rate.set(7)
     halved = rate.now
@@ -101,6 +103,20 @@ def test_weight_decay_spares_gains_biases_positions_and_the_objective(
     for name, decay in decays.items():
         spared = name.endswith(("bias", "_token", "pos_embed", "thrown away")) or "norm" in name
         assert decay == (0 if spared else 0.07), name
+
+
+def test_weight_decay_of_projections_is_a_setting(tiny: MakeStudent) -> None:
+    linear = "objective.features.method.projection=linear"
+    learner, feed = learner_of(tiny("train.projection_weight_decay=0.03", linear, arm="vkd"))
+    (group,) = [x for x in learner.optimizer.param_groups if x["weight_decay"] == 0.03]
+    assert [p.shape for p in group["params"]] == [(64, 24)]
+    bases = []
+    for decay in (0, 1e3):  # of no effect on a projection that is moved by its tangent
+        learner, feed = learner_of(tiny(f"train.projection_weight_decay={decay}", arm="vkd"))
+        for number in range(3):
+            learner.step(feed(number), number)
+        bases.append(learner.objective.features[0].project.base)
+    assert torch.equal(*bases)
 
 
 def test_the_gradient_norm_is_clipped(tiny: MakeStudent) -> None:

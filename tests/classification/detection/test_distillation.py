@@ -72,6 +72,21 @@ def test_vkd_matches_smooth_l1_of_standardised_rows(
     assert teacher.body.grad is None
 
 
+@pytest.mark.parametrize(
+    "projection",
+    ["orthogonal_fixed", "orthogonal_static", "orthogonal_full", "cayley", "householder"],
+)
+def test_every_orthogonal_projection_of_the_core_may_be_chosen(projection: Any) -> None:
+    torch.manual_seed(0)
+    vkd = DetectionVkD(DistillationSettings(projection=projection), 4, 6)
+    student, teacher = drawn(4, 1), drawn(6, 2)
+    p = vkd.projections[4].project.matrix()
+    torch.testing.assert_close(p.T @ p, torch.eye(4), atol=1e-5, rtol=0)
+    rows = (student.body.reshape(-1, 4) @ p.T, teacher.body.reshape(-1, 6))
+    x, y = ((x - x.mean(0)) / (x.var(0) + 1e-5).sqrt() for x in rows)
+    torch.testing.assert_close(vkd(student, teacher)["body_loss"], F.smooth_l1_loss(x, y))
+
+
 def test_padded_positions_do_not_enter_the_loss() -> None:
     vkd = DetectionVkD(DistillationSettings(), 6, 6)
     student, teacher = drawn(6, 1, padded=True), drawn(6, 2, padded=True)

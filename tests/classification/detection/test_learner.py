@@ -43,7 +43,9 @@ def test_losses_are_those_of_the_objects_and_the_weighted_distillation(
 
 
 def test_weight_decay_is_that_of_vidt(tiny_detection: MakeDetection) -> None:
-    learner, _ = learner_of(tiny_detection("train.weight_decay=0.07"))
+    learner, _ = learner_of(
+        tiny_detection("train.weight_decay=0.07", "train.projection_weight_decay=0")
+    )
     names = {p: name for name, p in learner.detector.named_parameters()}
     for group in learner.optimizer.param_groups:
         for p in group["params"]:
@@ -52,6 +54,14 @@ def test_weight_decay_is_that_of_vidt(tiny_detection: MakeDetection) -> None:
             spared = body and (p.ndim < 2 or name in ("body.det_token", "body.det_position"))
             expected = 0 if spared or name == "thrown away" else 0.07
             assert group["weight_decay"] == expected, name
+
+
+def test_weight_decay_of_projections_is_a_setting(tiny_detection: MakeDetection) -> None:
+    learner, _ = learner_of(tiny_detection("train.weight_decay=0.07", "distill.projection=cayley"))
+    assert learner.distill is not None
+    decays = {p: g["weight_decay"] for g in learner.optimizer.param_groups for p in g["params"]}
+    for name, p in learner.distill.named_parameters():
+        assert decays[p] == (1e-4 if name.endswith("tangent") else 0), name
 
 
 def test_training_lowers_the_losses(tiny_detection: MakeDetection) -> None:
