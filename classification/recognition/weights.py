@@ -14,6 +14,7 @@ from classification.epochs.weights import has_facts, named_tensors
 from classification.recognition.network.published import describe, from_published
 from classification.recognition.settings import (
     ClassifierEvaluateSettings,
+    ClassifierSettings,
     StudentFacts,
     StudentSettings,
     load_settings,
@@ -101,6 +102,6 @@ def implied(file: Path, overrides: list[str]) -> list[str]:
     return items
 
 
-def settings_of(file: Path, overrides: list[str]) -> Any:
+def settings_of(file: Path, overrides: list[str]) -> ClassifierSettings:
     """The settings that a file of weights is measured with."""
     return load_settings(IMAGES, [*implied(file, overrides), *overrides])

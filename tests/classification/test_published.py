@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import classification.recognition.teacher  # noqa: F401  (registers it)
@@ -19,6 +19,7 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.teachers.frozen import load_recogniser
 from gan_vkd.teachers.interface import IMAGENET_MEAN, IMAGENET_STD
 from gan_vkd.teachers.settings import NetworkSettings
+from tests.real_data import SHARED, needs_shared
 
 OPTIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 HEADS = given_student(["student.options.num_heads=2"])
@@ -193,11 +194,25 @@ def test_a_file_implies_how_its_images_are_normalised(tmp_path: Path) -> None:
                      "evaluate.crop=0.875"]  # fmt: skip
 
 
+@needs_shared
+@torch.no_grad()
+def test_a_real_file_of_timms_names_gives_timms_logits() -> None:
+    file = SHARED / "weights/efficientnet_lite/tf_efficientnet_lite0.safetensors"
+    name = "tf_efficientnet_lite0"
+    theirs = timm.create_model(name)
+    theirs.load_state_dict(load_file(file))
+    student, facts = read_student(file, given=given_student([f"student.name={name}"]))
+    assert (len(facts["classes"]), facts["mean"]) == (1000, [0.5, 0.5, 0.5])
+    images = torch.rand(2, 3, 224, 224) * 2 - 1
+    torch.testing.assert_close(student(images), theirs.eval()(images))
+
+
 FAULTS = [
     ({"conv1.weight": torch.ones(1)}, [], "not a ViT by its names.*set student.name"),
     ({"fc.weight": torch.ones(3, 2)}, ["student.name=resnet18"], "weights of another network"),
     ({"a": torch.ones(3, 2)}, ["student.name=resnet18"], r"has no fc\.weight"),
-    ({"a": torch.ones(1)}, ["student.name=resnet17"], "timm has no such model"),
+    ({"a": torch.ones(1)}, ["student.name=resnet17"], "timm has no such classifier"),
+    ({"a": torch.ones(1)}, ["student.name=resnet50.x"], "timm has no such classifier"),
     ({"inv_embed.proj.weight": torch.ones(1)}, [], "a CiT student with an involution stem"),
     ({"conv_embed.proj.weight": torch.ones(1)}, [], "CiT's stem, but no pos_embed"),
     ({"student": {"module.a": 3}}, [], "not a network's weights"),

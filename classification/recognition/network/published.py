@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from classification.recognition.settings import InputSettings, StudentSettings
+from classification.recognition.settings import (
+    ClassifierEvaluateSettings,
+    InputSettings,
+    StudentSettings,
+)
 from gan_vkd.runtime.errors import SettingsError, VkdError
 
 # CiT's stem in VkD's released code and here
@@ -100,9 +104,12 @@ def describe(state: Mapping[str, Tensor], given: StudentSettings, where: object)
 def _named(state: Mapping[str, Tensor], given: StudentSettings, where: object) -> Described:
     from timm.models import get_pretrained_cfg, is_model
 
-    cfg: Any = get_pretrained_cfg(given.name) if is_model(given.name.split(".")[0]) else None
-    if cfg is None:
-        raise SettingsError(f"student.name = {given.name}: timm has no such model")
+    try:
+        cfg: Any = get_pretrained_cfg(given.name) if is_model(given.name.split(".")[0]) else None
+    except RuntimeError:  # no such tag behind the "."
+        cfg = None
+    if cfg is None or cfg.classifier is None:
+        raise SettingsError(f"student.name = {given.name}: timm has no such classifier")
     head = cfg.classifier if isinstance(cfg.classifier, str) else cfg.classifier[0]
     rows = state.get(f"{head}.weight", torch.empty(()))
     if not rows.ndim:
@@ -147,10 +154,12 @@ def _vit(state: Mapping[str, Tensor], given: StudentSettings, where: object) -> 
             f"{where}: a ViT of width {width}, whose number of heads is not in the file: set "
             "student.options.num_heads"
         )
-    settings = StudentSettings(
-        name=f"deit_{name}{'_distilled' * bool(tokens)}_patch16_224",
-        options={key: value for key, value in found.items() if usual.get(key) != value},
-        stem=stem,
+    settings = StudentSettings.model_validate(
+        {
+            "name": f"deit_{name}{'_distilled' * bool(tokens)}_patch16_224",
+            "options": {key: value for key, value in found.items() if usual.get(key) != value},
+            "stem": stem,
+        }
     )
     data = InputSettings.model_fields
     return Described(
@@ -160,7 +169,7 @@ def _vit(state: Mapping[str, Tensor], given: StudentSettings, where: object) -> 
         found["img_size"],
         data["mean"].default,
         data["std"].default,
-        0.875,
+        ClassifierEvaluateSettings().crop,
     )
 
 
