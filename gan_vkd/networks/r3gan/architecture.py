@@ -1,0 +1,75 @@
+"""The settings of R3GAN, and the channels and sizes of its stages."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from gan_vkd.data.shape import Shape
+from gan_vkd.networks.interface import NETWORKS, Architecture
+from gan_vkd.networks.r3gan.discriminator import Discriminator
+from gan_vkd.networks.r3gan.generator import Generator
+from gan_vkd.runtime.settings import Positive
+
+Few = Annotated[int, Field(ge=1, le=64)]
+
+
+def halvings(shape: Shape) -> int:
+    """Number of times that both sides are halved, until the smaller one is 4 to 7 pixels."""
+    return (min(shape.height, shape.width) // 4).bit_length() - 1
+
+
+def start_of(shape: Shape) -> tuple[int, int]:
+    """Height and width of the bases: 4 x 4 for squares whose sides are powers of two."""
+    return shape.height >> halvings(shape), shape.width >> halvings(shape)
+
+
+def widths_of(shape: Shape, base: int, most: int, group_width: int) -> dict[int, int]:
+    """Channels of the stages 4, 8, ..., R: base / r, at most `most`, a multiple of group_width."""
+    sides = [4 << step for step in range(halvings(shape) + 1)]
+    groups = {side: min(base // side, most) // group_width for side in sides}
+    return {side: max(1, count) * group_width for side, count in groups.items()}
+
+
+@NETWORKS.register("r3gan")
+class R3GAN(Architecture):
+    """R3GAN's generator and discriminator; the defaults are those published for CIFAR-10 and FFHQ.
+
+    Args:
+        channel_base, channel_max: the stage at resolution r has channel_base / r channels, at most
+            channel_max, rounded down to a multiple of group_width. ImageNet: 98,304 and 1,536.
+        z_dim: width of the latent, and of the generator's embedding of the class.
+        blocks: number of residual blocks in a stage.
+        expansion: the branches of the blocks are this many times as wide as the blocks.
+        group_width: channels in a group of the 3x3 convolutions; 32 for ImageNet.
+    """
+
+    def __init__(
+        self,
+        *,
+        channel_base: Positive = 24_576,
+        channel_max: Positive = 768,
+        z_dim: Positive = 64,
+        blocks: Few = 2,
+        expansion: Few = 2,
+        group_width: Positive = 16,
+    ) -> None:
+        self.channel_base, self.channel_max, self.z_dim = channel_base, channel_max, z_dim
+        self.blocks, self.expansion, self.group_width = blocks, expansion, group_width
+
+    def _parts(self, shape: Shape) -> tuple[Shape, tuple[int, int], dict[int, int]]:
+        widths = widths_of(shape, self.channel_base, self.channel_max, self.group_width)
+        return shape, start_of(shape), widths
+
+    @property
+    def _blocks(self) -> dict[str, Any]:
+        return {
+            "blocks": self.blocks,
+            "expansion": self.expansion,
+            "group_width": self.group_width,
+        }
+
+    def generator(self, shape: Shape, classes: int) -> Generator:
+        return Generator(*self._parts(shape), classes, z_dim=self.z_dim, **self._blocks)
+
+    def discriminator(self, shape: Shape, classes: int) -> Discriminator:
+        return Discriminator(*self._parts(shape), classes, **self._blocks)
