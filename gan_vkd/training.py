@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gan_vkd.data.batches import Batches
+from gan_vkd.data.batches import Batch, Batches
 from gan_vkd.data.image_set import ImageSet, why_no_classes
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.evaluation.evaluator import Evaluator
@@ -99,6 +99,7 @@ class Game(Task):
             after_failure=self.trainer.recount_updates,
         )
         self.g_step = Replayed(self._generator_step, capture)
+        self._betas: tuple[float, float] | None = None
         self.explained: ExplainedShare | None = None
         if heldout is not None and ExplainedShare.is_defined(self.trainer) and ranks.is_first():
             self.explained = ExplainedShare(self.trainer, heldout, settings.seed)
@@ -108,6 +109,11 @@ class Game(Task):
         """One iteration: d_steps updates of the discriminator and one of the generator."""
         trainer, d_steps = self.trainer, self.settings.train.d_steps
         trainer.set_optimizers(done)
+        betas = trainer.scheduled_betas(done)
+        if betas != self._betas:
+            self.d_step.forget()
+            self.g_step.forget()
+        self._betas = betas
         for number in range(done * d_steps, (done + 1) * d_steps):
             chosen = self.batches.indices(number)
             self.d_step(trainer.discriminator_variant(number), chosen, number, meter)
@@ -121,7 +127,7 @@ class Game(Task):
         discriminator's fault if the generated images are finite.
         """
         trainer, batch = self.trainer, self.batches.of(chosen)
-        labels = self.batches.random_labels(self.batch_size)
+        labels = self._labels_of_fakes(batch)
         losses = trainer.update_discriminator(batch, labels, number)
         meter.watch(trainer.between | trainer.decompositions())
         meter.add(losses)
@@ -129,12 +135,18 @@ class Game(Task):
 
     def _generator_step(self, chosen: Tensor, iteration: int, meter: Meter) -> None:
         """An update of the generator; a relative loss compares with images of these indices."""
-        trainer, labels = self.trainer, self.batches.random_labels(self.batch_size)
+        trainer = self.trainer
         real = self.batches.of(chosen) if trainer.adversary.relative else None
-        losses = trainer.update_generator(labels, iteration, real)
+        losses = trainer.update_generator(self._labels_of_fakes(real), iteration, real)
         meter.watch(trainer.between)
         meter.add(losses)
         meter.watch(trainer.generator_gradients())
+
+    def _labels_of_fakes(self, real: Batch | None) -> Tensor:
+        """Labels (B,) of images to generate; a relative loss compares pairs of the same class."""
+        if real is None or not self.trainer.adversary.relative:
+            return self.batches.random_labels(self.batch_size)
+        return real.labels
 
     def notes(self, now: int) -> dict[str, float]:
         """Returns the explained share of the teacher; warns once if it is too low."""

@@ -22,7 +22,8 @@ class Update(NamedTuple):
     number: of the discriminator update. iteration: of the training. batch: the real images before
     augmentation. images (2B, C, H, W), labels (2B,): augmented, fake ones first, as they were
     scored. fake_score, real_score: (B,). augment: maps images to augmented images. score: maps
-    images and labels to scores of the discriminator.
+    images and labels to scores of the discriminator. gradients: the derivatives of these scores at
+    the clean fake and real images, (B, 3, R, R) each; only for a regulariser that `differentiates`.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Update(NamedTuple):
     real_score: Tensor
     augment: Callable[[Tensor], Tensor]
     score: Callable[[Tensor, Tensor], Tensor]
+    gradients: Callable[[], tuple[Tensor, ...]] = tuple
 
 
 class Regularizer(Precise):
@@ -54,6 +56,13 @@ class Regularizer(Precise):
         A captured update is repeated wherever this is equal (gan_vkd/runtime/graphs.py).
         """
         return None
+
+    def set_iteration(self, iteration: int) -> None:
+        """Sets tensors that follow a schedule, which a captured update reads."""
+
+    def differentiates(self, number: int) -> bool:
+        """Whether `penalty` asks for the gradients of the update of this number."""
+        return False
 
 
 class LeCam(Regularizer):

@@ -29,6 +29,11 @@ class Schedule(Section):
         done = (1 - math.cos(math.pi * iteration / self.iterations)) / 2
         return self.start + (self.end - self.start) * done
 
+    def in_steps(self, iteration: int) -> float:
+        """The value at the start of the present 32nd of the schedule."""
+        step = max(1, self.iterations // 32)
+        return self(iteration if iteration >= self.iterations else iteration // step * step)
+
 
 def as_schedule(value: Schedule | float) -> Schedule:
     """Converts a number to a constant schedule; returns a schedule unchanged."""

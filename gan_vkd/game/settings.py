@@ -36,6 +36,10 @@ R1Weight = Annotated[
     float | Literal["auto"] | Schedule,
     number_or_schedule("auto", number="a number from 0 to 1e12", fits=lambda x: 0 <= x <= 1e12),
 ]
+R2Weight = Annotated[
+    float | Schedule,
+    number_or_schedule(number="a number from 0 to 1e12", fits=lambda x: 0 <= x <= 1e12),
+]
 RateOverTime = Annotated[
     float | Schedule,
     number_or_schedule(number="a number above 0, at most 1e30", fits=lambda x: 0 < x <= 1e30),
@@ -157,7 +161,8 @@ class RegularizeSettings(Section):
     consistency_images: Literal["real", "both"] = "both"  # CR or balanced CR
     # auto: 0.0002 * height * width / batch size, as in StyleGAN2-ADA (Karras et al., NeurIPS 2020)
     r1: R1Weight = 0.0
-    r1_every: Positive = 16  # updates of the discriminator
+    r2: R2Weight = 0.0  # at generated images
+    r1_every: Positive = 16  # updates of the discriminator, for r1 and r2; 1 in R3GAN
     path_length: Weight = 0.0  # of networks with styles; 2 as published
     path_length_every: Positive = 4  # updates of the generator
 

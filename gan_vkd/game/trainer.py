@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -149,12 +150,14 @@ class Trainer:
         with torch.no_grad():
             fake = self.generate(fake_labels)
         clean = torch.cat([fake, batch.images])
+        sides = self._sides(fake, batch.images, number)
         labels = torch.cat([fake_labels, batch.labels])
-        images = torch.cat([self.augment(side) for side in (fake, batch.images)])
+        images = torch.cat([self.augment(side) for side in sides])
         distillation = self._distillation_at(number)
         with nullcontext() if distillation is None else distillation.reading():
             score, features = self.discriminate(images, labels)
         fake_score, real_score = score.chunk(2)
+        images = images.detach()  # no graph for the teacher and the penalties
         losses = {"d_loss": self.adversary.discriminator(real_score, fake_score)}
         logged = {"real_score": real_score.mean(), "fake_score": fake_score.mean()}
         if distillation is not None:
@@ -170,7 +173,7 @@ class Trainer:
         losses |= self._penalties(
             Update(
                 number, number // self.d_steps, batch, images, labels, fake_score, real_score,
-                self.augment, self.score,
+                self.augment, self.score, cache(lambda: _derivatives(score, sides)),
             )
         )  # fmt: skip
         self.augment.observe(real_score.detach())
@@ -182,6 +185,12 @@ class Trainer:
         self.d_optimizer.step()
         retract(self.distillation)
         return losses | logged
+
+    def _sides(self, fake: Tensor, real: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """The fake and real images, with gradients if a regulariser asks for them."""
+        if not any(term.differentiates(number) for term in self._d_terms):
+            return fake, real
+        return fake.requires_grad_(), real.detach().requires_grad_()
 
     def _distillation_at(self, number: int) -> Distillation | None:
         """The distillation, in updates of the discriminator in which it is computed."""
@@ -235,15 +244,18 @@ class Trainer:
         self.between["the gradient at the generated images"] = gradient.norm()
 
     def set_optimizers(self, iteration: int) -> None:
-        """Sets the learning rates and betas of an iteration."""
-        betas = self._scheduled_betas(iteration)
+        """Sets the learning rates, betas and scheduled weights of an iteration."""
+        for term in self._d_terms:
+            term.set_iteration(iteration)
+        betas = self.scheduled_betas(iteration)
         for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self._rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"].fill_(rate(iteration) * self._factor)
                 group["betas"] = betas
 
-    def _scheduled_betas(self, iteration: int) -> tuple[float, float]:
-        return self._betas[0](iteration), self._betas[1](iteration)
+    def scheduled_betas(self, iteration: int) -> tuple[float, float]:
+        """The betas of an iteration, which are fixed in a captured update: they move in steps."""
+        return self._betas[0].in_steps(iteration), self._betas[1].in_steps(iteration)
 
     # interface for captured steps (gan_vkd.runtime.graphs.Replayed)
 
@@ -257,12 +269,12 @@ class Trainer:
             return None
         iteration = number // self.d_steps
         chosen = tuple(term.variant(number, iteration) for term in self._d_terms)
-        return self._scheduled_betas(iteration), distils, chosen
+        return self.scheduled_betas(iteration), distils, chosen
 
     def generator_variant(self, iteration: int) -> Hashable:
         """Everything that the host decides in an update of the generator."""
         chosen = tuple(term.variant(iteration) for term in self._g_terms)
-        return self._scheduled_betas(iteration), chosen
+        return self.scheduled_betas(iteration), chosen
 
     def count_update(self, number: int) -> None:
         """Counts an update of the discriminator that was replayed."""
@@ -352,6 +364,11 @@ class Trainer:
 
 def _computed(losses: dict[str, Tensor | None]) -> dict[str, Tensor]:
     return {name: loss for name, loss in losses.items() if loss is not None}
+
+
+def _derivatives(score: Tensor, images: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Derivatives of scores (2B,) at the images (B, C, H, W) that they are of, with a graph."""
+    return torch.autograd.grad(score.sum(), images, create_graph=True)
 
 
 def _gradients(modules: dict[str, nn.Module]) -> dict[str, Tensor]:

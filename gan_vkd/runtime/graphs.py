@@ -88,6 +88,11 @@ class Replayed:
         elif variant is None or not self._capture(variant, args):
             self.step(*args)
 
+    def forget(self) -> None:
+        """Releases all graphs, for a change on the host after which no earlier variant occurs."""
+        self.graphs.clear()
+        self._calls.clear()
+
     def _capture(self, variant: Hashable, args: tuple[Any, ...]) -> bool:
         """Captures and runs a variant that has been called often enough; returns whether it did."""
         self._calls[variant] += 1
