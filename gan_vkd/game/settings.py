@@ -212,11 +212,15 @@ class Settings(RunSettings):
     @model_validator(mode="after")
     def _views_differ(self) -> "Settings":
         if self.distill is not None and self.distill.needs_views:
-            fixed = [part for part in self.augment if part.chosen.get("p") != "adaptive"]
+            fixed = [
+                part
+                for part in self.augment
+                if part.chosen.get("p") != "adaptive" and not part.chosen.get("ramp")
+            ]
             if not fixed:
                 raise ValueError(
                     "distill.method.normalization.directions = agreement compares augmented views: "
-                    "set augment, with a number for p"
+                    "set augment, with a number for p and no ramp"
                 )
         return self
 

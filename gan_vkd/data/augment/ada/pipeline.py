@@ -14,9 +14,10 @@ from gan_vkd.data.augment.ada.corruption import cut, noisy
 from gan_vkd.data.augment.ada.draws import Draws
 from gan_vkd.data.augment.ada.filtering import amplified, gains
 from gan_vkd.data.augment.ada.geometry import blitting, general
+from gan_vkd.data.augment.ada.ramp import Ramp
 from gan_vkd.data.augment.ada.resampling import warp
 from gan_vkd.data.augment.interface import AUGMENTATIONS, Augmentation
-from gan_vkd.runtime.settings import number_or
+from gan_vkd.runtime.settings import Fraction, number_or
 
 Group = Literal["blit", "geometric", "color", "filter", "noise", "cutout"]
 Probability = Annotated[
@@ -33,6 +34,9 @@ class Ada(Augmentation):
     Args:
         groups: of operations; those of the paper's "bgc" if not given.
         p: probability of each operation, or "adaptive": from 0 on, moved by the controller.
+        ramp: thousands of real images in which a number p is reached, from 0; 0: used from the
+            start.
+        color_share: of p, for the colour operations; 0.5 in R3GAN.
         target, every, kimg: of the controller.
         flip: whether pixel blitting has the horizontal flip. False for images whose mirror image is
             not valid; None: as `data.flip` in a run, else True.
@@ -43,6 +47,8 @@ class Ada(Augmentation):
         *,
         groups: tuple[Group, ...] = ("blit", "geometric", "color"),
         p: Probability = "adaptive",
+        ramp: Annotated[float, Field(ge=0, le=1e12)] = 0.0,
+        color_share: Fraction = 1.0,
         target: Annotated[float, Field(ge=-1, le=1)] = 0.6,
         every: Annotated[int, Field(ge=1, le=10**8)] = 4,
         kimg: Annotated[float, Field(gt=0, le=1e12)] = 500.0,
@@ -50,13 +56,20 @@ class Ada(Augmentation):
     ) -> None:
         super().__init__()
         self.groups, self.flip = groups, flip is not False
-        start, speed = (0.0, kimg) if p == "adaptive" else (float(p), math.inf)
-        self.controller = Controller(start, target, every, speed)
+        self.color_share = color_share
+        if p == "adaptive":
+            self.controller = Controller(0.0, target, every, kimg)
+        elif ramp:
+            self.controller = Ramp(float(p), every, ramp)
+        else:
+            self.controller = Controller(float(p), target, every, math.inf)
 
     @classmethod
-    def check(cls, groups: tuple[Group, ...], **_: object) -> None:
+    def check(cls, groups: tuple[Group, ...], p: float | str, ramp: float, **_: object) -> None:
         if not groups:
             raise ValueError("groups is empty: name at least one")
+        if ramp and p == "adaptive":
+            raise ValueError("ramp leads to a number: set p, or ramp = 0")
 
     def forward(self, images: Tensor) -> Tensor:
         draws = Draws(self.controller.p, images)
@@ -69,7 +82,7 @@ class Ada(Augmentation):
         if inverses:
             images = warp(images, reduce(torch.matmul, inverses))
         if "color" in self.groups:
-            images = recolored(images, colors(draws))
+            images = recolored(images, colors(Draws(draws.p * self.color_share, images)))
         if "filter" in self.groups:
             images = amplified(images, gains(draws))
         if "noise" in self.groups:
