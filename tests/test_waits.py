@@ -87,12 +87,17 @@ STYLEGAN2 = (
     "regularize={r1: auto, r1_every: 2, path_length: 2, path_length_every: 2}",
 )  # fmt: skip
 
+R3GAN = (
+    "model={name: r3gan, channel_base: 64, group_width: 4}", "adversary=relativistic",
+    "regularize={r1: 2, r2: {start: 2, end: 1, iterations: 9}, r1_every: 1}",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("arm", "overrides"),
     [("none", ()), ("layernorm", ()), ("whitening", ()), ("none", (REGULARIZED,)),
      ("whitening", AUTO), ("whitening", ("distill.student.feature=head",)),
-     ("whitening", STYLEGAN2)],
+     ("whitening", STYLEGAN2), ("whitening", R3GAN)],
 )  # fmt: skip
 def test_an_iteration_does_not_synchronise(
     arm: str, overrides: tuple[str, ...], small: MakeSettings
@@ -102,4 +107,4 @@ def test_an_iteration_does_not_synchronise(
         gan.discriminator_step(given, given.labels, number)
     with NoWaits():
         gan.discriminator_step(given, given.labels, 2)
-        gan.generator_step(given.labels, 2)
+        gan.generator_step(given.labels, 2, given)

@@ -176,7 +176,9 @@ class Trainer:
                 self.augment, self.score, cache(lambda: _derivatives(score, sides)),
             )
         )  # fmt: skip
-        self.augment.observe(real_score.detach())
+        # a relative loss does not determine the sign of a score, only that of differences
+        relative = real_score - fake_score if self.adversary.relative else real_score
+        self.augment.observe(relative.detach())
         logged |= self.augment.logged()
         self.d_optimizer.zero_grad()
         with backward_in(self.precision):
