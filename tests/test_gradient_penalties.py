@@ -28,7 +28,7 @@ def randomized(trainer: Trainer) -> Trainer:
 
 
 def written_update(trainer: Trainer, seed: int) -> dict[str, Tensor]:
-    """The terms of an update by the paper's equations 2 and 7, each image scored with its kind."""
+    """The terms of an update as in the paper, with real and fake images scored apart."""
     torch.manual_seed(seed)
     real, labels = batch().images.clone().requires_grad_(), batch().labels
     with torch.no_grad():

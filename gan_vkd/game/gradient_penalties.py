@@ -15,7 +15,7 @@ class GradientPenalty(Regularizer):
 
         R1 = E ||grad D(x)||^2 / 2 over real images, R2 = the same over generated ones
 
-    R3GAN (Huang et al., NeurIPS 2024, section 2.2) adds both to each update. The gradient is that
+    R3GAN (Huang et al., NeurIPS 2024, section 2) adds both to each update. The gradient is that
     of the scores of the update, through its augmentation, and both kinds share one derivative:
     `R1` (game/regularization.py) scores the real images once more instead, which costs less where
     it is the only penalty.
