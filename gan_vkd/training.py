@@ -110,7 +110,7 @@ class Game(Task):
         trainer, d_steps = self.trainer, self.settings.train.d_steps
         trainer.set_optimizers(done)
         betas = trainer.scheduled_betas(done)
-        if betas != self._betas:
+        if betas != self._betas:  # graphs of earlier betas only hold memory
             self.d_step.forget()
             self.g_step.forget()
         self._betas = betas

@@ -131,6 +131,12 @@ VARIANTS = {
         "adversary=non_saturating",
         "regularize={r1: auto, r1_every: 2, path_length: 2, path_length_every: 2}",
     ],
+    "r3gan": [
+        "model={name: r3gan, channel_base: 256, channel_max: 8, group_width: 4, z_dim: 8}",
+        "adversary=relativistic",
+        "augment=[{name: ada, p: 0.5, ramp: 0.05}]",
+        "regularize={r1: 2, r2: {start: 2, end: 1, iterations: 3}, r1_every: 1}",
+    ],
     "regularized": [
         "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 4}",
         "augment=[color, translation, cutout]",
@@ -177,7 +183,7 @@ def losses_of(settings: Settings) -> dict[str, Any]:
         batch = batches(step)
         batch = batch._replace(images=batch.images.to(torch.get_default_dtype()))
         note(gan.discriminator_step(batch, batches.random_labels(size), step))
-        note(gan.generator_step(batches.random_labels(size), step))
+        note(gan.generator_step(batches.random_labels(size), step, batch))
     with torch.no_grad():
         picture = gan.ema.generator(
             torch.ones(1, settings.model.z_dim), torch.zeros(1, dtype=torch.long)
