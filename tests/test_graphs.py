@@ -39,7 +39,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "model={name: r3gan, channel_base: 256, channel_max: 8, group_width: 4, z_dim: 8}",
             "adversary=relativistic",
-            "augment=[{name: ada, p: 0.5, ramp: 0.05, color_share: 0.5}]",
+            "augment=[{name: ada, p: 0.5, ramp: 0.05, color_share: 0.5, groups: [color, cutout]}]",
             "regularize={r1: {start: 2, end: 1, iterations: 30}, r2: 1, r1_every: 1}",
             "train.betas=[0, {start: 0.9, end: 0.99, iterations: 4}]",
             EVERY_THIRD,

@@ -10,7 +10,7 @@ from gan_vkd.data.shape import Shape
 from gan_vkd.distill.precision import at_least_float32, without_autocast
 from gan_vkd.networks import interface
 from gan_vkd.networks.interface import DiscriminatorOutput
-from gan_vkd.networks.r3gan.layers import Conv, ResidualBlock, initialized
+from gan_vkd.networks.r3gan.layers import Conv, ResidualBlock, initialize
 from gan_vkd.networks.stylegan2.resampling import binomial_filter, downsample
 
 
@@ -34,7 +34,8 @@ class Basis(nn.Module):
 
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.weight = initialized(nn.Parameter(torch.empty(channels, 1, *size)))
+        self.weight = nn.Parameter(torch.empty(channels, 1, *size))
+        initialize(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *size) -> (B, channels)."""
@@ -54,6 +55,8 @@ class Discriminator(interface.Discriminator):
         classes: number of classes, 0 for an unconditional discriminator.
         blocks, expansion, group_width: number of residual blocks in a stage, and their options.
     """
+
+    b4: nn.Sequential
 
     def __init__(
         self,
@@ -78,10 +81,10 @@ class Discriminator(interface.Discriminator):
             rest = (ResidualBlock(width, expansion, group_width, depth) for _ in range(blocks))
             self.add_module(name, nn.Sequential(*rest, last))
         self.out = nn.Linear(self.width, self.width if classes else 1, bias=False)
-        initialized(self.out.weight)
+        initialize(self.out.weight)
         if classes:
             self.embed = nn.Linear(classes, self.width, bias=False)
-            initialized(self.embed.weight, 1 / math.sqrt(self.width))
+            initialize(self.embed.weight, 1 / math.sqrt(self.width))
 
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> (B, width), the input of the last layer."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from gan_vkd.data.shape import Shape
 from gan_vkd.distill.precision import at_least_float32, without_autocast
 from gan_vkd.networks import interface
-from gan_vkd.networks.r3gan.layers import Conv, ResidualBlock, initialized
+from gan_vkd.networks.r3gan.layers import Conv, ResidualBlock, initialize
 from gan_vkd.networks.stylegan2.resampling import binomial_filter, upsample
 
 
@@ -18,7 +18,7 @@ class Basis(nn.Module):
         super().__init__()
         self.basis = nn.Parameter(torch.randn(channels, *size))
         self.linear = nn.Linear(z_dim, channels, bias=False)
-        initialized(self.linear.weight)
+        initialize(self.linear.weight)
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, z_dim) -> (B, channels, *size)."""
@@ -54,6 +54,8 @@ class Generator(interface.Generator):
         blocks, expansion, group_width: number of residual blocks in a stage, and their options.
     """
 
+    b4: nn.Sequential
+
     def __init__(
         self,
         shape: Shape,
@@ -79,7 +81,7 @@ class Generator(interface.Generator):
         self.to_rgb = Conv(channels[-1], shape.channels)
         if classes:
             self.embed = nn.Linear(classes, z_dim, bias=False)
-            initialized(self.embed.weight)
+            initialize(self.embed.weight)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """(B, z_dim) and (B,) -> (B, C, H, W)."""

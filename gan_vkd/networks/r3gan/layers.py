@@ -14,10 +14,9 @@ SLOPE = 0.2  # of the leaky ReLU
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the mean square of its input
 
 
-def initialized(weight: nn.Parameter, gain: float = 1.0) -> nn.Parameter:
+def initialize(weight: Tensor, gain: float = 1.0) -> None:
     """Draws a weight (O, ...) whose rows have as many inputs as elements."""
     nn.init.normal_(weight, 0, gain / math.sqrt(weight[0].numel()))
-    return weight
 
 
 class Conv(nn.Conv2d):
@@ -27,7 +26,7 @@ class Conv(nn.Conv2d):
         self, inputs: int, outputs: int, size: int = 1, *, groups: int = 1, gain: float = 1.0
     ) -> None:
         super().__init__(inputs, outputs, size, padding=size // 2, groups=groups, bias=False)
-        initialized(self.weight, gain)
+        initialize(self.weight, gain)
 
 
 class Activation(nn.Module):
