@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_vkd.data.shape import Shape
 from gan_vkd.networks.interface import NETWORKS, Discriminator, Generator
-from gan_vkd.networks.r3gan.architecture import start_of, widths_of
+from gan_vkd.networks.r3gan.architecture import widths_of
 from gan_vkd.networks.r3gan.layers import GAIN, ResidualBlock
 
 TINY = {"name": "r3gan", "channel_base": 256, "channel_max": 8, "group_width": 4, "z_dim": 6}
@@ -144,10 +144,13 @@ def test_widths_are_those_published() -> None:
     assert widths_of(square(32), 300, 20, 8) == {4: 16, 8: 16, 16: 16, 32: 8}
 
 
-def test_the_first_size_has_sides_halved_together() -> None:
-    assert {start_of(square(side)) for side in (32, 64, 128, 256, 512)} == {(4, 4)}
-    assert start_of(Shape(3, 48, 64)) == (6, 8)
-    assert start_of(Shape(3, 128, 64)) == (8, 4)
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (128, 64)])
+def test_networks_of_other_aspects_start_at_sides_halved_together(height: int, width: int) -> None:
+    shape, network, labels = Shape(4, height, width), NETWORKS.make(TINY), torch.zeros(2).long()
+    network.require(shape)
+    images = network.generator(shape, 0)(torch.randn(2, TINY["z_dim"]), labels)
+    assert images.shape == (2, *shape)
+    assert network.discriminator(shape, 0)(images, labels).score.shape == (2,)
 
 
 @pytest.mark.parametrize("side", [32, 64, 128, 256, 512])

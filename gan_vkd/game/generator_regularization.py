@@ -1,6 +1,7 @@
 """Regularisers of the generator: path length regularisation.
 
-Karras et al., CVPR 2020, section 3.2. Computed in float32 or better, without synchronising with the device.
+Karras et al., CVPR 2020, section 3.2. In float32 or better; none synchronises with the
+device.
 """
 
 import math

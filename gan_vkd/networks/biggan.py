@@ -164,7 +164,7 @@ class BigGAN(Architecture):
     """
 
     resolutions: ClassVar[Sequence[int]] = tuple(GENERATOR_WIDTHS)
-    any_aspect = True
+    any_aspect: ClassVar[bool] = True
 
     def __init__(self, *, ch: Positive = 64, z_dim: Positive = 128) -> None:
         self.ch, self.z_dim = ch, z_dim

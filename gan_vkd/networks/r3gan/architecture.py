@@ -1,6 +1,6 @@
 """The settings of R3GAN, and the channels and sizes of its stages."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -13,19 +13,13 @@ from gan_vkd.runtime.settings import Positive
 Few = Annotated[int, Field(ge=1, le=64)]
 
 
-def halvings(shape: Shape) -> int:
-    """Number of times that both sides are halved, until the smaller one is 4 to 7 pixels."""
-    return (min(shape.height, shape.width) // 4).bit_length() - 1
-
-
-def start_of(shape: Shape) -> tuple[int, int]:
-    """Height and width of the bases: 4 x 4 for squares whose sides are powers of two."""
-    return shape.height >> halvings(shape), shape.width >> halvings(shape)
-
-
 def widths_of(shape: Shape, base: int, most: int, group_width: int) -> dict[int, int]:
-    """Channels of the stages 4, 8, ..., R: base / r, at most `most`, a multiple of group_width."""
-    sides = [4 << step for step in range(halvings(shape) + 1)]
+    """Channels of the stages 4, 8, ..., R: base / r, at most `most`, a multiple of group_width.
+
+    R is the side of a square with as many halvings (`Shape.square`).
+    """
+    assert shape.halvings is not None
+    sides = [4 << step for step in range(shape.halvings + 1)]
     groups = {side: min(base // side, most) // group_width for side in sides}
     return {side: max(1, count) * group_width for side, count in groups.items()}
 
@@ -43,6 +37,8 @@ class R3GAN(Architecture):
         group_width: channels in a group of the 3x3 convolutions; 32 for ImageNet.
     """
 
+    any_aspect: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -56,9 +52,8 @@ class R3GAN(Architecture):
         self.channel_base, self.channel_max, self.z_dim = channel_base, channel_max, z_dim
         self.blocks, self.expansion, self.group_width = blocks, expansion, group_width
 
-    def _parts(self, shape: Shape) -> tuple[Shape, tuple[int, int], dict[int, int]]:
-        widths = widths_of(shape, self.channel_base, self.channel_max, self.group_width)
-        return shape, start_of(shape), widths
+    def _widths(self, shape: Shape) -> dict[int, int]:
+        return widths_of(shape, self.channel_base, self.channel_max, self.group_width)
 
     @property
     def _blocks(self) -> dict[str, Any]:
@@ -69,7 +64,7 @@ class R3GAN(Architecture):
         }
 
     def generator(self, shape: Shape, classes: int) -> Generator:
-        return Generator(*self._parts(shape), classes, z_dim=self.z_dim, **self._blocks)
+        return Generator(shape, self._widths(shape), classes, z_dim=self.z_dim, **self._blocks)
 
     def discriminator(self, shape: Shape, classes: int) -> Discriminator:
-        return Discriminator(*self._parts(shape), classes, **self._blocks)
+        return Discriminator(shape, self._widths(shape), classes, **self._blocks)
