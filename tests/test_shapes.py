@@ -80,7 +80,7 @@ def test_sides_are_halved_to_4_to_7_pixels(sides, halvings, square):
         assert (start.height << halvings, start.width << halvings) == sides
 
 
-@pytest.mark.parametrize("name", ["biggan", "stylegan2"])
+@pytest.mark.parametrize("name", ["biggan", "stylegan2", "r3gan"])
 @pytest.mark.parametrize("shape", [Shape(1, 32, 32), Shape(4, 48, 64), Shape(3, 96, 64)])
 def test_networks_are_built_for_the_shape(name: str, shape: Shape) -> None:
     network = architecture(name)
@@ -101,13 +101,17 @@ def test_networks_are_built_for_the_shape(name: str, shape: Shape) -> None:
 
 
 def architecture(name: str) -> Architecture:
-    options = {"biggan": {"ch": 2, "z_dim": 8}, "stylegan2": {"channel_base": 64, "z_dim": 8}}
+    options = {
+        "biggan": {"ch": 2, "z_dim": 8},
+        "stylegan2": {"channel_base": 64, "z_dim": 8},
+        "r3gan": {"channel_base": 64, "channel_max": 8, "group_width": 4},
+    }
     return NETWORKS.make({"name": name, **options[name]})
 
 
 def test_other_channels_change_the_first_and_last_layers_only() -> None:
-    of_pixels = "torgb", "fromrgb", "output_layer.2", "blocks.0.0.conv1", "blocks.0.0.conv_sc"
-    for name in ("biggan", "stylegan2"):
+    of_pixels = "rgb", "output_layer.2", "blocks.0.0.conv1", "blocks.0.0.conv_sc"
+    for name in ("biggan", "stylegan2", "r3gan"):
         network, sizes = architecture(name), []
         for shape in (Shape(3, 32, 32), Shape(4, 32, 32)):
             parts = network.generator(shape, 0), network.discriminator(shape, 0)
@@ -123,7 +127,7 @@ def test_the_width_of_a_block_is_that_of_its_longer_side() -> None:
     assert widths_of(Shape(3, 64, 64), 256, 512) == {4: 64, 8: 32, 16: 16, 32: 8, 64: 4}
 
 
-@pytest.mark.parametrize("name", ["BigGAN", "StyleGAN2"])
+@pytest.mark.parametrize("name", ["BigGAN", "StyleGAN2", "R3GAN"])
 @pytest.mark.parametrize("shape", [Shape(3, 16, 16), Shape(3, 48, 50), Shape(3, 1024, 1024)])
 def test_other_shapes_are_refused_in_one_line(name: str, shape: Shape) -> None:
     with pytest.raises(ValueError, match=rf"data\.resolution = {shape}: {name} takes 32, ") as told:

@@ -1,6 +1,6 @@
-"""The settings of R3GAN, and the channels and sizes of its stages."""
+"""The settings of R3GAN, and the channels of its stages."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,15 +13,18 @@ from gan_vkd.runtime.settings import Positive
 Few = Annotated[int, Field(ge=1, le=64)]
 
 
-def widths_of(shape: Shape, base: int, most: int, group_width: int) -> dict[int, int]:
-    """Channels of the stages 4, 8, ..., R: base / r, at most `most`, a multiple of group_width.
+def widths_of(shape: Shape | int, base: int, most: int, group_width: int) -> dict[int, int]:
+    """Channels of stages 4, 8, ..., R: base / r, at most `most`, a multiple of group_width.
 
-    R is the side of a square with as many halvings (`Shape.square`).
+    A stage is named by its resolution in a square R x R with as many halvings (`Shape.square`); r
+    is the longer side of its features.
     """
-    assert shape.halvings is not None
-    sides = [4 << step for step in range(shape.halvings + 1)]
-    groups = {side: min(base // side, most) // group_width for side in sides}
-    return {side: max(1, count) * group_width for side, count in groups.items()}
+    shape = Shape.of(shape)
+    longer, last = max(shape.height, shape.width), shape.square
+    assert last is not None
+    names = [2**power for power in range(2, last.bit_length())]
+    groups = {name: min(base // (longer * name // last), most) // group_width for name in names}
+    return {name: max(1, count) * group_width for name, count in groups.items()}
 
 
 @NETWORKS.register("r3gan")
@@ -55,16 +58,23 @@ class R3GAN(Architecture):
     def _widths(self, shape: Shape) -> dict[int, int]:
         return widths_of(shape, self.channel_base, self.channel_max, self.group_width)
 
-    @property
-    def _blocks(self) -> dict[str, Any]:
-        return {
-            "blocks": self.blocks,
-            "expansion": self.expansion,
-            "group_width": self.group_width,
-        }
-
     def generator(self, shape: Shape, classes: int) -> Generator:
-        return Generator(shape, self._widths(shape), classes, z_dim=self.z_dim, **self._blocks)
+        return Generator(
+            shape,
+            self._widths(shape),
+            classes,
+            z_dim=self.z_dim,
+            blocks=self.blocks,
+            expansion=self.expansion,
+            group_width=self.group_width,
+        )
 
     def discriminator(self, shape: Shape, classes: int) -> Discriminator:
-        return Discriminator(shape, self._widths(shape), classes, **self._blocks)
+        return Discriminator(
+            shape,
+            self._widths(shape),
+            classes,
+            blocks=self.blocks,
+            expansion=self.expansion,
+            group_width=self.group_width,
+        )

@@ -32,13 +32,13 @@ class Downsample(nn.Module):
 class Basis(nn.Module):
     """The product of each channel with a learnt image: a depthwise convolution without padding."""
 
-    def __init__(self, channels: int, height: int, width: int) -> None:
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, 1, height, width))
+        self.weight = nn.Parameter(torch.empty(channels, 1, *size))
         initialize(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, height, width) -> (B, channels)."""
+        """(B, channels, *size) -> (B, channels)."""
         return (x * self.weight[:, 0]).sum((2, 3))
 
 
@@ -50,7 +50,7 @@ class Discriminator(interface.Discriminator):
 
     Args:
         shape: of the images.
-        widths: channels by stage, from 4 on.
+        widths: channels by stage, from 4 on; sides are halved in all stages but the last.
         classes: number of classes, 0 for an unconditional discriminator.
         blocks, expansion, group_width: number of residual blocks in a stage, and their options.
     """
@@ -69,12 +69,12 @@ class Discriminator(interface.Discriminator):
     ) -> None:
         super().__init__()
         self.shape, self.classes, self.width = shape, classes, widths[4]
-        _, *start = shape.halved(len(widths) - 1)
         self.names = [f"b{side}" for side in widths][::-1]
         channels = list(widths.values())[::-1]
         self.from_rgb = Conv(shape.channels, channels[0])
         lasts: list[nn.Module] = [*map(Downsample, channels, channels[1:])]
-        lasts.append(Basis(self.width, *start))
+        start = shape.halved(len(widths) - 1)
+        lasts.append(Basis(self.width, (start.height, start.width)))
         depth = blocks * len(widths)
         for name, last, width in zip(self.names, lasts, channels, strict=True):
             rest = (ResidualBlock(width, expansion, group_width, depth) for _ in range(blocks))

@@ -14,14 +14,14 @@ from gan_vkd.networks.stylegan2.resampling import binomial_filter, upsample
 class Basis(nn.Module):
     """Learnt images, each multiplied by a linear function of the latent."""
 
-    def __init__(self, z_dim: int, channels: int, height: int, width: int) -> None:
+    def __init__(self, z_dim: int, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.basis = nn.Parameter(torch.randn(channels, height, width))
+        self.basis = nn.Parameter(torch.randn(channels, *size))
         self.linear = nn.Linear(z_dim, channels, bias=False)
         initialize(self.linear.weight)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(B, z_dim) -> (B, channels, height, width)."""
+        """(B, z_dim) -> (B, channels, *size)."""
         return self.linear(z)[:, :, None, None] * self.basis
 
 
@@ -47,7 +47,7 @@ class Generator(interface.Generator):
 
     Args:
         shape: of the images.
-        widths: channels by stage, from 4 on.
+        widths: channels by stage, from 4 on; sides are doubled in all stages but the first.
         classes: number of classes, 0 for an unconditional generator.
         z_dim: width of the latent, and of the embedding of the class.
         blocks, expansion, group_width: number of residual blocks in a stage, and their options.
@@ -68,10 +68,11 @@ class Generator(interface.Generator):
     ) -> None:
         super().__init__()
         self.shape, self.z_dim, self.classes = shape, z_dim, classes
-        _, *start = shape.halved(len(widths) - 1)
         self.names = [f"b{side}" for side in widths]
         channels = list(widths.values())
-        firsts: list[nn.Module] = [Basis(z_dim * (2 if classes else 1), channels[0], *start)]
+        start = shape.halved(len(widths) - 1)
+        size = start.height, start.width
+        firsts: list[nn.Module] = [Basis(z_dim * (2 if classes else 1), channels[0], size)]
         firsts += map(Upsample, channels, channels[1:])
         depth = blocks * len(widths)
         for name, first, width in zip(self.names, firsts, channels, strict=True):
