@@ -47,6 +47,10 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "relativistic": ("none", ("adversary=relativistic", "augment=[color, translation, cutout]")),
     "layer norm": ("layernorm", ()),
+    "grey rectangles": (
+        "whitening",
+        ("data.channels=1", "data.resolution=[32, 40]", "augment=[color, cutout]", EVERY_THIRD),
+    ),
     "whitening": ("whitening", (EVERY_THIRD,)),
     "every second update": ("whitening", ("distill.every=2", EVERY_THIRD)),
     "features looked up": ("whitening", LOOKED_UP),

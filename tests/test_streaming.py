@@ -12,12 +12,16 @@ from gan_vkd.data.batches import Batches
 from gan_vkd.data.image_set import ImageSet
 from gan_vkd.data.sets import load_training_set
 from gan_vkd.data.settings import DataSettings
+from gan_vkd.runtime import graphs
 from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.meter import Meter
 from gan_vkd.training import train
 from tests.conftest import MakeSettings
 from tests.resuming import assert_resumes_identically
 from tests.states import assert_identical
 from tests.test_data import numbered_set, write_folder
+from tests.test_graphs import assert_equal, build
+from tests.test_graphs import train as steps
 
 
 def streamed(data: ImageSet, size: int, resident: bool = False) -> Batches:
@@ -118,6 +122,21 @@ def test_a_streamed_run_is_identical(
     stream_always(monkeypatch)
     train(settings, tmp_path / "streamed")
     assert_identical(tmp_path / "resident", tmp_path / "streamed")
+
+
+def test_captured_steps_read_streamed_batches(
+    small: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "EAGER", 2)
+    stream_always(monkeypatch)
+    states = []
+    for captured in (False, True):
+        game, meter = build(small, tmp_path, captured, "none", "adversary=relativistic"), Meter()
+        assert game.batches.stream is not None
+        steps(game, 0, 6, meter)
+        assert bool(game.d_step.graphs) == bool(game.g_step.graphs) == captured
+        states.append(game.trainer.state())
+    assert_equal(*states)
 
 
 def test_a_streamed_run_resumes_identically(

@@ -76,8 +76,8 @@ class Evaluator:
         self.settings, self.device, self.cache = settings, device, cache
         s = settings
         reference = reference or load_reference(s.reference, data, cache)
-        if len(reference) < 2:
-            raise VkdError(f"evaluate.reference = {s.reference}: needs at least two images")
+        if len(reference) == 1:  # the least that distances are defined for: a Gaussian of no spread
+            reference = reference.subset([0, 0])
         self.training = training or _training_set(data, cache)
         self.originals: Neighbourhoods | None = None
         self.by_chance: float | None = None
