@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image
 
 WHITE_16 = 65_535  # default of data.white
 SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")  # Pillow's modes of greys of more than 8 bits
@@ -115,11 +115,12 @@ def _padded(image: Image.Image, form: Form) -> Image.Image:
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
-    around: float | tuple[int, ...] = ImageColor.getrgb(form.colour)[:3]
+    whole = form.width, form.height
     if image.mode == "RGBA":
-        around = 255, 255, 255, 0
-    elif image.mode != "RGB":
-        around = Image.new("RGB", (1, 1), form.colour).convert("L").getpixel((0, 0))
-    canvas = Image.new(image.mode, (form.width, form.height), around)
+        canvas = Image.new("RGBA", whole, (255, 255, 255, 0))
+    else:
+        canvas = Image.new("RGB", whole, form.colour)
+    if image.mode in ("L", "F"):
+        canvas = canvas.convert("L").convert(image.mode)
     canvas.paste(image, ((form.width - size[0]) // 2, (form.height - size[1]) // 2))
     return canvas

@@ -45,7 +45,7 @@ def _needed(image: Image.Image, background: str | None, coloured: bool) -> int:
     """Channels that an image needs; coloured: whether its set needs three in any case."""
     if image.has_transparency_data:
         image = upright(image)
-        if background is None and image.convert("RGBA").getextrema()[3][0] < 255:
+        if background is None and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             return 4
     elif image.mode in GREY:
         return 1
