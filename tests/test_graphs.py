@@ -46,6 +46,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "relativistic": ("none", ("adversary=relativistic", "augment=[color, translation, cutout]")),
+    "frozen layers": ("none", (REGULARIZED, "train.freeze_d=2")),
     "layer norm": ("layernorm", ()),
     "grey rectangles": (
         "whitening",

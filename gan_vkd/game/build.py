@@ -19,6 +19,7 @@ from gan_vkd.game.settings import DistillSettings, Settings, TrainSettings
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.interface import NETWORKS, Discriminator, Generator, in_eval_mode
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.teachers.features import FeatureBank
 from gan_vkd.teachers.frozen import as_layer
 
@@ -52,6 +53,7 @@ def build_trainer(
     network = NETWORKS.make(settings.model.chosen)
     generator = network.generator(shape, classes).to(device)
     discriminator = network.discriminator(shape, classes).to(device)
+    _freeze(discriminator, train.freeze_d)
     of_this_rank = train.batch_size // ranks.world()
     discriminator.group = _largest_divisor(of_this_rank, discriminator.group)
     distillation = None
@@ -79,6 +81,27 @@ def build_trainer(
         d_steps=train.d_steps,
         precision=train.precision,
     )
+
+
+def _freeze(discriminator: Discriminator, count: int) -> None:
+    """Freezes the layers nearest to the image (FreezeD: Mo, Cho and Shin, 2020).
+
+    In eval mode the vectors of their spectral norms stay as well.
+
+    Raises:
+        SettingsError: the network has fewer such layers, or does not name them.
+    """
+    if not count:
+        return
+    where = f"train.freeze_d = {count}: the discriminator"
+    try:
+        layers = discriminator.lower_layers()
+    except ValueError as error:
+        raise SettingsError(f"{where} {error}") from None
+    if count > len(layers):
+        raise SettingsError(f"{where} has {len(layers)} layers that can be frozen")
+    for layer in layers[:count]:
+        layer.eval().requires_grad_(False)
 
 
 def _average(train: TrainSettings, generator: Generator) -> EMA:

@@ -178,6 +178,7 @@ class TrainSettings(LoopSettings):
     betas: tuple[BetaOverTime, BetaOverTime] = (0.0, 0.999)
     ema_decay: DecayOverTime = 0.9999  # or {half_life: images or auto, ramp_up: 0.05}
     ema_start: Count = 1000
+    freeze_d: Count = 0  # layers of the discriminator, from the image on, that are not trained
     sample_every: Positive = 1000
 
     @model_validator(mode="before")

@@ -1,7 +1,7 @@
 """GAN training with distillation into the discriminator: one step per network."""
 
-from collections.abc import Hashable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -37,7 +37,8 @@ class Trainer:
     from one iteration to the next: `set_optimizers` before them and the EMA's update after them.
 
     Args:
-        generator, discriminator: networks (gan_vkd/networks/interface.py).
+        generator, discriminator: networks (gan_vkd/networks/interface.py). Parameters of the
+            discriminator without requires_grad stay as they are.
         adversary: the adversarial losses; None: hinge.
         augment: augmentation of the discriminator's input images; None: no augmentation.
         distillation: of a teacher's features; None: no distillation.
@@ -80,7 +81,7 @@ class Trainer:
         self.d_steps = d_steps
         self._requested = precision
         self.precision = resolve(precision, self.device, discriminator.width)
-        self._d_parameters = list(discriminator.parameters())
+        self._d_parameters = _trained(discriminator)
         if distillation is not None:
             distillation.read(discriminator)
             self._d_parameters += distillation.parameters()
@@ -223,14 +224,14 @@ class Trainer:
         self, labels: Tensor, iteration: int, real: Batch | None = None
     ) -> dict[str, Tensor]:
         """`generator_step` at the optimiser's present learning rate, without the EMA's update."""
-        self.discriminator.requires_grad_(False)
         images = self.generate(labels)
         images.register_hook(self._note_gradient)
-        scores = self.score(self.augment(images), labels)
-        real_scores = None
-        if self.adversary.relative:
-            assert real is not None, "a relative loss needs real images in the generator's step"
-            real_scores = self.score(self.augment(real.images), real.labels)
+        with _untrained(self.discriminator):
+            scores = self.score(self.augment(images), labels)
+            real_scores = None
+            if self.adversary.relative:
+                assert real is not None, "a relative loss needs real images in the generator's step"
+                real_scores = self.score(self.augment(real.images), real.labels)
         losses = {"g_loss": self.adversary.generator(scores, real_scores)}
         update = GeneratorUpdate(iteration, labels, self._styled)
         losses |= _computed({term.name: term.penalty(update) for term in self._g_terms})
@@ -239,7 +240,6 @@ class Trainer:
             torch.stack(list(losses.values())).sum().backward()
         ranks.average_gradients(self.generator.parameters())
         self.g_optimizer.step()
-        self.discriminator.requires_grad_(True)
         return losses
 
     def _note_gradient(self, gradient: Tensor) -> None:
@@ -362,6 +362,23 @@ class Trainer:
         self.ema.generator.load_state_dict(state["average"])
         load_optimizer(self.g_optimizer, state["g_optimizer"])
         load_optimizer(self.d_optimizer, state["d_optimizer"])
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def _untrained(network: nn.Module) -> Iterator[None]:
+    """Context in which no parameter gets a gradient from the outputs of the network."""
+    trained = _trained(network)
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _computed(losses: dict[str, Tensor | None]) -> dict[str, Tensor]:

@@ -126,6 +126,10 @@ class Discriminator(interface.Discriminator):
             self.embed = SNEmbedding(classes, self.width)
         self.apply(_initialize)
 
+    def lower_layers(self) -> list[nn.Module]:
+        """The residual blocks."""
+        return [block for stage in self.blocks for block in cast(nn.ModuleList, stage)]
+
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> (B, 4 * ch), or (B, 16 * ch) at resolution 64."""
         h = images

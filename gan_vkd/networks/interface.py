@@ -79,6 +79,14 @@ class Discriminator(nn.Module):
     positions: int = 1
     group: int = 1
 
+    def lower_layers(self) -> list[nn.Module]:
+        """The layers that may be frozen, from the image on.
+
+        Raises:
+            ValueError: the network does not name them.
+        """
+        raise ValueError("does not name its lower layers")
+
 
 @contextmanager
 def in_eval_mode(*networks: nn.Module) -> Iterator[None]:

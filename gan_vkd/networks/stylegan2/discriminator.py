@@ -133,6 +133,11 @@ class Discriminator(interface.Discriminator):
         if classes:
             self.mapping = Mapping(0, classes, self.width, CLASS_LAYERS)
 
+    def lower_layers(self) -> list[nn.Module]:
+        """The convolutions of all blocks but the last, counted as by ADA's --freezed."""
+        blocks = [self.get_submodule(name) for name in self.names]
+        return [layer for block in blocks for layer in block.children()]
+
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> (B, width), the input of the last layer."""
         h = images
