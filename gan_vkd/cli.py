@@ -133,7 +133,10 @@ def sample(
 def import_generator(
     weights: Annotated[
         Path,
-        typer.Argument(help="A published G_ema.pth of DiffAugment-BigGAN.", callback=existing),
+        typer.Argument(
+            help="DiffAugment-BigGAN's G_ema.pth, or StyleGAN2-ADA's networks as safetensors.",
+            callback=existing,
+        ),
     ],
     config: Annotated[Path, typer.Argument(help="Settings that match the weights.")],
     overrides: Overrides = None,

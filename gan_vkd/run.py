@@ -42,7 +42,8 @@ class Run(RunFolder):
 
     In addition to the files of every run: evaluations.jsonl, samples/*.png, scores/*.png; and for
     the best evaluation generator.safetensors, and neighbours.png, which shows samples with the five
-    nearest training images of each.
+    nearest training images of each. An imported run may have discriminator.safetensors; one that
+    started from other weights has init_from.json (gan_vkd/transfer.py).
     """
 
     subfolders: ClassVar[Sequence[str]] = ("checkpoints", "samples", "scores")
@@ -50,6 +51,10 @@ class Run(RunFolder):
     @property
     def generator_file(self) -> Path:
         return self.path / "generator.safetensors"
+
+    @property
+    def discriminator_file(self) -> Path:
+        return self.path / "discriminator.safetensors"
 
     def settings(self) -> Settings:
         return load_settings(self.path)

@@ -35,6 +35,7 @@ from gan_vkd.runtime.training import run_to_end
 from gan_vkd.teachers.features import load_bank, load_views
 from gan_vkd.teachers.frozen import load_teacher
 from gan_vkd.teachers.text import class_embeddings
+from gan_vkd.transfer import start_from
 
 
 def train(
@@ -72,6 +73,8 @@ class Game(Task):
             self.trained = self.trainer = make_trainer()
         except ValueError as error:
             raise SettingsError(f"distill: {error}") from None
+        if settings.init_from is not None and not ranks.from_first(run.checkpoints):
+            start_from(settings, self.trainer, run)
         reference = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
         with ranks.one_first_on_each_machine():
             self.evaluator = Evaluator(

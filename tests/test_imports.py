@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # a package, or a file beside the packages, imports only from earlier ones
 ORDER = ["runtime", "distill", "data", "networks", "teachers", "evaluation", "game", "run",
-         "exchange", "report", "training", "sweep", "front", "cli", "__main__"]  # fmt: skip
+         "exchange", "transfer", "report", "training", "sweep", "front", "cli",
+         "__main__"]  # fmt: skip
 
 # likewise in classification; recognition and detection do not import each other
 CLASSIFICATION = ["epochs", "recognition", "detection", "cli", "__main__"]

@@ -15,7 +15,7 @@ from gan_vkd.game.generator_regularization import GeneratorRegularizer, PathLeng
 from gan_vkd.game.gradient_penalties import GradientPenalty
 from gan_vkd.game.regularization import R1, Consistency, LeCam, Regularizer
 from gan_vkd.game.schedule import as_schedule
-from gan_vkd.game.settings import DistillSettings, Settings, TrainSettings
+from gan_vkd.game.settings import DistillSettings, Settings
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.interface import NETWORKS, Discriminator, Generator, in_eval_mode
 from gan_vkd.runtime import ranks
@@ -74,7 +74,7 @@ def build_trainer(
         Augmentations(settings.policy).to(device),
         distillation,
         [term.to(device) for term in _regularizers(settings)],
-        ema=_average(train, generator),
+        ema=_average(settings, generator),
         g_lr=train.g_lr,
         d_lr=train.d_lr,
         betas=train.betas,
@@ -104,11 +104,14 @@ def _freeze(discriminator: Discriminator, count: int) -> None:
         layer.eval().requires_grad_(False)
 
 
-def _average(train: TrainSettings, generator: Generator) -> EMA:
-    decay = train.ema_decay
+def _average(settings: Settings, generator: Generator) -> EMA:
+    """The EMA; one that starts from other weights (`init_from`) is not a copy at first."""
+    train, begun = settings.train, settings.init_from is not None
+    decay, start = train.ema_decay, 0 if begun else train.ema_start
     if isinstance(decay, HalfLife):
-        return EMA(generator, decay.of_batch(train.batch_size), train.ema_start)
-    return EMA(generator, as_schedule(decay), train.ema_start)
+        half_life = decay.model_copy(update={"ramp_up": None}) if begun else decay
+        return EMA(generator, half_life.of_batch(train.batch_size), start)
+    return EMA(generator, as_schedule(decay), start)
 
 
 def _largest_divisor(number: int, most: int) -> int:

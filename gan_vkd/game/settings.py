@@ -193,6 +193,9 @@ class Settings(RunSettings):
     """The complete settings of a GAN run."""
 
     cache: str | None = None  # folder in which features of real images are kept
+    # run folder or file of weights that the networks start from, with train.ema_start = 0 and no
+    # ramp_up, since the EMA starts there too; not read again when the run is resumed
+    init_from: str | None = None
     data: DataSettings
     model: Annotated[Choice, OneOf(NETWORKS, "biggan")] = choice("biggan")
     adversary: Annotated[Choice, OneOf(ADVERSARIES)] = choice("hinge")

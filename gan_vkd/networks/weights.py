@@ -45,6 +45,29 @@ def load_foreign(path: Path) -> dict[str, Any]:
     return saved
 
 
+def load_networks(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads the networks in a file of a GAN's weights: `generator`, `average`, `discriminator`.
+
+    Names begin with G., G_ema. and D.; a file of other names is the average (EMA) of a generator.
+    Of generator and average the one that is missing is the other one.
+
+    Raises:
+        VkdError: as `load_foreign`.
+    """
+    prefixes = {"G": "generator", "G_ema": "average", "D": "discriminator"}
+    state = {str(name): value for name, value in load_foreign(path).items()}
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in state.items():
+        prefix, _, rest = name.partition(".")
+        if rest and prefix in prefixes:
+            found.setdefault(prefixes[prefix], {})[rest] = value
+    found = found or {"average": state}
+    for name, other in (("generator", "average"), ("average", "generator")):
+        if other in found:
+            found.setdefault(name, found[other])
+    return found
+
+
 def unwrapped(saved: dict[str, Any]) -> dict[str, Any]:
     """Returns the weights of a training checkpoint, stored under "model" or "state_dict"."""
     for wrapper in ("model", "state_dict"):
