@@ -42,10 +42,11 @@ def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
         classes = _classes_of_biggan(state, where)
     network = NETWORKS.make(settings.model.chosen)
     generator = network.generator(settings.data.shape, classes)
-    fill(generator, without_other_filters(state, generator.state_dict()), where)
+    fill(generator, without_other_filters(state, generator.state_dict(), where), where)
     discriminator = network.discriminator(settings.data.shape, classes)
     if beside is not None:
-        fill(discriminator, without_other_filters(beside, discriminator.state_dict()), where)
+        own = discriminator.state_dict()
+        fill(discriminator, without_other_filters(beside, own, where), where)
     run.write_settings(settings.dump())
     count = max(classes, 1)
     run.export(generator, {"iteration": 0, "shares": [1 / count] * count})

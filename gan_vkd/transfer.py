@@ -124,10 +124,7 @@ def copy_into(network: nn.Module, state: State, varying: set[str], where: str) -
         VkdError: another tensor is missing, unknown or of another shape, or one is not finite.
     """
     own = network.state_dict()
-    try:
-        state = without_other_filters(state, own)
-    except ValueError as error:
-        raise VkdError(f"{where}: {error}") from None
+    state = without_other_filters(state, own, where)
     unfit = {name for name in own.keys() | state.keys() if _shape(own, name) != _shape(state, name)}
     for name in sorted(unfit - varying):
         here, there = _shape(own, name), _shape(state, name)

@@ -10,6 +10,7 @@ from torch import Tensor
 from gan_vkd.data.shape import Shape
 from gan_vkd.networks.stylegan2.architecture import widths_of
 from gan_vkd.networks.stylegan2.resampling import binomial_filter
+from gan_vkd.runtime.errors import VkdError
 
 FILTER = ".resample_filter"
 BLOCK = re.compile(r"synthesis\.b(\d{1,4})\.conv1\.weight")
@@ -50,7 +51,7 @@ def described(generator: State, discriminator: State | None) -> Described:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"not a generator of StyleGAN2 ({error})") from None
     options: dict[str, Any] = {
-        "channel_base": widths[side] * side,
+        "channel_base": max(width * side for side, width in widths.items()),
         "channel_max": widths[sides[0]],
         "z_dim": inputs - (w_dim if classes else 0),
         "w_dim": w_dim,
@@ -63,17 +64,17 @@ def described(generator: State, discriminator: State | None) -> Described:
     return Described(Shape(channels, side, side), classes, options)
 
 
-def without_other_filters(state: State, own: State) -> dict[str, Tensor]:
+def without_other_filters(state: State, own: State, where: str) -> dict[str, Tensor]:
     """Returns the state without the filters that the network `own` does not have.
 
     Every published layer has one, used or not.
 
     Raises:
-        ValueError: a filter other than the published one.
+        VkdError: a filter other than the published one.
     """
     for name, value in state.items():
         if name.endswith(FILTER) and not _is_binomial(value):
-            raise ValueError(f"{name} is not [1, 3, 3, 1]")
+            raise VkdError(f"{where}: {name} is not [1, 3, 3, 1]")
     return {k: v for k, v in state.items() if k in own or not k.endswith(FILTER)}
 
 
