@@ -36,13 +36,16 @@ class NetworkFacts(Facts):
 
 
 class Fit(NamedTuple):
-    """copied: number of tensors. anew: names of layers that did not fit and were not copied."""
+    """copied: number of tensors. anew: layers that did not fit. unused: those of the source only."""
 
     copied: int
     anew: list[str]
+    unused: list[str]
 
     def __str__(self) -> str:
-        return f"{self.copied} tensors copied, anew: {', '.join(self.anew) or 'none'}"
+        named = (("anew", self.anew), ("not used", self.unused))
+        rest = "".join(f", {how}: {', '.join(names)}" for how, names in named if names)
+        return f"{self.copied} tensors copied{rest}"
 
 
 def start_from(settings: Settings, trainer: Trainer, run: Run) -> None:
@@ -127,14 +130,15 @@ def copy_into(network: nn.Module, state: State, varying: set[str], where: str) -
     state = without_other_filters(state, own, where)
     unfit = {name for name in own.keys() | state.keys() if _shape(own, name) != _shape(state, name)}
     for name in sorted(unfit - varying):
-        here, there = _shape(own, name), _shape(state, name)
-        raise VkdError(f"{where}: of another network: {name} is {there} there and {here} here")
+        shapes = f"{_shape(state, name)} there and {_shape(own, name)} here"
+        raise VkdError(f"{where}: of another network: {name} is {shapes}")
     anew = {_layer(name) for name in unfit}
     copied = [name for name in own if _layer(name) not in anew]
     for name in copied:
         own[name].copy_(state[name])
     require_finite(network, where)
-    return Fit(len(copied), sorted(anew & {_layer(name) for name in own}))
+    here = {_layer(name) for name in own}
+    return Fit(len(copied), sorted(anew & here), sorted(anew - here))
 
 
 def _layer(name: str) -> str:

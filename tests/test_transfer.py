@@ -71,8 +71,12 @@ def test_all_networks_of_a_run_are_copied_and_recorded(
     record = json.loads((tmp_path / "run" / "init_from.json").read_text())
     assert record["source"] == str(source)
     assert f"sha256 {record['sha256'][:12]}" in line
-    assert record["discriminator"] == {"copied": len(before["discriminator"]), "anew": []}
-    assert f"generator and its EMA: {len(before['average'])} tensors copied, anew: none" in line
+    assert record["discriminator"] == {
+        "copied": len(before["discriminator"]),
+        "anew": [],
+        "unused": [],
+    }
+    assert f"generator and its EMA: {len(before['average'])} tensors copied; " in line
 
 
 CLASS_LAYERS = {
@@ -110,6 +114,21 @@ def test_layers_of_the_classes_are_started_anew(
         for key, value in states(game)[name].items():
             other = fresh if key.rpartition(".")[0] in layers else before
             assert torch.equal(value, other[name][key]), key
+
+
+def test_layers_that_have_no_place_are_named(
+    small: MakeSettings, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From with to without classes."""
+    source = trained(*STYLEGAN2, *SHORT, arm="none")
+    settings = small(*STYLEGAN2, UNCONDITIONAL, f"init_from={source}", arm="none")
+    begun(settings, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "init_from.json").read_text())
+    assert record["average"]["anew"] == ["mapping.fc0"]
+    assert record["average"]["unused"] == ["mapping.embed"]
+    assert record["discriminator"]["anew"] == ["b4.out"]
+    assert set(record["discriminator"]["unused"]) == CLASS_LAYERS["stylegan2"][1] - {"b4.out"}
+    assert "anew: mapping.fc0, not used: mapping.embed; " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("network", CLASS_LAYERS)
