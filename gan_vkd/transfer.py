@@ -36,7 +36,7 @@ class NetworkFacts(Facts):
 
 
 class Fit(NamedTuple):
-    """copied: number of tensors. anew: layers that did not fit. unused: those of the source only."""
+    """copied: number of tensors. anew: layers that did not fit. unused: of the source only."""
 
     copied: int
     anew: list[str]
