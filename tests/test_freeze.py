@@ -13,11 +13,13 @@ from gan_vkd.runtime.errors import SettingsError
 from tests.conftest import MakeSettings
 from tests.resuming import assert_resumes_identically
 from tests.test_gan import batch, build, changed, copy
+from tests.test_r3gan_training import R3GAN
 from tests.test_stylegan2_training import STYLEGAN2
 
 NETWORKS = {
     "biggan": (("regularize={r1: 1, r1_every: 2}",), 2, ("blocks.0.", "blocks.1.")),
     "stylegan2": (STYLEGAN2, 5, ("b32.", "b16.conv0.")),
+    "r3gan": (R3GAN, 2, ("from_rgb.", "b32.")),
 }
 
 
@@ -28,7 +30,7 @@ def test_frozen_layers_keep_weights_and_buffers(name: str, small: MakeSettings) 
     before = copy(gan.discriminator)
     for step in range(3):
         gan.discriminator_step(batch(), batch().labels, step)
-        gan.generator_step(batch().labels, step)
+        gan.generator_step(batch().labels, step, batch())
         gradients = gan.discriminator_gradients()
         assert not any(f".discriminator.{part}" in key for key in gradients for part in frozen)
     moved = changed(before, gan.discriminator)

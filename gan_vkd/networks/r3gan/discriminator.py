@@ -85,6 +85,10 @@ class Discriminator(interface.Discriminator):
             self.embed = nn.Linear(classes, self.width, bias=False)
             initialize(self.embed.weight, 1 / math.sqrt(self.width))
 
+    def lower_layers(self) -> list[nn.Module]:
+        """The first convolution, and all stages but the last."""
+        return [self.from_rgb, *(self.get_submodule(name) for name in self.names[:-1])]
+
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> (B, width), the input of the last layer."""
         x = self.from_rgb(images)
