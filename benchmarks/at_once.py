@@ -2,8 +2,6 @@
 
 Each run is a process, as in `vkd sweep --jobs N`. As many as the largest N are started; of these
 the first N train at the same time, while the others wait.
-
-CUDA's Multi-Process Service (MPS) lets kernels of several processes run at the same time.
 """
 
 import itertools
@@ -12,27 +10,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 from gpu_setup import BEST, Setup
 from laps import Enough, train
 
+from gan_vkd.sweep.mps import served
+from gan_vkd.sweep.places import visible_gpus
 from gan_vkd.training import Game
-
-CONTROL = "nvidia-cuda-mps-control"
 
 
 class Process:
     """A run in a process that answers each line of its input by one line."""
 
-    def __init__(self, setup: Setup, log: Path, environment: dict[str, str]) -> None:
+    def __init__(self, setup: Setup, log: Path, variables: dict[str, str]) -> None:
         self.log = log
         with open(log, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, *map(str, setup)], env=environment, text=True,
+                [sys.executable, __file__, *map(str, setup)], env=os.environ | variables, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip
 
@@ -63,9 +60,9 @@ class Process:
 def rates(setup: Setup, counts: list[int], mps: bool) -> dict[str, Any]:
     """Returns the iterations per second of 1, 2, ... runs together, by their number."""
     setup.settings("cached features", BEST)  # writes data and weights that are missing, once
-    with _mps(setup.scratch / "mps") if mps else _no_mps() as environment:
+    with _shared(setup.scratch / "mps") if mps else nullcontext({}) as variables:
         logs = [setup.scratch / f"run{index}.log" for index in range(max(counts))]
-        runs = [Process(setup, log, environment) for log in logs]
+        runs = [Process(setup, log, variables) for log in logs]
         try:
             for run in runs:
                 run.answer()
@@ -82,35 +79,11 @@ def _together(runs: list[Process], seconds: float) -> float:
 
 
 @contextmanager
-def _no_mps() -> Iterator[dict[str, str]]:
-    yield dict(os.environ)
-
-
-@contextmanager
-def _mps(folder: Path) -> Iterator[dict[str, str]]:
-    """Environment of processes that share an MPS server, which is started and ended here."""
-    if which(CONTROL) is None:
-        raise RuntimeError(f"{CONTROL} is not installed")
+def _shared(folder: Path) -> Iterator[dict[str, str]]:
+    """Variables of processes that share the first GPU by MPS."""
     folder.mkdir(exist_ok=True)
-    environment = os.environ | {
-        "CUDA_MPS_PIPE_DIRECTORY": str(folder), "CUDA_MPS_LOG_DIRECTORY": str(folder),
-    }  # fmt: skip
-    subprocess.run([CONTROL, "-d"], env=environment, check=True, timeout=20)
-    try:
-        yield environment
-    finally:
-        end_mps(folder)
-
-
-def end_mps(folder: Path) -> None:
-    """Ends the MPS server of a folder, if there is one."""
-    environment = os.environ | {"CUDA_MPS_PIPE_DIRECTORY": str(folder)}
-    if folder.is_dir() and which(CONTROL) is not None:
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                [CONTROL], input="quit\n", text=True, env=environment, timeout=10, check=False,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+    with served((visible_gpus() or ["0"])[0], folder) as variables:
+        yield variables
 
 
 def _as_setup(arguments: list[str]) -> Setup:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from at_once import end_mps, rates
+from at_once import rates
 from gpu_parts import cuda_tests, evaluation, kernels, machine, ours, published, steady
 from gpu_report import report
 from gpu_setup import ARMS, BEST, ROOT, VARIANTS, Setup
 from jobs import Job, run
 
 from gan_vkd.runtime.files import write_text
+from gan_vkd.sweep import mps
 
 TINY: dict[str, Any] = {
     "ch": 2, "batch": 4, "images": 40, "samples": 60, "matrix": 64, "seconds": 0.02, "period": 1,
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> None:
                 write_text(given.out / "gpu.json", json.dumps(results, indent=1) + "\n")
                 write_text(given.out / "gpu.md", report(results, setup, call, _commit()))
         finally:
-            end_mps(setup.scratch / "mps")
+            mps.end(setup.scratch / "mps")  # of a part that was stopped
     print((given.out / "gpu.md").read_text())
 
 

@@ -5,6 +5,7 @@ commands train, sweep, compare, evaluate and export. Modules are imported only w
 """
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -38,6 +39,15 @@ def run_folders(paths: Any) -> Any:
     return paths
 
 
+def number_of_runs(text: str) -> int | None:
+    """Parser of --jobs: a number, or None for auto."""
+    if text == "auto":
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise typer.BadParameter(f"{text} is neither auto nor a number from 1.")
+    return int(text)
+
+
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="+NAME, key.sub=value", show_default=False)
 ]
@@ -65,7 +75,14 @@ Seeds = Annotated[
     list[str] | None,
     typer.Option(metavar="SEED...", help="--seeds 0 1 2, or 0,1,2", show_default="0"),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Number of simultaneous runs.")]
+Jobs = Annotated[
+    Any,
+    typer.Option(
+        metavar="auto|N",
+        parser=number_of_runs,
+        help="Number of simultaneous runs; auto: up to 4 on a GPU with CUDA MPS, 1 on others.",
+    ),
+]
 Slurm = Annotated[
     str | None,
     typer.Option(
@@ -148,7 +165,7 @@ class Front:
         self,
         arguments: list[str],
         seeds: list[str] | None,
-        jobs: int,
+        jobs: int | None,
         out: Path,
         slurm: str | None,
         **options: Any,
@@ -222,7 +239,7 @@ def commands(front: Front) -> typer.Typer:
     def sweep(
         arguments: ConfigsAndOverrides,
         seeds: Seeds = None,
-        jobs: Jobs = 1,
+        jobs: Jobs = "auto",
         out: SweepOut = front.sweeps,
         slurm: Slurm = None,
     ) -> None:

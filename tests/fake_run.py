@@ -33,6 +33,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, handle)
     os.makedirs(folder, exist_ok=True)
     print("threads", os.environ.get("OMP_NUM_THREADS"))
+    print("gpu", os.environ.get("CUDA_VISIBLE_DEVICES"))
     print("name", name, "\rhalf way\r", end="", file=sys.stderr)
     say("start")
     if does == "fail":

@@ -338,6 +338,7 @@ def test_signal_handlers_are_restored(program, out):
 
 def test_two_arms_are_trained_and_then_skipped(classifier, out, capsys, monkeypatch):
     monkeypatch.setattr(local, "start", lambda job, environment: Forked(job.command, job.log))
+    monkeypatch.setattr(local, "REPORT_EVERY", 1e9)
     overrides = [
         f"evaluate.features.weights={classifier}", f"distill.teacher.weights={classifier}",
         "data.num_images=100", "model.ch=2", "model.z_dim=8", "train.batch_size=8",

@@ -54,7 +54,7 @@ def main() -> None:
 def sweep(
     arguments: ConfigsAndOverrides,
     seeds: Seeds = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = "auto",
     out: SweepOut = front.sweeps,
     slurm: Slurm = None,
     target: Target = 50.0,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.stopping import Stopped, handled
+from gan_vkd.sweep.places import Place, places
 from gan_vkd.sweep.plan import Job, Program, plan
 from gan_vkd.sweep.process import describe, last_line, start
 
@@ -23,7 +24,7 @@ def sweep(
     seeds: list[int],
     out: Path,
     overrides: list[str],
-    jobs: int = 1,
+    jobs: int | None = None,
 ) -> list[Path]:
     """Trains every arm at every seed; a run that fails or is killed does not stop the others.
 
@@ -36,7 +37,8 @@ def sweep(
         out: folder in which each run gets a folder ARM_seedS and a log ARM_seedS.log.
         overrides: key.sub=value, applied to the arms that have the key: distill.* to arms with a
             distillation, options of a method to arms with that method.
-        jobs: number of runs at once; they share the cores.
+        jobs: number of runs at once, which share the cores and the visible GPUs; None: see
+            `places`.
 
     Returns:
         The folders of the finished runs: fewer than arms x seeds where some failed.
@@ -46,7 +48,7 @@ def sweep(
         Stopped: by SIGINT, SIGTERM or SIGHUP, after the runs have stopped.
         VkdError: a process cannot be started, or its log cannot be written.
     """
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise SettingsError(f"jobs = {jobs}: expected at least one run at a time")
     runs = plan(program, configs, seeds, out, overrides)
     waiting = [job for job in runs if not job.finished]
@@ -54,14 +56,14 @@ def sweep(
     finished = set(outcomes)
     if outcomes:
         print(f"{len(outcomes)}/{len(runs)} finished already", flush=True)
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads}
     took: list[float] = []
     signals: list[int] = []
     with (
         handled(STOPS, lambda number, frame: signals.append(number)),
-        closing(_ended(waiting, jobs, environment, signals)) as ended,
+        places(jobs, waiting) as where,
+        closing(_ended(waiting, where, signals)) as ended,
     ):
+        at_once = sum(place.most for place in where)
         for job, code, seconds in ended:
             outcomes[job.name] = outcome = describe(code, bool(signals))
             if code == 0:
@@ -70,8 +72,8 @@ def sweep(
             left = len(runs) - len(outcomes)
             line = f"{len(outcomes)}/{len(runs)} {job.name} {outcome} in {_duration(seconds)}"
             if took and left and not signals:
-                half_done = min(jobs - 1, left) / 2
-                rest = sum(took) / len(took) * (left - half_done) / min(jobs, left)
+                half_done = min(at_once - 1, left) / 2
+                rest = sum(took) / len(took) * (left - half_done) / min(at_once, left)
                 line += f"; about {_duration(rest)} left"
             print(line, flush=True)
     for job in runs:
@@ -85,43 +87,56 @@ def sweep(
 
 
 def _ended(
-    waiting: list[Job], jobs: int, environment: dict[str, str], signals: list[int]
+    waiting: list[Job], where: list[Place], signals: list[int]
 ) -> Generator[tuple[Job, int, float], None, None]:
-    """Starts the jobs, `jobs` at once, and yields each as it ends: job, exit code and seconds.
+    """Starts the jobs where there is room, and yields each as it ends: job, exit code and seconds.
 
     signals: those that were received; the first stops the runs, a further SIGINT kills them.
     """
-    running: dict[str, tuple[Job, subprocess.Popen[bytes], float]] = {}
+    running: dict[str, tuple[Job, subprocess.Popen[bytes], float, Place]] = {}
+    threads = max(1, (os.cpu_count() or 1) // sum(place.most for place in where))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads)
+    }
     forwarded, reported = False, time.monotonic()
     try:
         while running or (waiting and not signals):
-            while waiting and not signals and len(running) < jobs:
+            while waiting and not signals and (place := _with_room(where)) is not None:
                 job = waiting.pop(0)
-                running[job.name] = job, start(job, environment), time.monotonic()
+                process = start(job, environment | place.environment)
+                running[job.name] = job, process, time.monotonic(), place
+                place.add(job)
                 print(f"{job.name} started, {job.log}", flush=True)
             if signals and not forwarded:
                 forwarded = True
                 number = signal.SIGINT if signals[0] == signal.SIGINT else signal.SIGTERM
-                for _, process, _ in running.values():  # SIGHUP would end a run without checkpoint
+                for _, process, *_ in running.values():  # SIGHUP would end a run without checkpoint
                     process.send_signal(number)
                 print("stopping the runs; a further SIGINT (Ctrl-C) kills them", flush=True)
             if signal.SIGINT in signals[1:]:
-                for _, process, _ in running.values():
+                for _, process, *_ in running.values():
                     process.kill()
-            for name, (job, process, since) in list(running.items()):
+            for name, (job, process, since, place) in list(running.items()):
                 if process.poll() is not None:
                     del running[name]
+                    place.remove(job)
                     yield job, process.returncode, time.monotonic() - since
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
-                for job, _, _ in running.values():
+                for job, *_ in running.values():
                     print(f"{job.name}: {last_line(job.log)}", flush=True)
             time.sleep(0.2)
     finally:  # on an exception: the terminal is gone, or a process cannot be started
-        for _, process, _ in running.values():
+        for _, process, *_ in running.values():
             process.terminate()
-        for _, process, _ in running.values():
+        for _, process, *_ in running.values():
             process.wait()
+
+
+def _with_room(where: list[Place]) -> Place | None:
+    """The place with the fewest runs, of those that have room."""
+    by_load = sorted(where, key=lambda place: place.running)
+    return next((place for place in by_load if place.has_room()), None)
 
 
 def _duration(seconds: float) -> str:

@@ -34,6 +34,7 @@ class Job(NamedTuple):
     folder: Path
     log: Path
     command: list[str]
+    device: str  # of its settings
     finished: bool  # before the sweep started
 
 
@@ -121,7 +122,8 @@ def plan(
                 "--resume",
             ]
             finished = is_finished(RunFolder(folder), settings, resume=True)
-            jobs.append(Job(f"{arm} seed {seed}", folder, log, command, finished))
+            name = f"{arm} seed {seed}"
+            jobs.append(Job(name, folder, log, command, settings.device, finished))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
