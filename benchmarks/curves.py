@@ -73,6 +73,7 @@ def draw(curves: Curves, path: Path) -> None:
             axis.plot(*zip(*points, strict=True), marker=".", color=colour, label=label(name))
         axis.set_title(label(key), fontsize=10)
         axis.set_xlabel("iteration")
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend(fontsize=8)
     for axis in axes[len(order) :]:
         axis.axis("off")

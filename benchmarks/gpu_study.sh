@@ -8,7 +8,7 @@
 #   SHARED=../shared       folder with data/ and weights/, as benchmarks/pack.sh writes it
 #   WHEELS=FOLDER          of benchmarks/pack.sh, where there is no package index
 # Arms are files of configs/recipe. All train as many iterations as fit by a trial of the last arm.
-# Called again, it continues with the same number, which is in RUNS/iterations.
+# Stopped (Ctrl-C, SIGTERM) and called again, it continues with the same number, which is in RUNS/iterations.
 set -euo pipefail
 refuse() { echo "$0: $1" >&2; exit 2; }
 minutes=${1:-}
@@ -46,16 +46,25 @@ settings=(
     evaluate.num_samples=10000 train.logger=none "cache=$runs/features"
     ${settings[@]+"${settings[@]}"}
 )
+# Runs a command; a signal to this script stops it first, so that the runs write a checkpoint.
+stoppable() {
+    "$@" &
+    trap "kill -TERM $!; wait $! || true; exit 143" INT TERM HUP
+    local code=0
+    wait $! || code=$?
+    trap - INT TERM HUP
+    return "$code"
+}
 reserve=45  # seconds, for the table and the pictures
 mkdir -p "$runs" "$results"
 
 if [ ! -s "$runs/iterations" ]; then
     rm -rf "$runs/trial"
-    vkd sweep "$last" --out "$runs/trial" --seeds 0 "${settings[@]}" train.iterations=1 \
+    stoppable vkd sweep "$last" --out "$runs/trial" --seeds 0 "${settings[@]}" train.iterations=1 \
         evaluate.num_samples=100 train.log_every=1  # computes the features of the images, which are kept
     rm -rf "$runs/trial"
     begun=$SECONDS  # as many runs at once as later
-    vkd sweep "$last" --out "$runs/trial" --seeds "$(seq -s , 0 $((jobs - 1)))" \
+    stoppable vkd sweep "$last" --out "$runs/trial" --seeds "$(seq -s , 0 $((jobs - 1)))" \
         --jobs "$jobs" "${settings[@]}" "train.iterations=$trial" "train.log_every=$((trial / 2))" \
         "evaluate.every=$trial" "train.sample_every=$trial" "train.checkpoint_every=$trial"
     rounds=$(((count + jobs - 1) / jobs))
@@ -74,7 +83,7 @@ read -r decay start < <(awk -v n="$iterations" 'BEGIN {
 
 left=$((minutes * 60 - SECONDS - reserve))
 code=0
-timeout --signal=TERM --kill-after=60 "$((left > 1 ? left : 1))" \
+stoppable timeout --signal=TERM --kill-after=60 "$((left > 1 ? left : 1))" \
     vkd sweep "${configs[@]}" --seeds "$seeds" --jobs "$jobs" --out "$runs" "${settings[@]}" \
     "train.iterations=$iterations" "train.ema_decay=$decay" "train.ema_start=$start" \
     "evaluate.every=$every" "train.checkpoint_every=$every" "train.sample_every=$every" || code=$?

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from gan_vkd.data.batches import Batch, Batches
 from gan_vkd.data.image_set import ImageSet, why_no_classes
 from gan_vkd.data.sets import load_heldout_set, load_training_set
+from gan_vkd.distill.folding import fold_batch_norms
 from gan_vkd.evaluation.evaluator import Evaluator
 from gan_vkd.evaluation.record import distances
 from gan_vkd.game.build import build_trainer
@@ -216,6 +217,7 @@ def _with_teacher(
         layers = [pair.teacher or distill.teacher for pair in distill.pairs]
         resolution, background = settings.data.resolution, settings.data.backdrop
         teacher = load_teacher(distill.teacher, resolution, device, layers, background)
+        fold_batch_norms(teacher)
         if distill.takes_text:
             text = class_embeddings(distill.text, teacher, data.classes)
         bank = partial(load_bank, teacher, data, settings.data.flip, cache)

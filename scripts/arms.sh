@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Trains the arms of one experiment at some seeds, then puts them into one table and one picture.
-#   bash scripts/arms.sh NAME [arms=none,layernorm,whitening] [seeds=0] [jobs=1] [variant=cpu] [out=DIR] [key.sub=value ...]
+#   bash scripts/arms.sh NAME [arms=none,layernorm,whitening] [seeds=0] [jobs=auto] [variant=cpu] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued. Settings distill.* apply to the arms with a distillation.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 name=$1; shift
-arms=none,layernorm,whitening seeds=0 jobs=1 variant='' out=''
+arms=none,layernorm,whitening seeds=0 jobs=auto variant='' out=''
 options "arms seeds jobs variant out" "$@"
 experiment=$name${variant:++sizes/$variant}
 configs=()

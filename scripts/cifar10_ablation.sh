@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Ablation of the distillation on CIFAR-10 at 10%: every projection with whitening and every
 # normalisation with the orthogonal projection, in one table.
-#   bash scripts/cifar10_ablation.sh [seeds=0,1,2] [jobs=1] [out=DIR] [key.sub=value ...]
+#   bash scripts/cifar10_ablation.sh [seeds=0,1,2] [jobs=auto] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued; a run that fails does not stop the others.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
-seeds=0,1,2 jobs=1 out=runs/cifar10_10pct_ablation
+seeds=0,1,2 jobs=auto out=runs/cifar10_10pct_ablation
 options "seeds jobs out" "$@"
 base=cifar10_ablation
 configs=("$base+distill=null+arm=none" "$base")

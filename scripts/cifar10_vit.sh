@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # A small ViT on 10% of CIFAR-10: every method, three seeds, one table; CiT and VkD with CiT's stem.
-#   bash scripts/cifar10_vit.sh [seeds=0,1,2] [jobs=1] [out=DIR] [key.sub=value ...]
+#   bash scripts/cifar10_vit.sh [seeds=0,1,2] [jobs=auto] [out=DIR] [key.sub=value ...]
 # Finished runs are skipped, stopped ones continued.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
-seeds=0,1,2 jobs=1 out=runs/cifar10_vit
+seeds=0,1,2 jobs=auto out=runs/cifar10_vit
 options "seeds jobs out" "$@"
 taught=cifar10_vit+objectives/resnet56
 # the second teacher is a smaller ResNet; in CiT it is an involution network

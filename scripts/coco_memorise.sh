@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Memorises 16 images of COCO, with and without a teacher that has memorised them: one table.
-#   bash scripts/coco_memorise.sh data.root=/data/coco [seeds=1,2,3] [jobs=1] [epochs=80] [out=DIR] [key.sub=value ...]
+#   bash scripts/coco_memorise.sh data.root=/data/coco [seeds=1,2,3] [jobs=auto] [epochs=80] [out=DIR] [key.sub=value ...]
 # Settings apply to teacher and students, epochs to the students only; the loss weights were chosen at
 # seed 0. Called again it continues.
 set -euo pipefail
 extras="[detect]"
 source "$(dirname "$0")/setup.sh"
-seeds=1,2,3 jobs=1 epochs=80 out=runs/coco_memorise
+seeds=1,2,3 jobs=auto epochs=80 out=runs/coco_memorise
 options "seeds jobs epochs out" "$@"
 plain=coco_memorise_vidt_nano
 # Of the teacher's tokens, the patch tokens help most at the start; [DET] tokens help once those of student

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from gan_vkd.game.settings import load_settings
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, until
 from tests.test_scripts import bash
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,9 +136,13 @@ def study(tmp_path: Path) -> dict[str, str]:
         (shared / file).touch()
     folder.mkdir()
     (folder / "vkd").write_text(f"""#!{sys.executable}
-import json, pathlib, shlex, sys
+import json, pathlib, shlex, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGTERM}})
 open({str(asked)!r}, "a").write(shlex.join(sys.argv[1:]) + "\\n")
 out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+if pathlib.Path({str(tmp_path / "wait")!r}).exists():
+    signal.sigwait({{signal.SIGTERM}})
+    sys.exit(open({str(asked)!r}, "a").write("stopped\\n"))
 judges = [{{"frechet_name": "FD(x)", "kernel_name": "KD(x)", "frechet": 9.0, "kernel": 1.0}}]
 records = [{{"iteration": i, "seconds": i / 5, "real_score": 1.0}} for i in (50, 100)]
 records.append({{"iteration": 100, "seconds": 20, "judges": judges}})
@@ -179,6 +184,16 @@ def test_the_study_fits_its_runs_into_the_minutes_and_leaves_five_files(
     again = bash(script, "90", *call[1:], **study)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "asked").read_text().splitlines()[3:] == [sweep]
+
+
+def test_a_signal_to_the_study_stops_its_sweep(study: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "wait").touch()
+    script = [str(ROOT / "benchmarks" / "gpu_study.sh"), "60", f"runs={tmp_path / 'runs'}"]
+    with subprocess.Popen(["bash", *script], env=os.environ | study) as process:
+        until(lambda: (tmp_path / "asked").exists())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert (tmp_path / "asked").read_text().splitlines()[1:] == ["stopped"]
 
 
 def test_the_arms_of_the_study_differ_in_the_distillation_only() -> None:

@@ -16,6 +16,7 @@ from classification.recognition.network.students import build_student
 from classification.recognition.run import Run
 from classification.recognition.settings import ClassifierSettings, facts_of
 from gan_vkd.distill import Teacher
+from gan_vkd.distill.folding import fold_batch_norms
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.training import run_to_end
@@ -60,6 +61,8 @@ class Recognition(EpochTask):
                 )
                 for network in settings.teachers.values()
             ]
+        for teacher in teachers:
+            fold_batch_norms(teacher)
         self.fingerprint = images.fingerprint()
         ranks.require_alike(lambda: (settings.dump(), self.fingerprint), run.path)
         self.classes = images.classes

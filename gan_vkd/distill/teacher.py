@@ -163,8 +163,9 @@ class Teacher(nn.Module):
         self.to(device)
         network.to(memory_format=torch.channels_last)  # the faster layout of convolutions
         sides = (probe, probe) if isinstance(probe, int) else probe
+        self.probe = (self.mean.shape[1], *sides)
         with torch.no_grad():
-            read = self.read(torch.zeros(1, self.mean.shape[1], *sides, device=device))
+            read = self.read(torch.zeros(1, *self.probe, device=device))
         self.shapes = [tuple(features.shape) for features in read]
         self.widths = [shape[1] for shape in self.shapes]
         self.width = sum(self.widths)
