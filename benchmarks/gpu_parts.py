@@ -11,8 +11,8 @@ from typing import Any
 
 import published_step
 import torch
-from gpu_setup import BEST, ROOT, VARIANTS, Setup
-from laps import Enough, pace, train
+from gpu_setup import BEST, COMPILED, ROOT, VARIANTS, Setup
+from laps import Compiled, Enough, Timed, pace, train
 from timing import machine as device_and_torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -131,7 +131,7 @@ def ours(setup: Setup, arm: str, variant: str) -> dict[str, Any]:
 
     def then(game: Game) -> dict[str, Any]:
         found = _peak(setup)
-        if variant == BEST:
+        if variant in (BEST, COMPILED):
             return found
         batch, labels = game.batches(0), game.batches.random_labels(setup.batch)
         steps: Steps = {
@@ -143,7 +143,8 @@ def ours(setup: Setup, arm: str, variant: str) -> dict[str, Any]:
         return found | ({"tflop": _operations(steps, game.trainer.d_steps)} if counted else {})
 
     settings = setup.settings(arm, variant)
-    return pace(settings, setup.scratch, setup.period, setup.seconds, then)
+    game = Compiled if variant == COMPILED else Timed
+    return pace(settings, setup.scratch, setup.period, setup.seconds, then, game)
 
 
 def _timed(steps: Steps, setup: Setup) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_setup import ARMS, VARIANTS, Setup
+from gpu_setup import BEST, COMPILED, MEASURED, Setup
 
 from gan_vkd.report.tables import Row, markdown
 
 Results = Mapping[str, dict[str, Any]]
 PUBLISHED, D_STEPS, ITERATIONS, EVALUATIONS = "published", 4, 125_000, 32
 MISSING: dict[str, Any] = {"error": "not measured yet"}
-RATES = {"bfloat16, graph": "bfloat16"}  # whose matrix products a variant computes
+RATES = {BEST: "bfloat16", COMPILED: "bfloat16"}  # whose matrix products a variant computes
 
 
 def report(results: Results, setup: Setup, command: str, commit: str) -> str:
@@ -64,12 +64,11 @@ def _steps(results: Results, setup: Setup) -> str:
     theirs = results.get(PUBLISHED, MISSING)
     base, faults = theirs.get("iteration"), [f"{PUBLISHED}: {theirs.get('error', '')}"]
     rows = [_row("published, eager", "float32", theirs, {}, base, setup)]
-    for arm in ARMS:
+    for arm, variant in MEASURED:
         counted = results.get(f"{arm}, float32", MISSING)
-        for variant in VARIANTS:
-            found = results.get(f"{arm}, {variant}", MISSING)
-            rows.append(_row(arm, variant, found, counted, base, setup))
-            faults.append(f"{arm}, {variant}: {found.get('error', '')}")
+        found = results.get(f"{arm}, {variant}", MISSING)
+        rows.append(_row(arm, variant, found, counted, base, setup))
+        faults.append(f"{arm}, {variant}: {found.get('error', '')}")
     rates = results.get("machine", MISSING).get("tflops", {})
     for row in rows:
         rate = rates.get(RATES.get(row["precision"], row["precision"]))

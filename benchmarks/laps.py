@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gan_vkd.game.settings import Settings
 from gan_vkd.run import Run
 from gan_vkd.runtime.loggers.interface import Logger
@@ -33,13 +35,26 @@ class Timed(Game):
         return [Hook(self.period, partial(self.at_lap, self))]
 
 
+class Compiled(Timed):
+    """With the forward of both networks compiled by torch.compile, once for each shape."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        for network in (self.trainer.generator, self.trainer.discriminator):
+            network.forward = torch.compile(network.forward, dynamic=False)
+
+
 def train(
-    settings: Settings, scratch: Path, period: int, at_lap: Callable[[Game, int], None]
+    settings: Settings,
+    scratch: Path,
+    period: int,
+    at_lap: Callable[[Game, int], None],
+    game: type[Timed] = Timed,
 ) -> None:
     """Trains as `vkd train` does, in a new folder, until `at_lap` raises `Enough`."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
     with suppress(Enough):
-        run_to_end(partial(Timed, period=period, at_lap=at_lap), settings, Run(folder / "run"))
+        run_to_end(partial(game, period=period, at_lap=at_lap), settings, Run(folder / "run"))
 
 
 def pace(
@@ -48,11 +63,12 @@ def pace(
     period: int,
     seconds: float,
     then: Callable[[Game], dict[str, Any]] = lambda game: {},
+    game: type[Timed] = Timed,
 ) -> dict[str, Any]:
     """Times a stretch of training, after some seconds to warm up.
 
     Args:
-        settings, scratch, period: as in `train`.
+        settings, scratch, period, game: as in `train`.
         seconds: of the stretch, at least.
         then: called afterwards; its entries are added.
 
@@ -72,5 +88,5 @@ def pace(
         found.update(then(game))
         raise Enough
 
-    train(settings, scratch, period, at_lap)
+    train(settings, scratch, period, at_lap, game)
     return found

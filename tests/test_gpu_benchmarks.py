@@ -111,6 +111,16 @@ def test_runs_are_timed_alone_and_at_once(gpu: ModuleType, setup: Any) -> None:
     assert at_once.rates(setup, [1], mps=False)["rates"]["1"] > 0
 
 
+def test_a_compiled_run_compiles_both_networks_once(
+    gpu: ModuleType, setup: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, asked = importlib.import_module("gpu_parts"), list[Any]()
+    monkeypatch.setattr("torch.compile", lambda call, dynamic: asked.append(call) or call)
+    found = parts.ours(setup, "no distillation", "bfloat16, graph, compiled")
+    assert found["iteration"] > 0
+    assert [type(call.__self__).__name__ for call in asked] == ["Generator", "Discriminator"]
+
+
 def test_gpu_writes_its_files_when_time_is_over(tmp_path: Path) -> None:
     arguments = ["--device", "cpu", "--tiny", "--seconds", "0"]
     answer = bash("../benchmarks/gpu.sh", str(tmp_path), *arguments, SHARED="/nothing")
