@@ -31,7 +31,7 @@ def fold_batch_norms(teacher: Teacher) -> int:
     folded: dict[nn.Module, nn.Module] = {}
     for convolution, norm in pairs:
         folded[convolution] = fuse_conv_bn_eval(convolution, norm)
-        folded[norm] = norm.act if _has_activation(norm) else nn.Identity()
+        folded[norm] = getattr(norm, "act", nn.Identity())
     _replace(teacher.network, folded)
     if (teacher(images) - before).norm() <= TOLERANCE * before.norm():
         return len(pairs)
@@ -66,12 +66,10 @@ def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
 
 def _is_affine(module: nn.Module) -> bool:
     """Whether it is a batch norm with known statistics: torch's, or timm's with an activation."""
-    known = type(module) is nn.BatchNorm2d or _has_activation(module)
+    known = type(module) is nn.BatchNorm2d or (
+        isinstance(module, nn.BatchNorm2d) and hasattr(module, "act")
+    )
     return known and module.running_mean is not None and module.running_var is not None
-
-
-def _has_activation(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm2d) and hasattr(module, "act")
 
 
 def _replace(network: nn.Module, modules: dict[nn.Module, nn.Module]) -> None:
