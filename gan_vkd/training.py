@@ -112,7 +112,7 @@ class Game(Task):
     def step(self, done: int, meter: Meter) -> None:
         """One iteration: d_steps updates of the discriminator and one of the generator."""
         trainer, d_steps = self.trainer, self.settings.train.d_steps
-        trainer.set_optimizers(done)
+        trainer.set_iteration(done)
         betas = trainer.scheduled_betas(done)
         if betas != self._betas:  # graphs of earlier betas only hold memory
             self.d_step.forget()

@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gan_vkd.exchange import export_generator
-from gan_vkd.game.schedule import Schedule
 from gan_vkd.game.settings import load_settings
 from gan_vkd.networks.r3gan import Generator
 from gan_vkd.run import Run
 from gan_vkd.runtime import graphs
 from gan_vkd.runtime.meter import Meter
+from gan_vkd.runtime.schedule import Schedule
 from gan_vkd.training import Game, train
 from tests.conftest import CONFIGS, MakeSettings
 from tests.graphs import recorded

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from gan_vkd.game.regularization import R1
-from gan_vkd.game.schedule import Schedule
 from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.schedule import Schedule
 from tests.conftest import MakeSettings
 from tests.test_gan import build
 

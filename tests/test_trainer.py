@@ -13,12 +13,12 @@ from gan_vkd.game.adversary import ADVERSARIES, Adversary
 from gan_vkd.game.distillation import Distillation, Pair
 from gan_vkd.game.ema import EMA
 from gan_vkd.game.regularization import R1, Consistency, Regularizer, Update
-from gan_vkd.game.schedule import Schedule
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.biggan import Discriminator, Generator
 from gan_vkd.networks.interface import Discriminator as AnyDiscriminator
 from gan_vkd.networks.interface import DiscriminatorOutput
 from gan_vkd.networks.interface import Generator as AnyGenerator
+from gan_vkd.runtime.schedule import Schedule
 from tests.test_gan import batch, changed, copy
 
 

@@ -14,12 +14,12 @@ from gan_vkd.game.ema import EMA, HalfLife
 from gan_vkd.game.generator_regularization import GeneratorRegularizer, PathLength
 from gan_vkd.game.gradient_penalties import GradientPenalty
 from gan_vkd.game.regularization import R1, Consistency, LeCam, Regularizer
-from gan_vkd.game.schedule import as_schedule
 from gan_vkd.game.settings import DistillSettings, Settings
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.interface import NETWORKS, Discriminator, Generator, in_eval_mode
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.schedule import as_schedule
 from gan_vkd.teachers.features import FeatureBank
 from gan_vkd.teachers.frozen import as_layer
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from gan_vkd.game.schedule import Schedule, as_schedule, number_or_schedule
 from gan_vkd.networks.interface import Generator
+from gan_vkd.runtime.schedule import Schedule, as_schedule, number_or_schedule
 from gan_vkd.runtime.section import Section
 
 AUTO = 312.5  # iterations: a half-life of batch * 10 / 32 thousand images

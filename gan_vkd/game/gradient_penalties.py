@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gan_vkd.distill.precision import at_least_float32
 from gan_vkd.game.regularization import Regularizer, Update
-from gan_vkd.game.schedule import Schedule, as_schedule
+from gan_vkd.runtime.schedule import Schedule, as_schedule
 
 
 class GradientPenalty(Regularizer):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from gan_vkd.data.batches import Batch
 from gan_vkd.distill.precision import Precise, at_least_float32
-from gan_vkd.game.schedule import Schedule, as_schedule
 from gan_vkd.runtime.ranks import mean, own_rows
+from gan_vkd.runtime.schedule import Schedule, as_schedule
 
 
 class Update(NamedTuple):

@@ -11,11 +11,11 @@ from gan_vkd.distill import METHODS
 from gan_vkd.evaluation.settings import EvaluateSettings
 from gan_vkd.game.adversary import ADVERSARIES
 from gan_vkd.game.ema import DecayOverTime
-from gan_vkd.game.schedule import Schedule, number_or_schedule
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.precision import Precision
+from gan_vkd.runtime.schedule import Schedule, number_or_schedule
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import (
     STORED_KEYS,

@@ -19,11 +19,11 @@ from gan_vkd.game.distillation import Distillation
 from gan_vkd.game.ema import EMA
 from gan_vkd.game.generator_regularization import GeneratorRegularizer, GeneratorUpdate
 from gan_vkd.game.regularization import Regularizer, Update
-from gan_vkd.game.schedule import Schedule, as_schedule
 from gan_vkd.networks.interface import Discriminator, DiscriminatorOutput, Generator
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.optimizers import load_optimizer
 from gan_vkd.runtime.precision import autocast, backward_in, resolve
+from gan_vkd.runtime.schedule import Schedule, as_schedule
 
 
 class Trainer:
@@ -34,7 +34,7 @@ class Trainer:
 
     A run captures the updates in CUDA graphs (gan_vkd/runtime/graphs.py). It therefore calls
     `update_discriminator` and `update_generator`, which are the same steps without what differs
-    from one iteration to the next: `set_optimizers` before them and the EMA's update after them.
+    from one iteration to the next: `set_iteration` before them and the EMA's update after them.
 
     Args:
         generator, discriminator: networks (gan_vkd/networks/interface.py). Parameters of the
@@ -95,7 +95,7 @@ class Trainer:
         self.between: dict[str, Tensor] = {}
         self.g_optimizer = self._adam(generator.parameters())
         self.d_optimizer = self._adam(self._d_parameters)
-        self.set_optimizers(0)
+        self.set_iteration(0)
 
     def _adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
         """Adam with a learning rate on the device, which a captured step reads there."""
@@ -141,7 +141,7 @@ class Trainer:
         Returns:
             The values to log, by name; losses are weighted.
         """
-        self.set_optimizers(number // self.d_steps)
+        self.set_iteration(number // self.d_steps)
         return self.update_discriminator(batch, fake_labels, number)
 
     def update_discriminator(
@@ -215,7 +215,7 @@ class Trainer:
             iteration: counted from 0.
             real: B real images; required if the adversarial loss is relative.
         """
-        self.set_optimizers(iteration)
+        self.set_iteration(iteration)
         logged = self.update_generator(labels, iteration, real)
         self.ema.update(self.generator, iteration)
         return logged
@@ -244,6 +244,11 @@ class Trainer:
 
     def _note_gradient(self, gradient: Tensor) -> None:
         self.between["the gradient at the generated images"] = gradient.norm()
+
+    def set_iteration(self, iteration: int) -> None:
+        """Sets what is scheduled: the optimisers' values and the augmentation's probabilities."""
+        self.set_optimizers(iteration)
+        self.augment.set_iteration(iteration)
 
     def set_optimizers(self, iteration: int) -> None:
         """Sets the learning rates, betas and scheduled weights of an iteration."""

@@ -30,7 +30,10 @@ PROTOCOL: dict[str, Any] = {
     },
     "model": {"name": "biggan", "ch": 64, "z_dim": 128},
     "adversary": {"name": "hinge"},
-    "augment": [{"name": "translation", "ratio": 0.125}, {"name": "cutout", "ratio": 0.5}],
+    "augment": [
+        {"name": "translation", "ratio": 0.125, "p": 1.0},
+        {"name": "cutout", "ratio": 0.5, "p": 1.0},
+    ],
     "regularize": {"lecam": 0.0, "consistency": 0.0, "r1": 0.0},
     "train": {
         "iterations": 125_000,

@@ -1,4 +1,8 @@
-"""DiffAugment (Zhao et al., NeurIPS 2020): colour, translation and cutout of every image."""
+"""DiffAugment (Zhao et al., NeurIPS 2020): colour, translation and cutout of every image.
+
+Each can be applied with a probability below one instead, as in ADA, so that it leaks less into the
+samples (docs/augmentation.md).
+"""
 
 from typing import Annotated
 
@@ -9,8 +13,15 @@ from torch import Tensor
 
 from gan_vkd.data.augment.interface import AUGMENTATIONS, Augmentation
 from gan_vkd.runtime.ranks import own_rows
+from gan_vkd.runtime.schedule import Schedule, as_schedule, number_or_schedule
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[
+    float | Schedule,
+    number_or_schedule(number="a number from 0 to 1", fits=lambda p: 0 <= p <= 1),
+]
+
+ALWAYS = Schedule(end=1.0)
 
 
 def color(x: Tensor) -> Tensor:
@@ -60,27 +71,60 @@ def _covered(length: int, ratio: float, x: Tensor) -> Tensor:
     return (offset >= 0) & (offset < size)
 
 
-@AUGMENTATIONS.register("color")
-class Color(Augmentation):
+class DiffAugment(Augmentation):
+    """Base class of an operation that is applied to each image with probability p, independently.
+
+    p: a number, 1 as published, or a schedule over iterations.
+    """
+
+    now: Tensor
+
+    def __init__(self, p: Probability) -> None:
+        super().__init__()
+        self.p = as_schedule(p)
+        # on the device, where a captured step reads it; follows from the iteration, so it is not
+        # part of the checkpoints
+        self.register_buffer("now", torch.tensor(self.p(0)), persistent=False)
+
+    def set_iteration(self, iteration: int) -> None:
+        self.now.fill_(self.p(iteration))
+
     def forward(self, images: Tensor) -> Tensor:
+        changed = self.operation(images)
+        if self.p == ALWAYS:
+            return changed
+        drawn = own_rows(lambda n: torch.rand(n, 1, 1, 1, device=images.device), len(images))
+        return torch.where(drawn < self.now, changed, images)
+
+    def operation(self, images: Tensor) -> Tensor:
+        """Changes all images (B, C, H, W)."""
+        raise NotImplementedError
+
+
+@AUGMENTATIONS.register("color")
+class Color(DiffAugment):
+    def __init__(self, *, p: Probability = 1.0) -> None:
+        super().__init__(p)
+
+    def operation(self, images: Tensor) -> Tensor:
         return color(images)
 
 
 @AUGMENTATIONS.register("translation")
-class Translation(Augmentation):
-    def __init__(self, *, ratio: Ratio = 0.125) -> None:
-        super().__init__()
+class Translation(DiffAugment):
+    def __init__(self, *, ratio: Ratio = 0.125, p: Probability = 1.0) -> None:
+        super().__init__(p)
         self.ratio = ratio
 
-    def forward(self, images: Tensor) -> Tensor:
+    def operation(self, images: Tensor) -> Tensor:
         return translation(images, self.ratio)
 
 
 @AUGMENTATIONS.register("cutout")
-class Cutout(Augmentation):
-    def __init__(self, *, ratio: Ratio = 0.5) -> None:
-        super().__init__()
+class Cutout(DiffAugment):
+    def __init__(self, *, ratio: Ratio = 0.5, p: Probability = 1.0) -> None:
+        super().__init__(p)
         self.ratio = ratio
 
-    def forward(self, images: Tensor) -> Tensor:
+    def operation(self, images: Tensor) -> Tensor:
         return cutout(images, self.ratio)

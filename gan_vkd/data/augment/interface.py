@@ -19,6 +19,9 @@ class Augmentation(nn.Module):
         """Augments images (B, C, H, W) in [-1, 1]."""
         return images
 
+    def set_iteration(self, iteration: int) -> None:
+        """Sets what is scheduled, before each iteration, counted from 0."""
+
     def observe(self, real_scores: Tensor) -> None:
         """Receives the detached scores (B,) of real images at each discriminator update."""
 
@@ -45,6 +48,10 @@ class Augmentations(Augmentation):
         for part in self.parts:
             images = part(images)
         return images
+
+    def set_iteration(self, iteration: int) -> None:
+        for part in self.parts:
+            cast(Augmentation, part).set_iteration(iteration)
 
     def observe(self, real_scores: Tensor) -> None:
         for part in self.parts:

@@ -1,7 +1,7 @@
-"""Schedules over iterations, for learning rates, betas, penalty weights and the EMA decay."""
+"""Schedules over iterations, for learning rates, betas, weights, the EMA and augmentation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -35,9 +35,11 @@ class Schedule(Section):
         return self(iteration if iteration >= self.iterations else iteration // step * step)
 
 
-def as_schedule(value: Schedule | float) -> Schedule:
-    """Converts a number to a constant schedule; returns a schedule unchanged."""
-    return value if isinstance(value, Schedule) else Schedule(end=value)
+def as_schedule(value: Schedule | Mapping[str, Any] | float) -> Schedule:
+    """Converts a number to a constant schedule, or a schedule's settings to a schedule."""
+    if isinstance(value, Schedule | Mapping):
+        return Schedule.model_validate(value)
+    return Schedule(end=value)
 
 
 def number_or_schedule(*words: str, number: str, fits: Callable[[float], bool]) -> BeforeValidator:
