@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from gan_vkd.data.augment import AUGMENTATIONS, Augmentations, color, cutout, translation
+from gan_vkd.runtime.errors import SettingsError
+from tests.conftest import MakeSettings
 
 IMAGES = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.1
 
@@ -92,3 +94,38 @@ def test_the_empty_policy_is_the_identity_and_policies_compose() -> None:
     chained = Augmentations(["color", "cutout"])(IMAGES)
     torch.manual_seed(1)
     assert torch.equal(chained, cutout(color(IMAGES)))
+
+
+@pytest.mark.parametrize("name", ["color", "translation", "cutout"])
+def test_an_operation_is_applied_to_each_image_with_its_probability(name: str) -> None:
+    """At p = 1 with the random numbers of the operation alone."""
+    images = IMAGES.repeat(16, 1, 1, 1)
+    operation = {"color": color, "translation": translation, "cutout": cutout}[name]
+    torch.manual_seed(0)
+    changed = operation(images)
+    every = (changed != images).flatten(1).any(1)  # translation may be by no pixel
+    for p, policy in ((1.0, name), (1.0, {"name": name, "p": 1}), (0.3, {"name": name, "p": 0.3}),
+                      (0.0, {"name": name, "p": 0})):  # fmt: skip
+        torch.manual_seed(0)
+        found = Augmentations([policy])(images)
+        kept = (found == images).flatten(1).all(1)
+        assert torch.equal(found[~kept], changed[~kept])
+        share = (~kept).sum() / every.sum()
+        assert share == p if p in (0, 1) else abs(share - p) < 4 * (p * (1 - p) / 1024) ** 0.5
+
+
+def test_a_probability_over_time_is_that_of_the_iteration() -> None:
+    away = {"name": "cutout", "p": {"start": 1, "end": 0, "iterations": 10}}
+    augment = Augmentations([away])
+    assert augment.state_dict() == {}  # so that checkpoints of earlier versions fit
+    images = IMAGES.repeat(16, 1, 1, 1)
+    for iteration, p in ((0, 1.0), (5, 0.5), (10, 0.0), (99, 0.0), (0, 1.0)):
+        augment.set_iteration(iteration)
+        share = (augment(images) == 0).flatten(1).any(1).double().mean()
+        assert abs(share - p) <= 4 * (p * (1 - p) / 1024) ** 0.5
+
+
+@pytest.mark.parametrize("p", ["2", "-0.1", "often", "{start: 1, end: 2, iterations: 3}", "true"])
+def test_a_wrong_probability_is_refused_in_one_line(p: str, small: MakeSettings) -> None:
+    with pytest.raises(SettingsError, match=r"augment.0.p.*: expected a number from 0 to 1"):
+        small(f"augment=[{{name: cutout, p: {p}}}]", arm="none")

@@ -19,12 +19,14 @@ from tests.states import flat
 from tests.test_training import BALANCED, LAYERS, LOOKED_UP
 
 REGULARIZED = "regularize={lecam: 0.3, lecam_start: 1, consistency: 2, r1: 0.5, r1_every: 3}"
+SOMETIMES = "augment=[{name: color, p: 0.5}, {name: cutout, p: {start: 1, end: 0, iterations: 9}}]"
 EVERY_THIRD = "distill.method.normalization.every=3"
 METHODS = ("fitnets", "rkd", "pkd", "spkd", "vicreg")
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "none": ("none", ()),
     "regularised": ("none", (REGULARIZED,)),
     "ada": ("none", ("augment=[{name: ada, p: 0.5, every: 2, kimg: 0.1}]",)),
+    "augmented at times": ("none", (SOMETIMES,)),
     "stylegan2": (
         "whitening",
         (

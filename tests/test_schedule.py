@@ -9,7 +9,7 @@ from gan_vkd.game.regularization import R1
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.schedule import Schedule
 from tests.conftest import MakeSettings
-from tests.test_gan import build
+from tests.test_gan import batch, build
 
 SCHEDULES = (
     "train.g_lr={start: 1e-3, end: 1e-4, iterations: 4}",
@@ -35,6 +35,18 @@ def test_schedules_may_be_set(small: MakeSettings) -> None:
     assert decays == pytest.approx([0, 0.25, 0.5, 0.5, 0.5])
     r1 = cast(R1, gan.regularizers["r1_loss"])
     assert [r1.variant(n, n) for n in range(4)] == pytest.approx([2, 1.5, 1, 1])
+
+
+def test_the_augmentation_follows_the_iterations_of_the_steps(small: MakeSettings) -> None:
+    policy = "augment=[{name: cutout, p: {start: 1, end: 0, iterations: 2}}]"
+    gan, given = build(small, policy, arm="none"), batch()
+    (cutout,) = gan.augment.parts
+    seen = []
+    for number in range(0, 8, 2):
+        gan.discriminator_step(given, given.labels, number)
+        gan.generator_step(given.labels, number // 2)
+        seen.append(float(cutout.now))
+    assert seen == [1, 0.5, 0, 0]
 
 
 def test_a_schedule_is_stored_and_read_again(small: MakeSettings) -> None:

@@ -81,6 +81,7 @@ def test_a_step_of_vkd_does_not_synchronise(name: str, fitted: bool, statistics:
 
 
 REGULARIZED = "regularize={lecam: 0.3, lecam_start: 0, consistency: 2, r1: 0.5, r1_every: 1}"
+SOMETIMES = "augment=[{name: color, p: 0.5}, {name: cutout, p: {start: 1, end: 0, iterations: 9}}]"
 AUTO = ("distill.weight=auto", "distill.student.scaling=batch", "distill.aggregated=1")
 STYLEGAN2 = (
     "model=stylegan2", "model.channel_base=64",
@@ -97,7 +98,7 @@ R3GAN = (
     ("arm", "overrides"),
     [("none", ()), ("layernorm", ()), ("whitening", ()), ("none", (REGULARIZED,)),
      ("whitening", AUTO), ("whitening", ("distill.student.feature=head",)),
-     ("whitening", STYLEGAN2), ("whitening", R3GAN)],
+     ("whitening", STYLEGAN2), ("whitening", R3GAN), ("none", (SOMETIMES,))],
 )  # fmt: skip
 def test_an_iteration_does_not_synchronise(
     arm: str, overrides: tuple[str, ...], small: MakeSettings
