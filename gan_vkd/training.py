@@ -14,6 +14,7 @@ from gan_vkd.data.image_set import ImageSet, why_no_classes
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.distill.folding import fold_batch_norms
 from gan_vkd.evaluation.evaluator import Evaluator
+from gan_vkd.evaluation.few import ADVICE, FEW, WARNINGS
 from gan_vkd.evaluation.record import distances
 from gan_vkd.game.build import build_trainer
 from gan_vkd.game.explained import LEAST, ExplainedShare
@@ -108,6 +109,9 @@ class Game(Task):
         if heldout is not None and ExplainedShare.is_defined(self.trainer) and ranks.is_first():
             self.explained = ExplainedShare(self.trainer, heldout, settings.seed)
         self._warned = False
+        self._said: set[str] = set()
+        self._last = ""
+        self._warn(["few pictures"] if len(data) < FEW else [])
 
     def step(self, done: int, meter: Meter) -> None:
         """One iteration: d_steps updates of the discriminator and one of the generator."""
@@ -189,8 +193,17 @@ class Game(Task):
             logger.scalars("evaluate", distances(result), now)
             logger.histograms("scores", scores, now)
             save_histogram(scores, subfolder(self.run.path, "scores") / f"{now:08d}.png")
-        text = f"iteration {now}: {first['frechet_name']} {first['frechet']:.3f}"
+        self._warn(result["warnings"])
+        self._last = f"{first['frechet']:.3f}"
+        text = f"iteration {now}: {first['frechet_name']} {self._last}"
         return Evaluation(first["frechet"], partial(self._export, generator, now), result, text)
+
+    def _warn(self, found: list[str]) -> None:
+        """Prints each warning (gan_vkd/evaluation/few.py) once."""
+        for warning in found:
+            if warning not in self._said and ranks.is_first():
+                tqdm.write(f"{warning}: {WARNINGS[warning]}; {ADVICE}")
+            self._said.add(warning)
 
     def _export(self, generator: Generator, now: int) -> None:
         self.run.export(generator, {"iteration": now, "shares": self.shares})
@@ -200,7 +213,8 @@ class Game(Task):
 
     def best(self, progress: Progress) -> str:
         name = self.evaluator.extractor.frechet_name
-        return f"{name} {progress.best:.3f} at iteration {progress.best_iteration}"
+        last = f", last {self._last}" if self._last else ""
+        return f"{name} {progress.best:.3f} at iteration {progress.best_iteration}{last}"
 
 
 def _with_teacher(

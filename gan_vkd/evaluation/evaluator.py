@@ -13,6 +13,7 @@ from gan_vkd.data.image_set import ImageSet
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.evaluation.distances import Gaussian, frechet_distance, kernel_distance
+from gan_vkd.evaluation.few import warnings
 from gan_vkd.evaluation.judge import Extractor, make_extractor
 from gan_vkd.evaluation.leak import leaked
 from gan_vkd.evaluation.measures import Neighbourhoods, memorisation_rate, nearest
@@ -139,6 +140,7 @@ class Evaluator:
             "judges": judges,
             "reference": s.reference,
             "reference_images": len(self.real[0]),
+            "training_images": None if self.training is None else len(self.training),
             "num_samples": s.num_samples,
             "sample_seed": s.seed,
             "batch_norm": s.batch_norm,
@@ -149,7 +151,7 @@ class Evaluator:
         )  # fmt: skip
         for metric in s.metrics:
             result |= METRICS.make(metric.chosen, by_first)
-        return result
+        return result | {"warnings": warnings(result)}
 
     def neighbours(
         self, generator: Generator, shares: list[float], count: int = 10

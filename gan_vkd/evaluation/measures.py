@@ -6,6 +6,7 @@ the samples are compared with.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,6 +31,18 @@ class Neighbourhoods:
         if k not in self._radii:
             self._radii[k] = _radii(self.points(), k)
         return self._radii[k]
+
+    @cached_property
+    def left_out_rate(self) -> float:
+        """The memorisation rate of the set's own members, each of them among the others.
+
+        It estimates the rate of unseen images. The nearest other member of one is nearer to it than
+        to any third where each is the other's nearest: the rate is the share in such pairs.
+        """
+        points, radii = self.points(), self.radii(1)
+        nearest = [block.topk(2, largest=False).indices for block in _distances(points, points)]
+        others = torch.cat(nearest)[:, 1]
+        return float((radii <= radii[others] * (1 + ROUNDING)).double().mean())
 
     def points(self) -> Tensor:
         return _double(self.features, self.device)

@@ -68,12 +68,14 @@ def density_coverage(samples: Samples, *, k: Positive = 5) -> dict[str, float]:
 
 @METRICS.register("memorisation")
 def memorisation(samples: Samples) -> dict[str, float]:
-    """The memorisation rate of the samples and that of held-out images, where it is known."""
+    """The memorisation rate of the samples and that of real images which were not trained on: the
+    held-out images or, without any, the training images, each of them left out."""
     if samples.training is None:
         return {}
-    rate = measures.memorisation_rate(samples.fake, samples.training)
-    by_chance = samples.by_chance
-    return {"memorised": rate} | ({} if by_chance is None else {"memorised_by_chance": by_chance})
+    rate = {"memorised": measures.memorisation_rate(samples.fake, samples.training)}
+    if samples.by_chance is None:
+        return rate | {"memorised_left_out": samples.training.left_out_rate}
+    return rate | {"memorised_by_chance": samples.by_chance}
 
 
 @METRICS.register("leak")

@@ -14,8 +14,8 @@ from gan_vkd.runtime.facts import Count, Facts, checked
 
 # Metrics beside the distances; `vkd compare` shows those that a record has
 BESIDE = (
-    "precision", "recall", "density", "coverage", "memorised", "memorised_by_chance", "leaked",
-    "leaked_by_chance",
+    "precision", "recall", "density", "coverage", "memorised", "memorised_by_chance",
+    "memorised_left_out", "leaked", "leaked_by_chance",
 )  # fmt: skip
 
 Name = Annotated[str, Field(max_length=300)]
@@ -39,6 +39,7 @@ class EvaluationRecord(Facts):
     num_samples: Count
     reference: str
     reference_images: Count
+    training_images: Count | None = None  # since version 0.3
     batch_norm: Literal["standing", "running", "batch"] = "running"
     judges: Annotated[list[Judged], Field(min_length=1, max_length=100)]
 

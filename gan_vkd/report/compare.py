@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gan_vkd.evaluation.few import ADVICE, WARNINGS, warnings
 from gan_vkd.evaluation.record import BESIDE, evaluation, is_evaluation
 from gan_vkd.game.settings import Settings
 from gan_vkd.report.arms import by_arm, over_seeds, write_tables
@@ -52,7 +53,7 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     """
     runs = [Run(folder) for folder in folders]
     groups = _comparable([Measured.of(run) for run in runs])
-    text = write_tables(groups, out, lambda group: _over_seeds(group, baseline), _agreement)
+    text = write_tables(groups, out, lambda group: _over_seeds(group, baseline), _notes)
     _picture(runs, out / "samples.png")
     return text
 
@@ -118,6 +119,12 @@ class Measured:
         return min(self.records, key=lambda record: record[self.judges[0].frechet])
 
     @property
+    def warnings(self) -> list[str]:
+        """What there is to warn of at the best evaluation or at the last."""
+        found = warnings(self.best) + warnings(self.records[-1])
+        return [warning for warning in WARNINGS if warning in found]
+
+    @property
     def pace(self) -> float:
         """Training time of an iteration in milliseconds; nan for an imported generator."""
         last = self.records[-1]
@@ -170,6 +177,8 @@ class Measured:
             **{name: f"{best[name]:.3f}" for name in BESIDE if name in best},
             "ms / iteration": f"{self.pace:.0f}",
         }
+        if self.warnings:
+            row["warnings"] = ", ".join(self.warnings)
         return row if self.published is None else row | {PUBLISHED: f"{self.published:.2f}"}
 
 
@@ -184,9 +193,10 @@ def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:
     less = f", less {baseline} at the same seed"
 
     def row(runs: list[Measured], pairs: list[tuple[Measured, Measured]]) -> Row:
-        def difference(name: str) -> str:
-            """At the best evaluations; empty where no seed is common."""
-            found = [own.best[name] - base.best[name] for own, base in pairs]
+        def difference(name: str, last: bool = False) -> str:
+            """At the best evaluations, or the last; empty where no seed is common."""
+            both = [[run.records[-1] if last else run.best for run in pair] for pair in pairs]
+            found = [own[name] - base[name] for own, base in both]
             return confidence(found) if found else ""
 
         last = [run.records[-1][frechet] for run in runs]
@@ -196,6 +206,7 @@ def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:
             "last": mean_and_deviation(last),
             "least and greatest, last": f"{min(last):.3f} to {max(last):.3f}",
             f"best{less}": difference(frechet),
+            f"last{less}": difference(frechet, last=True),
         }
         for judge in others:
             at_best, at_last = _columns(judge)
@@ -205,12 +216,24 @@ def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:
         if all("memorised" in run.best for run in runs):
             row["memorised"] = mean_and_deviation([run.best["memorised"] for run in runs])
         row["ms / iteration"] = f"{statistics.fmean(run.pace for run in runs):.0f}"
+        found = [warning for run in runs for warning in run.warnings]
+        counted = [
+            f"{warning} ({found.count(warning)})" for warning in WARNINGS if warning in found
+        ]
+        row["warnings"] = ", ".join(counted)
         published = {run.published for run in runs}
         if len(published) == 1 and None not in published:
             row[PUBLISHED] = f"{published.pop():.2f}"
         return {column: text for column, text in row.items() if text}
 
     return over_seeds(group, baseline, row)
+
+
+def _notes(group: list[Measured]) -> list[str]:
+    """Lines below the tables: the judges' agreement, and what the runs' warnings mean."""
+    found = {warning for run in group for warning in run.warnings}
+    explained = [f"{w}: {why}; {ADVICE}" for w, why in WARNINGS.items() if w in found]
+    return _agreement(group) + explained
 
 
 def _agreement(group: list[Measured]) -> list[str]:
