@@ -140,11 +140,12 @@ class Evaluator:
             "judges": judges,
             "reference": s.reference,
             "reference_images": len(self.real[0]),
-            "training_images": None if self.training is None else len(self.training),
             "num_samples": s.num_samples,
             "sample_seed": s.seed,
             "batch_norm": s.batch_norm,
         }
+        if self.training is not None:
+            result["training_images"] = len(self.training)
         by_first = Samples(
             samples[0], self.reference, self.originals, self.by_chance, self.extractor.classify,
             leaks, self.leaked_real,

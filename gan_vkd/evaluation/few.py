@@ -17,8 +17,7 @@ ADVICE = "use more images, ADA (+regularizers/ada) or init_from, or stop earlier
 
 def warnings(record: dict[str, Any]) -> list[str]:
     """Returns the keys of WARNINGS that apply to the record of an evaluation."""
-    images = record.get("training_images")  # not in records of earlier versions
-    few = images is not None and images < FEW
+    few = record.get("training_images", FEW) < FEW  # not in records of earlier versions
     return ["few pictures"] * few + ["copies"] * _has_copies(record)
 
 
@@ -32,7 +31,7 @@ def _has_copies(record: dict[str, Any]) -> bool:
     samples = record.get("memorised", 0.0), record["num_samples"]
     if "memorised_by_chance" in record:
         return exceeds(samples, (record["memorised_by_chance"], record["reference_images"]))
-    pairs = (record.get("training_images") or 0) / 2
+    pairs = record.get("training_images", 0) / 2
     return exceeds(samples, (record.get("memorised_left_out", 1.0), pairs))
 
 

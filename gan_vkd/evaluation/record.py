@@ -39,7 +39,6 @@ class EvaluationRecord(Facts):
     num_samples: Count
     reference: str
     reference_images: Count
-    training_images: Count | None = None  # since version 0.3
     batch_norm: Literal["standing", "running", "batch"] = "running"
     judges: Annotated[list[Judged], Field(min_length=1, max_length=100)]
 
@@ -54,7 +53,8 @@ class EvaluationRecord(Facts):
             if name in type(self).model_fields:
                 raise ValueError(f"{name} is no name of a distance")
         extra = self.model_extra or {}
-        numbers = {name: extra[name] for name in BESIDE if name in extra}
+        names = (*BESIDE, "training_images")
+        numbers = {name: extra[name] for name in names if name in extra}
         for name, value in (numbers | distances(self.model_dump())).items():
             if not isinstance(value, int | float) or not abs(value) < math.inf:
                 raise ValueError(f"{name} is not a finite number")
