@@ -1,7 +1,6 @@
 """DiffAugment (Zhao et al., NeurIPS 2020): colour, translation and cutout of every image.
 
-Each can be applied with a probability below one instead, as in ADA, so that it leaks less into the
-samples (docs/augmentation.md).
+Each can be applied with a probability below one instead, as ADA's are (docs/augmentation.md).
 """
 
 from typing import Annotated
