@@ -67,8 +67,8 @@ def evaluate(
     from gan_vkd.game.settings import load_settings
 
     if inception is not None:
-        name = load_settings(run).evaluate.features.name
-        name = name if name in INCEPTION else "inception"
+        judge = load_settings(run).evaluate.features
+        name = judge.name if judge and judge.name in INCEPTION else "inception"
         own = [*own, f"evaluate.features={{name: {name}, weights: {str(inception)!r}}}"]
     settings = load_settings(run, ["cache=null", "data.download=false", *own])
     from gan_vkd.evaluation.evaluator import Evaluator

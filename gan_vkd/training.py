@@ -1,5 +1,6 @@
 """GAN training as a task of a run: construction, one iteration, sample grids and evaluations."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -78,10 +79,12 @@ class Game(Task):
         if settings.init_from is not None and not ranks.from_first(run.checkpoints):
             start_from(settings, self.trainer, run)
         reference = {"heldout": heldout, "train": data}.get(settings.evaluate.reference)
-        with ranks.one_first_on_each_machine():
-            self.evaluator = Evaluator(
-                settings.evaluate, settings.data, device, reference, data, settings.cache_folder
-            )
+        self.evaluator: Evaluator | None = None
+        if settings.evaluate.judges:
+            with ranks.one_first_on_each_machine():
+                self.evaluator = Evaluator(
+                    settings.evaluate, settings.data, device, reference, data, settings.cache_folder
+                )
         kind = {1: "grey ", 3: "", 4: "transparent "}[data.shape.channels]
         self.data = f"{len(data)} {kind}images, {max(classes, 1)} classes"
         self.shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
@@ -171,7 +174,8 @@ class Game(Task):
         return {"explained_share": share}
 
     def hooks(self, logger: Logger) -> list[Hook]:
-        return [Hook(self.settings.train.sample_every, partial(self._sample, logger))]
+        train, sample = self.settings.train, partial(self._sample, logger)
+        return [Hook(train.sample_every, sample, first=train.sample_first)]
 
     def _sample(self, logger: Logger, now: int) -> None:
         picture = class_grid(self._sampled(), self.shares)
@@ -183,20 +187,27 @@ class Game(Task):
         return as_sampled(self.trainer.ema.generator, self.shares, self.settings.evaluate)
 
     def evaluate(self, now: int, logger: Logger) -> Evaluation:
-        """Evaluates the EMA generator and the scores of the discriminator."""
+        """Evaluates the EMA generator and the scores of the discriminator.
+
+        Without a judge the loss is undefined, so that the latest generator is exported.
+        """
         generator = self._sampled()
-        result = self.evaluator(generator, self.shares)
-        first = result["judges"][0]
+        result = {} if self.evaluator is None else self.evaluator(generator, self.shares)
+        measured = distances(result) if result else {}
         if ranks.is_first():
             scores = self.probe(self.trainer.discriminator, generator)
             result = result | summary(scores)
-            logger.scalars("evaluate", distances(result), now)
+            logger.scalars("evaluate", measured, now)
             logger.histograms("scores", scores, now)
             save_histogram(scores, subfolder(self.run.path, "scores") / f"{now:08d}.png")
+        export = partial(self._export, generator, now)
+        if not measured:
+            return Evaluation(math.inf, export, result)
         self._warn(result["warnings"])
+        first = result["judges"][0]
         self._last = f"{first['frechet']:.3f}"
         text = f"iteration {now}: {first['frechet_name']} {self._last}"
-        return Evaluation(first["frechet"], partial(self._export, generator, now), result, text)
+        return Evaluation(first["frechet"], export, result, text)
 
     def _warn(self, found: list[str]) -> None:
         """Prints each warning (gan_vkd/evaluation/few.py) once."""
@@ -207,11 +218,15 @@ class Game(Task):
 
     def _export(self, generator: Generator, now: int) -> None:
         self.run.export(generator, {"iteration": now, "shares": self.shares})
+        if self.evaluator is None:
+            return
         neighbours = self.evaluator.neighbours(generator, self.shares)
         if neighbours is not None:
             save_png(grid(neighbours, 6), self.run.path / "neighbours.png")
 
     def best(self, progress: Progress) -> str:
+        if self.evaluator is None:
+            return ""
         name = self.evaluator.extractor.frechet_name
         last = f", last {self._last}" if self._last else ""
         return f"{name} {progress.best:.3f} at iteration {progress.best_iteration}{last}"

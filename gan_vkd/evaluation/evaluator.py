@@ -63,6 +63,9 @@ class Evaluator:
         reference: the set that samples are compared with; None: loaded by the settings.
         training: the set that samples may be copies of; None: loaded by the settings.
         cache: folder for the features of reference and training images; None: no cache.
+
+    Raises:
+        SettingsError: the settings name no judge. VkdError: fewer than two reference images.
     """
 
     def __init__(
@@ -76,6 +79,11 @@ class Evaluator:
     ) -> None:
         self.settings, self.device, self.cache = settings, device, cache
         s = settings
+        if not s.judges:
+            raise SettingsError(
+                "evaluate.features = null: no judge; set --inception PATH or "
+                "evaluate.features.name=NAME"
+            )
         reference = reference or load_reference(s.reference, data, cache)
         if len(reference) == 1:  # the least that distances are defined for: a Gaussian of no spread
             reference = reference.subset([0, 0])

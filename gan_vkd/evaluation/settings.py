@@ -17,7 +17,8 @@ INCEPTION = {"inception": "clean", "inception_legacy_tensorflow": "legacy_tensor
 
 class EvaluateSettings(SamplingSettings):
     every: Positive = 4000
-    features: NetworkSettings = NetworkSettings(name="inception")  # first judge, selects the best
+    # first judge, selects the best; null: nothing is measured, and the latest generator is exported
+    features: NetworkSettings | None = NetworkSettings(name="inception")
     also: list[NetworkSettings] = []  # further judges of the same samples: distances only
     reference: str = "heldout"  # heldout, train, or the path of a folder or zip
     num_samples: Annotated[int, Field(ge=2, le=10_000_000)] = 10_000
@@ -35,7 +36,13 @@ class EvaluateSettings(SamplingSettings):
 
     @property
     def judges(self) -> list[NetworkSettings]:
-        return [self.features, *self.also]
+        return [] if self.features is None else [self.features, *self.also]
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return super().idle | (
+            {} if self.features else {"also": "needs a first judge, but features = null"}
+        )
 
     @model_validator(mode="after")
     def _whole_batches(self) -> "EvaluateSettings":

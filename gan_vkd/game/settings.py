@@ -180,6 +180,8 @@ class TrainSettings(LoopSettings):
     ema_start: Count = 1000
     freeze_d: Count = 0  # layers of the discriminator, from the image on, that are not trained
     sample_every: Positive = 1000
+    # further grids before that: after this many iterations, and 2, 4, 8, ... times as many
+    sample_first: Positive | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -208,8 +210,8 @@ class Settings(RunSettings):
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
 
     may_change: ClassVar[tuple[str, ...]] = (
-        *RunSettings.may_change, "train.iterations", "train.sample_every", "train.graph",
-        "evaluate.metrics",
+        *RunSettings.may_change, "train.iterations", "train.sample_every", "train.sample_first",
+        "train.graph", "evaluate.metrics",
         "data.root", "data.download", "cache",
     )  # fmt: skip
 

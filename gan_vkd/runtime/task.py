@@ -17,11 +17,20 @@ class Hook:
 
     call: takes the number of completed iterations.
     every_rank: call it on all ranks, otherwise on rank 0 only.
+    first: before the first `period` ends, call it after this many iterations and after 2, 4, 8, ...
+        times as many; None: not before.
     """
 
     period: int
     call: Callable[[int], None]
     every_rank: bool = False
+    first: int | None = None
+
+    def is_early(self, now: int) -> bool:
+        """Whether a call before the first period is due after `now` iterations."""
+        if self.first is None or now >= self.period or now % self.first:
+            return False
+        return (now // self.first).bit_count() == 1  # a power of two
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class Training:
                 self.progress.iteration = now
                 bar.update(images)
                 self.end = End(ranks.largest(self.stop.end))
-                due = [hook for hook in self.hooks if self._is_due(hook.period, now)]
+                due = [h for h in self.hooks if self._is_due(h.period, now) or h.is_early(now)]
                 if not due and self.end is End.FINISHED:
                     continue
                 fault = self.meter.fault()  # synchronises with the device
