@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Front, Overrides, RunFolder, commands, existing, require_data, run_app
+from gan_vkd.auto.reference import are_pictures
+from gan_vkd.front import (
+    ENDS,
+    Front,
+    MaxTime,
+    OutOrDefault,
+    Overrides,
+    Resume,
+    RunFolder,
+    commands,
+    existing,
+    in_seconds,
+    require_data,
+    run_app,
+)
+from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.settings_names import extended, files_of
 
 front = Front(
@@ -22,13 +37,52 @@ front = Front(
     baseline="none",
     compares="tables over runs and over seeds, and a picture",
     picture="samples.png",
-    own=("evaluate",),
+    own=("train", "evaluate"),
 )
 app = commands(front)
 
 
 def main() -> None:
     run_app(app)
+
+
+@app.command(
+    help="Train a GAN on a folder or zip of pictures, or by settings, alone or as one of "
+    "torchrun's ranks. For pictures all settings are chosen, and printed with the reasons."
+    f"\n\n{ENDS}"
+)
+def train(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PICTURES|CONFIG",
+            help="A folder or zip of pictures; or settings: a file, a shipped name, NAME+NAME, or "
+            "a run folder.",
+        ),
+    ],
+    overrides: Overrides = None,
+    size: Annotated[
+        int | None, typer.Option(help="Of the images in pixels, for pictures: 32, 64, ..., 512.")
+    ] = None,
+    out: OutOrDefault = None,
+    resume: Resume = False,
+    max_time: MaxTime = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="For pictures: print the settings, time and memory.")
+    ] = False,
+) -> None:
+    budget = in_seconds(max_time)
+    if are_pictures(config):
+        from gan_vkd.auto.command import train_pictures
+
+        train_pictures(config, overrides or [], size, out, budget, dry_run)
+        return
+    if size is not None or dry_run:
+        raise SettingsError(
+            f"{config}: no folder or zip of pictures, which --size and --dry-run are for; with "
+            "settings give data.resolution=N"
+        )
+    front.train_settings(config, overrides or [], out, resume, budget)
 
 
 @app.command()

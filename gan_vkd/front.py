@@ -161,6 +161,24 @@ class Front:
         print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / self.picture}")
         print("runs: " + "  ".join(str(run) for run in runs))
 
+    def train_settings(
+        self,
+        config: Path,
+        overrides: list[str],
+        out: Path | None,
+        resume: bool,
+        max_time: float | None,
+    ) -> None:
+        """The command train; max_time: in seconds."""
+        config, overrides = extended(config, overrides)
+        files_of(config)  # reports a missing file before the schema is imported
+        if not resume:  # a finished run needs no data
+            require_data(config, overrides)
+        settings = self.function("load")(config, overrides)
+        usual = Path("runs", short_name(config), f"seed{settings.seed}")
+        folder = out or (config if config.is_dir() else usual)
+        self.function("train")(settings, folder, resume, max_time)
+
     def sweep(
         self,
         arguments: list[str],
@@ -224,17 +242,7 @@ def commands(front: Front) -> typer.Typer:
         resume: Resume = False,
         max_time: MaxTime = None,
     ) -> None:
-        from gan_vkd.runtime.stopping import seconds
-
-        budget = None if max_time is None else seconds(max_time)
-        config, overrides = extended(config, overrides or [])
-        files_of(config)  # reports a missing file before the schema is imported
-        if not resume:  # a finished run needs no data
-            require_data(config, overrides)
-        settings = front.function("load")(config, overrides)
-        usual = Path("runs", short_name(config), f"seed{settings.seed}")
-        folder = out or (config if config.is_dir() else usual)
-        front.function("train")(settings, folder, resume, budget)
+        front.train_settings(config, overrides or [], out, resume, in_seconds(max_time))
 
     def sweep(
         arguments: ConfigsAndOverrides,
@@ -270,6 +278,17 @@ def commands(front: Front) -> typer.Typer:
         if command.__name__ not in front.own:
             app.command(help=about)(command)
     return app
+
+
+def in_seconds(time: str | None) -> float | None:
+    """The seconds of a --max-time, or None.
+
+    Raises:
+        SettingsError: not a time.
+    """
+    from gan_vkd.runtime.stopping import seconds
+
+    return None if time is None else seconds(time)
 
 
 def require_data(config: Path, overrides: list[str], given: bool = False) -> None:

@@ -49,7 +49,12 @@ def train(
 
 
 class Game(Task):
-    """A generator and a discriminator in training, with their data and evaluation."""
+    """A generator and a discriminator in training, with their data and evaluation.
+
+    Args:
+        settings, run, device: of the run.
+        sets: training and held-out images in place of those that the settings name.
+    """
 
     remedies: ClassVar[Sequence[tuple[str, str]]] = (
         (r"\.normalize\.transform$", "a larger distill.method.normalization.eps or .shrinkage"),
@@ -59,14 +64,19 @@ class Game(Task):
         ("", "a smaller train.d_lr"),
     )
 
-    def __init__(self, settings: Settings, run: Run, device: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        run: Run,
+        device: str,
+        sets: tuple[ImageSet, ImageSet | None] | None = None,
+    ) -> None:
         self.settings, self.run = settings, run
         self.total, self.evaluate_every = settings.train.iterations, settings.evaluate.every
         self.batch_size = _batch_of_this_rank(settings)
         with ranks.one_first_on_each_machine():
-            data = load_training_set(settings.data, settings.cache_folder)
+            data, heldout = sets or _load_sets(settings)
             settings = settings.of_channels(data.shape.channels)
-            heldout = load_heldout_set(settings.data, settings.cache_folder)
             classes = _count_classes(settings, data)
             make_trainer = _with_teacher(settings, data, classes, device)
         self.fingerprint = data.fingerprint()
@@ -230,6 +240,13 @@ class Game(Task):
         name = self.evaluator.extractor.frechet_name
         last = f", last {self._last}" if self._last else ""
         return f"{name} {progress.best:.3f} at iteration {progress.best_iteration}{last}"
+
+
+def _load_sets(settings: Settings) -> tuple[ImageSet, ImageSet | None]:
+    """The training and the held-out set, which has as many channels."""
+    cache = settings.cache_folder
+    data = load_training_set(settings.data, cache)
+    return data, load_heldout_set(settings.data.of_channels(data.shape.channels), cache)
 
 
 def _with_teacher(

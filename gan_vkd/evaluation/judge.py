@@ -195,10 +195,15 @@ def _inception(weights: str | None, device: str, resize_inside: bool) -> Incepti
         return InceptionV3W(folder, False, resize_inside).to(device).eval()
 
 
+def inception_file() -> Path:
+    """Where Inception's weights are kept once they have been fetched."""
+    return Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
+
+
 def _fetch_inception() -> Path:
     from cleanfid.downloads_helper import inception_url
 
-    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
+    path = inception_file()
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

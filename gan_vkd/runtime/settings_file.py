@@ -73,13 +73,27 @@ def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     return _merged(path, overrides or [])[0]
 
 
+def merged_items(items: list[str]) -> dict[str, Any]:
+    """Merges +NAME and key=value items alone, with no settings below them; not validated.
+
+    Raises:
+        SettingsError: missing or unreadable file, or an item that is neither.
+    """
+    names = [item[1:] for item in items if item.startswith("+") and "=" not in item]
+    values = [item.removeprefix("+") for item in items if "=" in item or item[:1] != "+"]
+    tree = merged(Path("+".join(names))) if names else {}
+    for item in values:
+        tree = _overridden(tree, item)
+    return tree
+
+
 def _merged(path: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
     """The same, with all key=value items."""
     path, overrides = extended(path, overrides)
     items = [*values_of(path), *overrides]
     tree: dict[str, Any] = {}
     for file in files_of(path):
-        tree = _merge(tree, _Reader().read(file, ()))
+        tree = merged_trees(tree, _Reader().read(file, ()))
     for item in items:
         tree = _overridden(tree, item)
     return tree, items
@@ -113,8 +127,8 @@ class _Reader:
                 file = path.parent / user_path(base)
             except SettingsError as error:
                 raise SettingsError(f"{path}: base: {error}") from None
-            merged = _merge(merged, self.read(file, (*parents, path.resolve())))
-        return _merge(merged, tree)
+            merged = merged_trees(merged, self.read(file, (*parents, path.resolve())))
+        return merged_trees(merged, tree)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -132,13 +146,13 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merged_trees(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     """Merges key by key; a component of another name than the base's replaces it entirely."""
     merged = dict(base)
     for key, value in top.items():
         below = _mapping(merged.get(key))
         both = isinstance(value, dict) and value.get("name", below.get("name")) == below.get("name")
-        merged[key] = _merge(below, value) if both else value
+        merged[key] = merged_trees(below, value) if both else value
     return merged
 
 

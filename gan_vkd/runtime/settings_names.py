@@ -45,7 +45,7 @@ def values_of(reference: Path) -> list[str]:
 def _resolved(reference: Path) -> tuple[list[Path], list[str]]:
     first, plus, others = str(reference).partition("+")
     reference = Path(f"{user_path(first)}{plus}{others}") if first else reference
-    whole = _find(str(reference), [Path(), SHIPPED])
+    whole = file_named(str(reference))
     stored = reference / "settings.yaml"
     if os.path.exists(stored) or (whole is None and os.path.isdir(reference)):
         return [stored], []
@@ -65,6 +65,11 @@ def _resolved(reference: Path) -> tuple[list[Path], list[str]]:
         else:
             raise SettingsError(f"{part}: no such settings file{_nearby(Path(part), places)}")
     return files, values
+
+
+def file_named(name: str) -> Path | None:
+    """Returns the settings file of this path, or the shipped one of this name; None: no such."""
+    return _find(name, [Path(), SHIPPED])
 
 
 def extended(reference: Path, items: list[str]) -> tuple[Path, list[str]]:

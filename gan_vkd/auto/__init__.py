@@ -1,0 +1,1 @@
+"""Training on a folder or zip of pictures without a settings file (docs/auto.md)."""

@@ -1,0 +1,170 @@
+"""`vkd train PATH`: looks at the pictures, says what was chosen and why, and trains."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gan_vkd.auto.choose import Choice, choose, flat, tree_of
+from gan_vkd.auto.estimate import Estimate, estimate
+from gan_vkd.auto.look import Pictures, look
+from gan_vkd.auto.machine import Machine, this_machine
+from gan_vkd.game.settings import Settings
+from gan_vkd.runtime import ranks
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.files import user_path
+from gan_vkd.runtime.settings_file import merged, merged_items, merged_trees, parsed_as
+from gan_vkd.training import train
+
+LONGEST = 34  # characters of a shown value
+
+
+def train_pictures(
+    path: Path,
+    items: list[str],
+    size: int | None = None,
+    out: Path | None = None,
+    max_time: float | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Chooses the settings, prints them with an estimate of time and memory, and trains.
+
+    A run that is there already is continued with its own settings.
+
+    Args:
+        path: a folder or zip of pictures.
+        items: key=value and +NAME of the user, which precede what is chosen.
+        size: data.resolution; None: chosen.
+        out: the run folder; None: runs/NAME-SIZE.
+        max_time: seconds after which the run stops, with a checkpoint.
+        dry_run: print everything and stop.
+
+    Raises:
+        SettingsError: invalid settings, or those of another run in the run folder.
+        VkdError: unusable pictures, and all errors of a run.
+    """
+    if ranks.launched():
+        raise SettingsError(
+            f"{path}: under torchrun give settings or a run folder; `vkd train {path}` in one "
+            "process makes a run folder, which torchrun continues with --resume"
+        )
+    asked = _asked(path, items, size)
+    pictures = look(user_path(path))
+    given = flat(asked)
+    judged = not any(key.startswith("evaluate.features") for key in given)
+    machine = this_machine(str(given.get("device", "auto")), judged)
+    choices = choose(str(path), pictures, machine, given)
+    settings = _settings(merged_trees(tree_of(choices), asked), path)
+    folder = out or Path("runs", f"{_name(path)}-{settings.data.shape}".replace(" ", ""))
+    started = not dry_run and (user_path(folder) / "settings.yaml").exists()
+    if started:
+        now = merged_trees(asked, {"data": {"source": str(path)}})
+        settings = _settings(merged_trees(merged(folder), now), folder)
+    print(described(path, pictures, machine))
+    if started:
+        print(f"{folder}: continues with its own settings")
+    else:
+        print(table(choices, settings))
+        classes = [""]
+        if settings.data.conditional and pictures.classes:
+            classes = sorted(pictures.classes)
+        found = estimate(settings, classes, pictures.count, machine.device)
+        print(expected(found, settings, folder, machine))
+    if not dry_run:
+        train(settings, folder, resume=True, max_time=max_time)
+
+
+def _asked(path: Path, items: list[str], size: int | None) -> dict[str, Any]:
+    """The user's settings as a tree; refuses invalid ones before anything is looked at."""
+    asked = merged_items(items)
+    if size is not None:
+        asked = merged_trees(asked, {"data": {"resolution": size}})
+    usual = {"arm": "none", "data": {"source": str(path)}, "model": {"name": "stylegan2"}}
+    _settings(merged_trees(usual, asked), path)
+    return asked
+
+
+def _settings(tree: dict[str, Any], where: Path) -> Settings:
+    return parsed_as(Settings, yaml.safe_dump(tree), str(where))
+
+
+def _name(path: Path) -> str:
+    whole = user_path(path).resolve()
+    return whole.name if whole.is_dir() else whole.stem
+
+
+def described(path: Path, pictures: Pictures, machine: Machine) -> str:
+    """What was found out about the pictures and the machine, in a few lines."""
+    p, (low, high) = pictures, (pictures.smallest, pictures.largest)
+    sizes = f"{low[0]} x {low[1]}"
+    if high != low:
+        sizes += f" to {high[0]} x {high[1]}, shorter sides {p.side:.0f} (median)"
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in (p.formats or {}).items())
+    lines = [f"{path}: {p.count:,} pictures ({kinds}), {sizes}"]
+    if p.classes:
+        fewest, most = min(p.classes.values()), max(p.classes.values())
+        lines.append(f"{len(p.classes)} class folders of {fewest:,} to {most:,} pictures")
+    if p.damaged:
+        lines.append(f"{p.damaged:,} files are damaged, animated or no pictures, and left out")
+    if p.square < 1:
+        lines.append(
+            f"{1 - p.square:.0%} not square (width / height {p.aspect:.2f}, median): cropped"
+        )
+    if p.transparent:
+        lines.append(f"{p.transparent:.0%} transparent: put on white")
+    if p.grey:
+        lines.append(f"{p.grey:.0%} grey{', 16 bits' if p.deep else ''}: trained on as colour")
+    if p.count < 100:
+        lines.append("fewer than 100 pictures: expect copies of them, see docs/auto.md")
+    return "\n".join([*lines, f"this machine: {machine}"])
+
+
+def table(choices: list[Choice], settings: Settings) -> str:
+    """One line for each choice: key, value, why."""
+    rows = [(choice.key, _shown(choice), choice.why) for choice in choices]
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    return "\n".join(f"  {k:<{widths[0]}}  {v:<{widths[1]}}  {why}" for k, v, why in rows)
+
+
+def _shown(choice: Choice) -> str:
+    text = yaml.safe_dump(choice.value, default_flow_style=True, width=1000)
+    text = text.removesuffix("\n").removesuffix("\n...")
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def expected(found: Estimate, settings: Settings, folder: Path, machine: Machine) -> str:
+    """The estimate of time and memory, and where the results go."""
+    train = settings.train
+    pace = train.batch_size * train.d_steps / found.iteration
+    first = (train.sample_first or train.sample_every) * found.iteration + found.grid
+    where = "of memory" if machine.is_cpu else "on the GPU"
+    lines = [
+        f"{_duration(found.total)} for {train.iterations:,} iterations of "
+        f"{_seconds(found.iteration)} ({pace:.0f} images/s), measured on a few; first samples "
+        f"after {_duration(first)}",
+    ]
+    if found.evaluation:
+        lines.append(
+            f"of it {_duration(found.evaluation)} an evaluation, and {_duration(found.reference)} "
+            "once for the features of the pictures"
+        )
+    lines += [
+        f"{found.memory / 2**30:.1f} GiB {where} at the peak; {found.file / 2**20:.0f} MiB a "
+        f"checkpoint, {train.keep_checkpoints + 1} are kept",
+        f"results: {folder} (samples/, settings.yaml). Ctrl-C stops with a checkpoint; the same "
+        f"command, or vkd train {folder} --resume, continues",
+    ]
+    return "\n".join(lines)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s" if value >= 0.1 else f"{value * 1000:.2g} ms"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

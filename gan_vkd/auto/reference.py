@@ -1,0 +1,31 @@
+"""Whether `vkd train` is given settings or pictures."""
+
+import os
+from pathlib import Path
+
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.files import user_path
+from gan_vkd.runtime.settings_names import file_named
+
+
+def are_pictures(reference: Path) -> bool:
+    """Whether a reference means a folder or zip of pictures.
+
+    It does if it is a folder without settings.yaml in it, or a file whose name ends in .zip;
+    anything else is settings. A relative path that names settings, too, means neither.
+
+    Raises:
+        SettingsError: the reference is both.
+    """
+    path = user_path(reference)
+    if path.is_dir():
+        pictures = not os.path.lexists(path / "settings.yaml")
+    else:
+        pictures = path.is_file() and path.suffix.lower() == ".zip"
+    settings = file_named(str(reference)) if pictures and not path.is_absolute() else None
+    if settings not in (None, path):
+        raise SettingsError(
+            f"{reference}: both settings ({settings}) and a folder; write {reference}.yaml for the "
+            f"settings, or {path.absolute()} for its pictures"
+        )
+    return pictures

@@ -1,0 +1,90 @@
+"""`vkd train PICTURES` from start to end."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gan_vkd.auto.estimate import _lazy_terms
+from gan_vkd.cli import main
+from gan_vkd.game.settings import load_settings
+from gan_vkd.run import Run
+from tests.conftest import CONFIGS
+from tests.test_auto import encoded, folder, picture
+
+TINY = ["model.channel_max=8", "model.z_dim=8", "model.w_dim=8", "train.batch_size=4"]
+Answer = tuple[int, str, str]
+
+
+@pytest.fixture
+def vkd(tmp_path, monkeypatch, capsys) -> Callable[..., Answer]:
+    """Runs `vkd train` on a CPU in an empty folder: exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["vkd", "train", *map(str, arguments), "device=cpu"])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+def test_pictures_are_looked_at_and_trained_on_and_the_run_continues(vkd, tmp_path):
+    files = {f"cat/{i}.png": encoded(picture(i)) for i in range(12)}
+    files |= {f"dog/{i}.png": encoded(picture(i, (40, 64), "L")) for i in range(12)}
+    folder(
+        tmp_path, {f"photos/{name}": data for name, data in (files | {"dog/x.png": b""}).items()}
+    )
+    command = ["photos", *TINY, "train.iterations=2", "train.sample_first=1"]
+
+    code, out, err = vkd(*command, "--dry-run")
+    assert (code, err) == (0, "")
+    for part in ("24 pictures", "2 class folders", "1 files are damaged", "50% grey",
+                 "50% not square", "this machine: CPU", "data.conditional", "given",
+                 "for 2 iterations", "runs/photos-32"):  # fmt: skip
+        assert part in out, part
+    assert not Path("runs").exists()
+
+    assert vkd(*command)[0] == 0
+    run = Run(tmp_path / "runs" / "photos-32")
+    settings = load_settings(run.path)
+    assert (settings.data.source, settings.data.resolution) == ("photos", 32)
+    assert settings.train.batch_size == 4
+    assert run.load_generator("cpu")[1]["classes"] == 2
+    assert sorted(file.stem for file in (run.path / "samples").iterdir()) == [
+        "00000001",
+        "00000002",
+    ]
+
+    longer = [part.replace("iterations=2", "iterations=3") for part in command]
+    code, out, _ = vkd(*longer)
+    assert code == 0
+    assert "continues with its own settings" in out
+    assert "from iteration 2 of 3" in out
+    assert "finished already" in vkd(run.path, "--resume", "train.iterations=3")[1]
+    code, _, err = vkd(*longer, "train.d_lr=1e-3")
+    assert code == 2
+    assert "train.d_lr: 0.0025 -> 0.001" in err
+
+
+def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path):
+    folder(tmp_path, {"photos/a.png": b"no picture"})
+    assert vkd("photos", "train.batch_sise=3")[0] == 2
+    code, _, err = vkd("photos", "--size", 33)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "data.resolution = 33" in err
+    code, _, err = vkd("folder", "--size", 64)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "--size and --dry-run are for" in err
+
+
+def test_iterations_are_counted_by_their_lazy_terms():
+    settings = load_settings(CONFIGS / "folder.yaml", ["+networks/stylegan2", "data.source=x"])
+    terms = [_lazy_terms(settings, done) for done in range(16)]
+    assert [sum(column) for column in zip(*terms, strict=True)] == [1, 16, 4]  # R1, teacher, length
+    settings = load_settings(CONFIGS / "folder.yaml", ["data.source=x", "train.d_steps=4"])
+    assert len({_lazy_terms(settings, done) for done in range(16)}) == 1
