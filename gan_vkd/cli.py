@@ -62,7 +62,7 @@ def train(
     ],
     overrides: Overrides = None,
     size: Annotated[
-        int | None, typer.Option(help="Of the images in pixels, for pictures: 32, 64, ..., 512.")
+        int | None, typer.Option(help="Longer side in pixels, for pictures: 32, 64, ..., 512.")
     ] = None,
     out: OutOrDefault = None,
     resume: Resume = False,

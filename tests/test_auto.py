@@ -94,6 +94,7 @@ def test_number_sizes_formats_and_damage_are_seen(tmp_path):
     assert (found.smallest, found.side) == ((40, 40), 40)
     assert found.largest in ((60, 40), (40, 60))
     assert found.aspect == 1  # of 1, 3/2 and, turned, 2/3
+    assert found.alike == pytest.approx(1 / 3)
     assert found.square == pytest.approx(1 / 3)
     assert (found.grey, found.transparent, found.deep) == (0, 0, 0)
 
@@ -175,6 +176,13 @@ TABLE = [  # pictures, machine, items, expected settings by key
     (Pictures(9, side=2000), GPU, [], {"data.resolution": 512, "train.batch_size": 8}),
     (Pictures(9, side=50), GPU, [], {"data.resolution": 32}),
     (Pictures(9, side=10), CPU, [], {"data.resolution": 32}),
+    (Pictures(9, side=480, aspect=4 / 3), CPU, [], {"data.resolution": (48, 64)}),
+    (Pictures(9, side=480, aspect=3 / 4), GPU, [], {"data.resolution": (256, 192)}),
+    (Pictures(9, side=480, aspect=1.5, alike=0.5), CPU, [], {"data.resolution": 64}),
+    (Pictures(9, side=480, aspect=3), CPU, ["model=biggan"], {"data.resolution": (32, 64)}),
+    (Pictures(9, transparent=0.9), CPU, [], {"data.channels": 4}),
+    (Pictures(9, transparent=0.1), CPU, [], {"data.channels": 3}),
+    (Pictures(9, grey=1), CPU, [], {"data.channels": 1}),
     (PHOTOS, CPU, ["data.resolution=256"], {"data.resolution": 256, "train.batch_size": 16}),
     (Pictures(40, classes={"a": 30, "b": 10}), CPU, [], {"data.conditional": True}),
     (Pictures(18, classes={"a": 9, "b": 9}), CPU, [], {"data.conditional": False}),

@@ -9,11 +9,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gan_vkd.auto.look import Pictures
+from gan_vkd.auto.look import NEAR, Pictures
 from gan_vkd.auto.machine import Machine
+from gan_vkd.data.shape import Shape
 from gan_vkd.networks.interface import NETWORKS, Architecture
 
 SIDES = Architecture.resolutions
+ALIKE = 0.9  # share of pictures of about the same aspect that are not cropped to squares
+MOSTLY = 0.5  # share of transparent pictures whose transparency is kept
 CPU_SIDE = 64  # largest size that is chosen for a CPU
 GPU_SIDES = ((16, 512), (8, 256), (0, 128))  # largest size from so many GiB of a GPU's memory on
 FEWEST_IN_CLASS = 10  # pictures for each class, on average, that are worth a condition
@@ -59,13 +62,18 @@ class Picks:
 
 
 def choose(
-    path: str, pictures: Pictures, machine: Machine, asked: Mapping[str, Any] | None = None
+    path: str,
+    pictures: Pictures,
+    machine: Machine,
+    asked: Mapping[str, Any] | None = None,
+    size: int | None = None,
 ) -> list[Choice]:
     """Chooses everything that `path`'s pictures need on the machine.
 
     Args:
         path: of the folder or zip.
         pictures, machine: the facts.
+        size: of the longer side; None: chosen.
         asked: settings of the user by dotted key: {"data.resolution": 128, "model.name": "biggan"}.
 
     Returns:
@@ -77,8 +85,8 @@ def choose(
     pick = Picks(asked)
     kind = "cpu" if machine.is_cpu else "gpu"
     network = _network(pick)
-    size = _data(pick, path, pictures, machine, network)
-    batch = _game(pick, network, size, machine)
+    height, width = _data(pick, path, pictures, machine, network, size)
+    batch = _game(pick, network, height, width, machine)
     iterations = _length(pick, batch, kind)
     _augmentation(pick, iterations * batch, machine)
     _evaluation(pick, _number(pick, pictures), iterations, machine)
@@ -93,10 +101,22 @@ def _network(pick: Picks) -> str:
     return name
 
 
-def _data(pick: Picks, path: str, pictures: Pictures, machine: Machine, network: str) -> int:
+def _data(
+    pick: Picks,
+    path: str,
+    pictures: Pictures,
+    machine: Machine,
+    network: str,
+    size: int | None,
+) -> tuple[int, int]:
     pick("data.source", path, "the pictures")
-    why = _why_size(pictures, machine)
-    size: int = pick("data.resolution", _size(pictures, machine, network), why)
+    why = "--size" if size else _why_size(pictures, machine)
+    sides = _sides(size or _size(pictures, machine, network), pictures, network)
+    if isinstance(sides, list):
+        why += f"; width / height of {pictures.alike:.0%} are about {pictures.aspect:.2f}"
+    sides = pick("data.resolution", sides, why)
+    height, width = sides if isinstance(sides, list) else (sides, sides)
+    pick("data.channels", *_channels(pictures))
     classes = pictures.classes or {}
     each = pictures.count / max(len(classes), 1)
     conditional, why = False, "no class folders" if not classes else "one folder only"
@@ -108,7 +128,36 @@ def _data(pick: Picks, path: str, pictures: Pictures, machine: Machine, network:
     pick("data.flip", True, "mirror images count as real; false for text or where sides matter")
     pick("data.damaged", "skip", "files that cannot be read are left out and listed")
     pick("data.heldout", None, "no pictures are kept back: all are trained on")
-    return size
+    return height, width
+
+
+def _channels(pictures: Pictures) -> tuple[int, str]:
+    if pictures.transparent >= MOSTLY:
+        return 4, f"{pictures.transparent:.0%} of the pictures are transparent"
+    if pictures.grey == 1:
+        return 1, "all pictures are grey"
+    return 3, "colour" + "; transparency is put on white" * (pictures.transparent > 0)
+
+
+def _sides(size: int, pictures: Pictures, network: str) -> int | list[int]:
+    """[height, width] with the longer side `size`, if most pictures share an aspect; or a square.
+
+    The shorter side is the nearest that the network takes.
+    """
+    longer = max(pictures.aspect, 1 / pictures.aspect)
+    networks = NETWORKS.get(network)
+    if (
+        not getattr(networks, "any_aspect", False)
+        or pictures.alike < ALIKE
+        or math.log(longer) < NEAR
+    ):
+        return size
+    squares = getattr(networks, "resolutions", SIDES)
+    fitting = [side for side in range(1, size) if Shape(3, side, size).square in squares]
+    shorter = min([*fitting, size], key=lambda side: abs(math.log(size / side / longer)))
+    if shorter == size:
+        return size
+    return [shorter, size] if pictures.aspect > 1 else [size, shorter]
 
 
 def _size(pictures: Pictures, machine: Machine, network: str) -> int:
@@ -136,7 +185,7 @@ def _number(pick: Picks, pictures: Pictures) -> int:
     return int(pick.given("data.num_images", None) or round(share * pictures.count))
 
 
-def _game(pick: Picks, network: str, size: int, machine: Machine) -> int:
+def _game(pick: Picks, network: str, height: int, width: int, machine: Machine) -> int:
     """The networks' game; another network than StyleGAN2 keeps the defaults of the settings."""
     if network != "stylegan2":
         batch: int = pick("train.batch_size", 32, "our own default")
@@ -144,15 +193,16 @@ def _game(pick: Picks, network: str, size: int, machine: Machine) -> int:
     if machine.is_cpu:
         pick("model.channel_base", 2048, "an eighth of ADA's width, for a CPU")
         pick("model.channel_max", 128, "a quarter of ADA's width, for a CPU")
-        for width in ("model.z_dim", "model.w_dim"):
-            pick(width, 256, "half of ADA's, for a CPU")
+        for latent in ("model.z_dim", "model.w_dim"):
+            pick(latent, 256, "half of ADA's, for a CPU")
         batch = pick("train.batch_size", 16, "twice the updates of ADA's 32, for a CPU")
     else:
         pick("model.channel_base", "auto", "ADA: 16,384, from 512 pixels on 32,768")
-        most = max(min(4096 // size, 32), 1)
+        most = max(min(4096 // max(height, width), 32), 1)
         batch = pick("train.batch_size", most, "ADA: min(32, 4096 / size)")
     pick("adversary", "non_saturating", "ADA")
-    pick("regularize.r1", "auto", f"ADA: 0.0002 size^2 / batch = {0.0002 * size**2 / batch:.3g}")
+    weight = 0.0002 * height * width / batch
+    pick("regularize.r1", "auto", f"ADA: 0.0002 height width / batch = {weight:.3g}")
     pick("regularize.r1_every", 16, "ADA")
     if machine.is_cpu:
         pick("regularize.path_length", 0, "ADA has 2; none, for a CPU, as in its CIFAR settings")

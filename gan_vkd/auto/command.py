@@ -49,11 +49,13 @@ def train_pictures(
             "process makes a run folder, which torchrun continues with --resume"
         )
     asked = _asked(path, items, size)
+    if size is not None and "resolution" in asked.get("data", {}):
+        raise SettingsError(f"--size {size} and data.resolution: give one of them")
     pictures = look(user_path(path))
     given = flat(asked)
     judged = not any(key.startswith("evaluate.features") for key in given)
     machine = this_machine(str(given.get("device", "auto")), judged)
-    choices = choose(str(path), pictures, machine, given)
+    choices = choose(str(path), pictures, machine, given, size)
     settings = _settings(merged_trees(tree_of(choices), asked), path)
     folder = out or Path("runs", f"{_name(path)}-{settings.data.shape}".replace(" ", ""))
     started = not dry_run and (user_path(folder) / "settings.yaml").exists()
@@ -77,9 +79,8 @@ def train_pictures(
 def _asked(path: Path, items: list[str], size: int | None) -> dict[str, Any]:
     """The user's settings as a tree; refuses invalid ones before anything is looked at."""
     asked = merged_items(items)
-    if size is not None:
-        asked = merged_trees(asked, {"data": {"resolution": size}})
-    usual = {"arm": "none", "data": {"source": str(path)}, "model": {"name": "stylegan2"}}
+    data = {"source": str(path), "resolution": 32 if size is None else size}
+    usual = {"arm": "none", "data": data, "model": {"name": "stylegan2"}}
     _settings(merged_trees(usual, asked), path)
     return asked
 
@@ -107,13 +108,11 @@ def described(path: Path, pictures: Pictures, machine: Machine) -> str:
     if p.damaged:
         lines.append(f"{p.damaged:,} files are damaged, animated or no pictures, and left out")
     if p.square < 1:
-        lines.append(
-            f"{1 - p.square:.0%} not square (width / height {p.aspect:.2f}, median): cropped"
-        )
+        lines.append(f"{1 - p.square:.0%} not square (width / height {p.aspect:.2f}, median)")
     if p.transparent:
-        lines.append(f"{p.transparent:.0%} transparent: put on white")
+        lines.append(f"{p.transparent:.0%} transparent")
     if p.grey:
-        lines.append(f"{p.grey:.0%} grey{', 16 bits' if p.deep else ''}: trained on as colour")
+        lines.append(f"{p.grey:.0%} grey{', 16 bits' if p.deep else ''}")
     if p.count < 100:
         lines.append("fewer than 100 pictures: expect copies of them, see docs/auto.md")
     return "\n".join([*lines, f"this machine: {machine}"])

@@ -1,6 +1,7 @@
 """What pictures a folder or zip holds, from the headers of all files and the pixels of a few."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from gan_vkd.runtime.errors import VkdError
 SAMPLED = 64  # pictures whose pixels are looked at, evenly spread
 SIDE = 64  # pixels that they are reduced to, JPEGs while they are decoded
 EQUAL = 8  # levels by which the channels of a grey picture may differ: JPEG rounds
+NEAR = math.log(1.1)  # of two aspects that are alike
 GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"})  # modes of Pillow
 DEEP = frozenset({"I", "I;16", "I;16B", "I;16L"})
 ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)  # EXIF: turned by a quarter
@@ -33,7 +35,8 @@ class Pictures:
     count: pictures with a readable header. damaged: other ones. classes: pictures of each class
     folder by name, {} for a flat set. formats: pictures of each format. smallest, largest: width
     and height of the picture of the fewest and of the most pixels. side: median of the shorter
-    sides. aspect: median of width / height. square: share of squares. grey, deep, transparent:
+    sides. aspect: median of width / height. alike: share within a tenth of it. square: share of
+    squares. grey, deep, transparent:
     shares of grey, 16-bit and (partly) transparent pictures.
     """
 
@@ -45,6 +48,7 @@ class Pictures:
     largest: tuple[int, int] = (64, 64)
     side: float = 64
     aspect: float = 1.0
+    alike: float = 1.0
     square: float = 1.0
     grey: float = 0.0
     deep: float = 0.0
@@ -80,6 +84,7 @@ def look(path: Path) -> Pictures:
     if not headers:
         raise VkdError(f"{path}: none of its {len(names)} pictures can be read")
     sizes = sorted(((h.width, h.height) for h in headers), key=lambda size: size[0] * size[1])
+    aspect = median(width / height for width, height in sizes)
     classes = Counter(folders[index] for index in good)
     return Pictures(
         count=len(headers),
@@ -89,7 +94,8 @@ def look(path: Path) -> Pictures:
         smallest=sizes[0],
         largest=sizes[-1],
         side=median(min(size) for size in sizes),
-        aspect=median(width / height for width, height in sizes),
+        aspect=aspect,
+        alike=_share([abs(math.log(w / h / aspect)) < NEAR for w, h in sizes]),
         square=_share([width == height for width, height in sizes]),
         grey=_share([grey for grey, _ in pixels]),
         deep=_share([h.mode in DEEP for h in headers]),
