@@ -69,6 +69,9 @@ def test_pictures_are_looked_at_and_trained_on_and_the_run_continues(vkd, tmp_pa
     code, _, err = vkd(*longer, "train.d_lr=1e-3")
     assert code == 2
     assert "train.d_lr: 0.0025 -> 0.001" in err
+    code, _, err = vkd(*longer, "--size", 64, "--out", run.path)
+    assert code == 2
+    assert "data.resolution: 32 -> 64" in err
 
 
 def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path):

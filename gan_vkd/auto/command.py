@@ -60,8 +60,9 @@ def train_pictures(
     folder = out or Path("runs", f"{_name(path)}-{settings.data.shape}".replace(" ", ""))
     started = not dry_run and (user_path(folder) / "settings.yaml").exists()
     if started:
-        now = merged_trees(asked, {"data": {"source": str(path)}})
-        settings = _settings(merged_trees(merged(folder), now), folder)
+        held = ("data.source", "data.resolution") if size else ("data.source",)
+        now = tree_of([choice for choice in choices if choice.key in held])
+        settings = _settings(merged_trees(merged(folder), merged_trees(now, asked)), folder)
     print(described(path, pictures, machine))
     if started:
         print(f"{folder}: continues with its own settings")
