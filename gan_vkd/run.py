@@ -22,18 +22,21 @@ class GeneratorFacts(Facts):
 
     iteration: of the export. classes: number of classes, 0 if unconditional. shares: frequencies of
     the classes; a single number if unconditional. channels: of the images; not in files of earlier
-    versions.
+    versions. names: of the classes; [] if they are not known.
     """
 
     iteration: Count
     classes: Annotated[int, Field(ge=0, le=1_000_000)]
     channels: Literal[1, 3, 4] = 3
     shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+    names: list[str] = []
 
     @model_validator(mode="after")
     def _one_a_class(self) -> Self:
         if len(self.shares) != max(self.classes, 1) or sum(self.shares) == 0:
             raise ValueError(f"expected {max(self.classes, 1)} frequencies that are not all zero")
+        if self.names and len(self.names) != self.classes:
+            raise ValueError(f"expected {self.classes} names of classes")
         return self
 
 

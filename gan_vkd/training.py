@@ -98,6 +98,7 @@ class Game(Task):
         kind = {1: "grey ", 3: "", 4: "transparent "}[data.shape.channels]
         self.data = f"{len(data)} {kind}images, {max(classes, 1)} classes"
         self.shares = (torch.bincount(data.labels) / len(data)).tolist() if classes else [1.0]
+        self.names = data.classes if classes else []
         labelled = data if classes else ImageSet(data.images, data.labels * 0, [""], data.names)
         self.probe = Scores(labelled, heldout, settings.evaluate.seed)
         self.batches = Batches(
@@ -227,7 +228,8 @@ class Game(Task):
             self._said.add(warning)
 
     def _export(self, generator: Generator, now: int) -> None:
-        self.run.export(generator, {"iteration": now, "shares": self.shares})
+        facts = {"iteration": now, "shares": self.shares, "names": self.names}
+        self.run.export(generator, facts)
         if self.evaluator is None:
             return
         neighbours = self.evaluator.neighbours(generator, self.shares)

@@ -184,7 +184,8 @@ def test_a_generator_is_loaded_frozen_in_eval_mode(classes, run):
     shares = [1 / max(classes, 1)] * max(classes, 1)
     run.export(network, {"iteration": 7, "shares": shares})
     loaded, facts = run.load_generator("cpu")
-    assert facts == {"iteration": 7, "shares": shares, "classes": classes, "channels": 3}
+    expected = {"iteration": 7, "shares": shares, "classes": classes, "channels": 3, "names": []}
+    assert facts == expected
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     for name, value in network.state_dict().items():
@@ -237,6 +238,7 @@ def test_a_generator_of_other_settings_is_refused(run):
         '{"iteration": 1, "shares": [NaN], "classes": 0}',
         '{"iteration": 1, "shares": ' + "[" * 5000 + "]" * 5000 + ', "classes": 0}',
         '{"iteration": 1, "shares": [1.0], "classes": 10000000000000}',
+        '{"iteration": 1, "shares": [1.0], "classes": 0, "names": ["a"]}',
     ],
 )
 def test_a_generator_with_invalid_facts_is_refused(facts, run):

@@ -112,7 +112,7 @@ class FirstBlock(nn.Module):
 
     def forward(self, ws: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Styles (B, 2, w_dim) -> features (B, channels, H, W) and image (B, C, H, W)."""
-        x = self.const.expand(len(ws), -1, -1, -1)
+        x = self.const.expand(ws.shape[0], -1, -1, -1)  # len() would fix the batch of an export
         x = self.conv1(x, ws[:, 0], noise)
         return x, self.torgb(x, ws[:, 1])
 
