@@ -1,4 +1,4 @@
-"""vkd train | sweep | configs | evaluate | sample | compare | export | import | teach"""
+"""vkd train | sweep | configs | evaluate | sample | compare | export | import | teach, and tools"""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +22,9 @@ from gan_vkd.front import (
 )
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.settings_names import extended, files_of
+from gan_vkd.tools.commands import Class
+from gan_vkd.tools.commands import app as tools
+from gan_vkd.tools.seeds import parse_seeds
 
 front = Front(
     module="gan_vkd",
@@ -40,6 +43,7 @@ front = Front(
     own=("train", "evaluate"),
 )
 app = commands(front)
+app.add_typer(tools)
 
 
 def main() -> None:
@@ -155,6 +159,14 @@ def sample(
     ],
     count: Annotated[int, typer.Option(min=1, help="Number of images, for a folder.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For latents and labels.")] = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEEDS",
+            help="An image for each seed, such as 0-15,42, in place of --count and --seed.",
+        ),
+    ] = None,
+    class_: Class = None,
     truncation: Annotated[
         float,
         typer.Option(min=0, max=2, help="StyleGAN2's psi: 1 all variety, 0 the mean image."),
@@ -162,24 +174,25 @@ def sample(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Draw images from a run's best generator."""
+    wanted = None if seeds is None else parse_seeds(seeds)
     from gan_vkd.networks.sampling import draw_samples
-    from gan_vkd.report.pictures import FORMATS, class_grid, save_image, save_png
-    from gan_vkd.run import Run
-    from gan_vkd.runtime.devices import pick_device
-    from gan_vkd.runtime.errors import SettingsError
+    from gan_vkd.report.pictures import FORMATS, class_grid, grid, save_image, save_png
+    from gan_vkd.tools.inputs import inputs_of, load, pictures, shares_of
 
-    generator, facts = Run(run).load_generator(pick_device(device))
-    if truncation != 1:
-        try:
-            generator.truncate(truncation)
-        except ValueError as error:
-            raise SettingsError(f"--truncation: the network of {run} {error}") from None
-    if kind := FORMATS.get(out.suffix.lower()):
-        save_image(class_grid(generator, facts["shares"], seed), out, kind)
+    generator, facts = load(run, device, truncation, alone=wanted is not None)
+    shares, kind = shares_of(facts, class_), FORMATS.get(out.suffix.lower())
+    if wanted is not None:
+        images = pictures(generator, *inputs_of(generator, shares, wanted))
+        names = [f"seed{number:06d}" for number in wanted]
+    elif not kind:
+        images = draw_samples(generator, shares, count, min(count, 100), seed)
+        names = [f"{number:06d}" for number in range(count)]
+    if kind:
+        picture = class_grid(generator, shares, seed) if wanted is None else grid(images, 10)
+        save_image(picture, out, kind)
     else:
-        images = draw_samples(generator, facts["shares"], count, min(count, 100), seed)
-        for index, image in enumerate(images):
-            save_png(image, out / f"{index:06d}.png")
+        for name, image in zip(names, images, strict=True):
+            save_png(image, out / f"{name}.png")
     print(out)
 
 

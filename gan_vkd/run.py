@@ -29,7 +29,7 @@ class GeneratorFacts(Facts):
     classes: Annotated[int, Field(ge=0, le=1_000_000)]
     channels: Literal[1, 3, 4] = 3
     shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
-    names: list[str] = []
+    names: Annotated[list[str], Field(default_factory=list)]
 
     @model_validator(mode="after")
     def _one_a_class(self) -> Self:

@@ -11,6 +11,7 @@ from gan_vkd.distill.channels import WHITE, as_map, as_rgb
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
 from gan_vkd.report.figures import label, save_figure
+from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.files import write_atomically
 
 FORMATS = {  # of Pillow, by suffix
@@ -57,6 +58,18 @@ def save_image(image: Tensor, path: Path, kind: str) -> None:
     pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
     picture = Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels)
     write_atomically(path, lambda file: picture.save(file, kind, quality=95))
+
+
+def save_named(image: Tensor, path: Path) -> None:
+    """Writes a uint8 image (C, H, W) in the format of the file's name.
+
+    Raises:
+        SettingsError: the name ends in none of FORMATS.
+    """
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise SettingsError(f"{path}: expected a name that ends in one of {', '.join(FORMATS)}")
+    save_image(image, path, kind)
 
 
 def on_white(image: Tensor) -> Tensor:

@@ -1,0 +1,157 @@
+"""vkd truncation | mix | interpolate | progress | project: pictures and videos of a trained run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gan_vkd.front import Overrides, RunFolder, require_data
+from gan_vkd.tools.seeds import parse_psis, parse_seeds
+
+app = typer.Typer(rich_markup_mode=None)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+Picture = Annotated[Path, typer.Option(help="The picture: .png, .jpg, .webp, .bmp or .tiff.")]
+Video = Annotated[Path, typer.Option(help="The video: .gif, or .mp4 (pip install '.[video]').")]
+Seeds = Annotated[str, typer.Option(metavar="SEEDS", help="Such as 0-15,42.")]
+Class = Annotated[
+    str | None,
+    typer.Option("--class", metavar="CLASS", help="Name or number of a class; default: any."),
+]
+Psi = Annotated[
+    float, typer.Option(min=0, max=2, help="StyleGAN2's psi: 1 all variety, 0 the mean image.")
+]
+
+
+@app.command()
+def truncation(
+    run: RunFolder,
+    out: Picture,
+    overrides: Overrides = None,
+    seeds: Seeds = "0-7",
+    psi: Annotated[
+        str, typer.Option(metavar="PSI,...", help="Columns of the picture, rows of the table.")
+    ] = "0,0.25,0.5,0.75,1",
+    class_: Class = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Evaluate every psi as vkd evaluate does: OUT with .md."),
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Truncation sweep: a picture, rows seeds and columns psi, and a table of distances."""
+    wanted, psis = parse_seeds(seeds), parse_psis(psi)
+    if measure:
+        require_data(run, overrides or [], given=True)
+    from gan_vkd.report.pictures import save_named
+    from gan_vkd.tools.inputs import load, shares_of
+    from gan_vkd.tools.truncation import truncation_grid
+
+    generator, facts = load(run, device)
+    shares = shares_of(facts, class_)
+    save_named(truncation_grid(generator, shares, wanted, psis, run), out)
+    print(out)
+    if measure:
+        from gan_vkd.evaluation.evaluator import Evaluator
+        from gan_vkd.game.settings import load_settings
+        from gan_vkd.networks.standing import as_sampled
+        from gan_vkd.report.tables import markdown
+        from gan_vkd.runtime.devices import pick_device
+        from gan_vkd.runtime.files import write_text
+        from gan_vkd.tools.truncation import truncation_table
+
+        settings = load_settings(run, ["cache=null", "data.download=false", *(overrides or [])])
+        evaluator = Evaluator(
+            settings.evaluate, settings.data, pick_device(device), cache=settings.cache_folder
+        )
+        sampled = as_sampled(generator, facts["shares"], settings.evaluate)
+        table = markdown(truncation_table(sampled, shares, psis, run, evaluator))
+        write_text(out.with_suffix(".md"), f"{table}\n")
+        print(table)
+
+
+@app.command()
+def mix(
+    run: RunFolder,
+    out: Picture,
+    rows: Seeds = "0-3",
+    columns: Seeds = "10-15",
+    layers: Annotated[
+        str,
+        typer.Option(
+            help="Layers with the style of the column: coarse (4 and 8 pixels), middle (16 and "
+            "32), fine (from 64 on), or numbers, such as 2-5."
+        ),
+    ] = "middle",
+    truncation: Psi = 1.0,
+    class_: Class = None,
+    device: Device = "auto",
+) -> None:
+    """Style mixing (StyleGAN2): rows' pictures with the columns' styles in some layers."""
+    of_rows, of_columns = parse_seeds(rows, "--rows"), parse_seeds(columns, "--columns")
+    from gan_vkd.report.pictures import save_named
+    from gan_vkd.tools.inputs import load, shares_of
+    from gan_vkd.tools.mixing import mixing_grid, parse_layers
+    from gan_vkd.tools.styles import with_styles
+
+    generator, facts = load(run, device)
+    network = with_styles(generator, run, "style mixing")
+    network.truncate(truncation)
+    chosen = parse_layers(layers, network.synthesis.styles)
+    picture = mixing_grid(network, shares_of(facts, class_), of_rows, of_columns, chosen)
+    save_named(picture, out)
+    print(out)
+
+
+@app.command()
+def interpolate(
+    run: RunFolder,
+    out: Video,
+    seeds: Seeds = "0-5",
+    class_: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="CLASS,...",
+            help="A class, or several to pass through, one a seed; default: the seeds'.",
+        ),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="From one seed to the next.")] = 60,
+    fps: Annotated[int, typer.Option(min=1, max=100, help="Frames in a second.")] = 30,
+    space: Annotated[
+        str | None,
+        typer.Option(help="z (spherical) or w (linear); default: w if the network has it."),
+    ] = None,
+    truncation: Psi = 1.0,
+    device: Device = "auto",
+) -> None:
+    """Video of a closed walk through the latent space, from seed to seed and back to the first."""
+    wanted = parse_seeds(seeds)
+    from gan_vkd.tools.captions import enlarged
+    from gan_vkd.tools.inputs import load
+    from gan_vkd.tools.interpolation import interpolated, points, space_of
+    from gan_vkd.tools.video import require_video, write_video
+
+    require_video(out)
+    generator, facts = load(run, device, truncation)
+    classes = [None] if class_ is None else class_.split(",")
+    latents, labels = points(generator, facts, wanted, classes)
+    chosen = space_of(generator, space, run)
+    walk = interpolated(generator, latents, labels, frames, chosen)
+    write_video((enlarged(frame, 128) for frame in walk), out, fps)
+    print(out)
+
+
+@app.command()
+def progress(
+    run: RunFolder,
+    out: Video,
+    fps: Annotated[int, typer.Option(min=1, max=100, help="Grids in a second.")] = 5,
+) -> None:
+    """Video of a training: the sample grids in the run folder (train.sample_every), in order."""
+    from gan_vkd.tools.progress import progress_frames, sample_grids
+    from gan_vkd.tools.video import require_video, write_video
+
+    require_video(out)
+    write_video(progress_frames(sample_grids(run), held=2 * fps), out, fps)
+    print(out)
