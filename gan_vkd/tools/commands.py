@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Overrides, RunFolder, require_data
+from gan_vkd.front import Overrides, RunFolder, existing, require_data
 from gan_vkd.tools.seeds import parse_psis, parse_seeds
 
 app = typer.Typer(rich_markup_mode=None)
@@ -134,8 +134,8 @@ def interpolate(
 
     require_video(out)
     generator, facts = load(run, device, truncation)
-    classes = [None] if class_ is None else class_.split(",")
-    latents, labels = points(generator, facts, wanted, classes)
+    classes = [] if class_ is None else class_.split(",")
+    latents, labels = points(generator, facts, wanted, classes or [None])
     chosen = space_of(generator, space, run)
     walk = interpolated(generator, latents, labels, frames, chosen)
     write_video((enlarged(frame, 128) for frame in walk), out, fps)
@@ -155,3 +155,45 @@ def progress(
     require_video(out)
     write_video(progress_frames(sample_grids(run), held=2 * fps), out, fps)
     print(out)
+
+
+@app.command()
+def project(
+    run: RunFolder,
+    picture: Annotated[Path, typer.Argument(help="An image file.", callback=existing)],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("projected"),
+    space: Annotated[
+        str | None, typer.Option(help="w, w+ or z; default: w if the network has it.")
+    ] = None,
+    class_: Class = None,
+    steps: Annotated[int, typer.Option(min=1, help="Number of updates.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For latents and noise.")] = 0,
+    video: Annotated[
+        Path | None, typer.Option(help="Video of the course: .gif, or .mp4.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Find the latent whose picture is nearest to a given one.
+
+    The distance is taken on the run's judge, or another network: evaluate.features.name=NAME
+    evaluate.features.weights=FILE.
+    """
+    from gan_vkd.game.settings import load_settings
+    from gan_vkd.tools.inputs import load, shares_of
+    from gan_vkd.tools.latent_spaces import space_named
+    from gan_vkd.tools.perceptual import Distance, load_network
+    from gan_vkd.tools.projection import project as find
+    from gan_vkd.tools.projection_files import read_target, save_projection
+    from gan_vkd.tools.video import require_video
+
+    if video is not None:
+        require_video(video)
+    settings = load_settings(run, ["data.download=false", *(overrides or [])])
+    generator, facts = load(run, device)
+    target = read_target(picture, generator)
+    network = load_network(settings.evaluate, generator.shape.height, str(target.device))
+    distance = Distance(network, target)
+    searched = space_named(space, generator, shares_of(facts, class_), seed, distance, run)
+    found = find(searched, distance, steps, seed)
+    print(save_projection(found, target, {"seed": seed, "steps": steps}, out, video))

@@ -1,6 +1,6 @@
 """Closed walks through the latent space, between seeds and classes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def interpolated(
         frames: between two points.
         space: "z", spherically; or "w", linearly, for networks that have a w.
     """
+    between: Callable[[int, int, float], Tensor]
     if isinstance(generator, stylegan2.Generator):
         between = _StyleGAN2(generator, latents, labels, space)
     else:
@@ -120,7 +121,7 @@ def blended_classes(generator: Generator, weights: Tensor) -> Iterator[None]:
 
 
 def points(
-    generator: Generator, facts: dict[str, Any], seeds: list[int], classes: list[str | None]
+    generator: Generator, facts: dict[str, Any], seeds: Sequence[int], classes: Sequence[str | None]
 ) -> tuple[Tensor, Tensor]:
     """Latents (N, z_dim) and labels (N,) of a walk; the shorter list is repeated.
 

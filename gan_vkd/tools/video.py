@@ -5,7 +5,7 @@ from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -67,10 +67,9 @@ def _write_gif(frames: Iterator[np.ndarray], fps: int, file: IO[bytes]) -> None:
 def _write_mp4(frames: Iterator[np.ndarray], fps: int, file: IO[bytes]) -> None:
     import imageio.v2
 
-    options = {"codec": "libx264", "quality": 9, "macro_block_size": 2}
-    with imageio.v2.get_writer(
-        file, format="mp4", mode="I", fps=fps, ffmpeg_log_level="error", **options
-    ) as writer:
+    options = {"codec": "libx264", "quality": 9, "macro_block_size": 2, "ffmpeg_log_level": "error"}
+    open_writer: Any = imageio.v2.get_writer
+    with open_writer(file, format="mp4", mode="I", fps=fps, **options) as writer:
         for frame in frames:
             odd = [(0, side % 2) for side in frame.shape[:2]]
             writer.append_data(np.pad(frame, [*odd, (0, 0)], mode="edge"))

@@ -1,0 +1,90 @@
+"""Distance of pictures from a target: by the maps of a frozen network, and by pixels."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_vkd.distill import Layer, Reader, Teacher
+from gan_vkd.evaluation.settings import INCEPTION, EvaluateSettings
+from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.teachers.frozen import load_teacher
+
+
+def load_network(settings: EvaluateSettings, resolution: int, device: str) -> Teacher:
+    """Loads the first judge that images can be differentiated through, which Inception's is not.
+
+    Raises:
+        SettingsError: there is none.
+        VkdError: its weights are missing or do not fit.
+    """
+    judges = [judge for judge in settings.judges if judge.name not in INCEPTION]
+    if not judges:
+        raise SettingsError(
+            "evaluate.features: the projection needs a network other than Inception, such as "
+            "evaluate.features.name=cifar_resnet20 or timm/NAME, with its evaluate.features.weights"
+        )
+    return load_teacher(judges[0], resolution, device)
+
+
+class Distance(nn.Module):
+    """Perceptual and pixel distance of pictures from a target.
+
+    The perceptual one is LPIPS (Zhang et al., CVPR 2018, equation 1) without learnt weights: the
+    squared difference of maps whose channels have unit length at each position, averaged over
+    positions and layers. The layers are the last one of each size of maps, and the features that
+    the network is read at as a judge. The pixel distance is the mean square, of images in [-1, 1].
+
+    Args:
+        network: takes images of three channels; grey images are repeated, transparent ones are put
+            on white. Its reader is replaced.
+        target: (1, C, H, W) in [-1, 1].
+    """
+
+    target: Tensor
+
+    def __init__(self, network: Teacher, target: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        maps = [Layer(name, "all") for name in last_maps(network, _rgb(target))]
+        network.reader = Reader(network.network, [*maps, *network.reader.layers])
+        self.register_buffer("target", target)
+        self.features = self._features(target)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) in [-1, 1] -> perceptual and pixel distances, both (B,)."""
+        pairs = zip(self._features(images), self.features, strict=True)
+        layers = [(own - other).square().sum(1).flatten(1).mean(1) for own, other in pairs]
+        return torch.stack(layers).mean(0), (images - self.target).square().mean((1, 2, 3))
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Maps (B, d, h, w) or (B, d, 1), of unit length over d."""
+        found = self.network.read(_rgb(images))
+        return [F.normalize(x if x.ndim == 4 else x[:, :, None], dim=1) for x in found]
+
+
+def last_maps(network: Teacher, images: Tensor) -> list[str]:
+    """Names of the modules whose outputs (B, d, h, w) are the last of their size in a forward."""
+    last: dict[torch.Size, str] = {}
+
+    def keep(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+            last[output.shape[2:]] = name
+
+    hooks = [
+        module.register_forward_hook(lambda module, args, output, name=name: keep(name, output))
+        for name, module in network.network.named_modules()
+    ]
+    network.read(images)
+    for hook in hooks:
+        hook.remove()
+    return list(last.values())
+
+
+def _rgb(images: Tensor) -> Tensor:
+    """(B, 1, 3 or 4, H, W) in [-1, 1] -> (B, 3, H, W)."""
+    if images.shape[1] == 4:
+        alpha = (images[:, 3:] + 1) / 2
+        images = images[:, :3] * alpha + (1 - alpha)
+    return images.expand(-1, 3, -1, -1)
