@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gan_vkd.game.settings import Settings
+from gan_vkd.networks.generator_onnx import generator_to_onnx
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.networks.stylegan2.published import FIRST, described, without_other_filters
 from gan_vkd.networks.weights import fill, load_networks, save_pth
@@ -82,19 +83,26 @@ def _of_stylegan2(
 
 
 def export_generator(folder: Path, out: Path) -> str:
-    """Writes the best generator's state dict as .safetensors or .pth, and returns the file's name.
+    """Writes the best generator, and returns a line about the file.
 
-    Its batch norms have standing statistics, or the running ones if `evaluate.batch_norm` is
-    running or batch, since a state dict cannot request sampling with the statistics of each batch.
+    .safetensors and .pth have its state dict, .onnx is a model for onnxruntime. Its batch norms
+    have standing statistics, or the running ones if `evaluate.batch_norm` is running or batch,
+    since a file cannot request sampling with the statistics of each batch.
 
     Raises:
         SettingsError: the file has another suffix.
+        VkdError: onnx is not installed, or the ONNX model makes other images than torch.
     """
-    state = Run(folder).load_generator("cpu")[0].state_dict()
+    generator, facts = Run(folder).load_generator("cpu")
+    state = generator.state_dict()
     if out.suffix == ".safetensors":
         write_atomically(out, lambda file: file.write(save(state)))
     elif out.suffix == ".pth":
         save_pth(out, dict(state))
+    elif out.suffix == ".onnx":
+        model, difference = generator_to_onnx(generator, facts, out)
+        write_atomically(out, lambda file: file.write(model))
+        return f"{out}: images within {difference:.1e} of torch's"
     else:
-        raise SettingsError(f"{out}: expected a name that ends in .safetensors or .pth")
+        raise SettingsError(f"{out}: expected a name that ends in .safetensors, .pth or .onnx")
     return str(out)

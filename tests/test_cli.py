@@ -425,7 +425,7 @@ def test_export_then_import_then_sample(vkd, config, run, tmp_path):
     assert "holds a run already" in refused(vkd("import", weights, config, "--out", imported), 2)
     again = vkd("import", weights, config, "model.ch=4", "--out", tmp_path / "wide")
     assert "size mismatch" in refused(again, 1)
-    assert ".safetensors or .pth" in refused(vkd("export", run, tmp_path / "G.onnx"), 2)
+    assert ".safetensors, .pth or .onnx" in refused(vkd("export", run, tmp_path / "G.pt"), 2)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04\x95"])

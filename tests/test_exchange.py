@@ -98,12 +98,12 @@ def test_samples_come_from_the_imported_weights(settings, tmp_path):
     assert len(np.unique(expected.numpy())) > 10
 
 
-@pytest.mark.parametrize("name", ["out", "out.pt", "out.onnx", "out.pth.zip"])
+@pytest.mark.parametrize("name", ["out", "out.pt", "out.onnx.zip", "out.pth.zip"])
 def test_other_suffixes_are_refused(name, settings, tmp_path):
     torch.save(small_state(), tmp_path / "G.pth")
     import_generator(tmp_path / "G.pth", settings, tmp_path / "run")
     message = refusal(lambda: export_generator(tmp_path / "run", tmp_path / name), SettingsError)
-    assert ".safetensors or .pth" in message
+    assert ".safetensors, .pth or .onnx" in message
     assert not (tmp_path / name).exists()
 
 

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from classification.recognition.network.published import to_vkd
 from classification.recognition.network.students import Student
 from classification.recognition.run import read_student
 from classification.recognition.settings import StudentSettings
+from gan_vkd.networks.onnx import to_onnx
 from gan_vkd.networks.weights import save_pth
 from gan_vkd.runtime.checkpoint import save_weights
-from gan_vkd.runtime.errors import SettingsError, VkdError
+from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.files import write_atomically
 
 
@@ -77,31 +77,9 @@ def export_onnx(student: Student, facts: dict[str, Any], out: Path) -> float:
     Raises:
         VkdError: onnx, onnxscript or onnxruntime is missing, or logits differ by more than 1e-3.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise VkdError(f"{out}: {error}; pip install onnx onnxruntime onnxscript") from None
     size = facts["resolution"]
     images = torch.randn(5, 3, size, size, generator=torch.Generator().manual_seed(0))
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.onnx.export(
-        student,
-        (images[:2],),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes={"images": {0: batch}},
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    model = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    with torch.no_grad():
-        ours = student(images)
-    theirs: Tensor = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-    difference = float((ours - theirs).abs().max() / ours.abs().max())
-    if not difference < 1e-3:
-        raise VkdError(f"{out}: not written, its logits differ by {difference:.1e} from torch's")
+    batches = [{"images": images[:2]}, {"images": images}]
+    model, difference = to_onnx(student, batches, "logits", {}, out)
     write_atomically(out, lambda file: file.write(model))
     return difference

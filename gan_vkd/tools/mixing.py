@@ -31,6 +31,13 @@ def parse_layers(text: str, styles: int) -> list[int]:
     return layers
 
 
+def mixed_styles(rows: Tensor, columns: Tensor, layers: list[int]) -> Tensor:
+    """(R, L, d) and (C, L, d) -> (R, C, L, d): those of the rows, but for the columns' layers."""
+    mixed = rows[:, None].repeat(1, len(columns), 1, 1)
+    mixed[:, :, layers] = columns[:, layers]
+    return mixed
+
+
 def mixing_grid(
     generator: stylegan2.Generator,
     shares: Sequence[float],
@@ -48,8 +55,7 @@ def mixing_grid(
     """
     left = styles_of(generator, *inputs_of(generator, shares, rows))
     top = styles_of(generator, *inputs_of(generator, shares, columns))
-    mixed = left[:, None].repeat(1, len(columns), 1, 1)
-    mixed[:, :, layers] = top[:, layers]
+    mixed = mixed_styles(left, top, layers)
     made = pictures(generator.synthesis, torch.cat([left, top, mixed.flatten(0, 1)]))
     of_rows, of_columns, of_both = made.split([len(rows), len(columns), len(rows) * len(columns)])
     empty = torch.full_like(of_rows[:1], 255)
