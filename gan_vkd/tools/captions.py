@@ -26,11 +26,12 @@ def captioned(images: Tensor, top: Sequence[str], left: Sequence[str] = ()) -> T
         top, left: captions of the columns and of the rows.
 
     Returns:
-        One uint8 picture (3, H', W'), or (4, H', W') for images with transparency.
+        One uint8 picture: RGB (3, H', W'), also of grey images, or RGBA (4, H', W').
     """
     images = enlarged(images, 64)
     height, width = images.shape[2:]
     rows, font = grid(images, len(top)), ImageFont.load_default(SIZE)
+    rows = rows if len(rows) == 4 else rows.expand(3, -1, -1)
     indent = round(max((font.getlength(text) for text in left), default=-2 * MARGIN)) + 2 * MARGIN
     above = SIZE + 2 * MARGIN
     page = rows.new_full((len(rows), rows.shape[1] + above, rows.shape[2] + indent), 255)

@@ -7,25 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd.distill import Layer, Reader, Teacher
-from gan_vkd.evaluation.settings import INCEPTION, EvaluateSettings
+from gan_vkd.evaluation.settings import INCEPTION
+from gan_vkd.game.settings import Settings
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.teachers.frozen import load_teacher
 
 
-def load_network(settings: EvaluateSettings, resolution: int, device: str) -> Teacher:
+def load_network(settings: Settings, device: str) -> Teacher:
     """Loads the first judge that images can be differentiated through, which Inception's is not.
 
     Raises:
         SettingsError: there is none.
         VkdError: its weights are missing or do not fit.
     """
-    judges = [judge for judge in settings.judges if judge.name not in INCEPTION]
+    judges = [judge for judge in settings.evaluate.judges if judge.name not in INCEPTION]
     if not judges:
         raise SettingsError(
             "evaluate.features: the projection needs a network other than Inception, such as "
             "evaluate.features.name=cifar_resnet20 or timm/NAME, with its evaluate.features.weights"
         )
-    return load_teacher(judges[0], resolution, device)
+    data = settings.data
+    return load_teacher(judges[0], data.resolution, device, background=data.backdrop)
 
 
 class Distance(nn.Module):
@@ -37,8 +39,7 @@ class Distance(nn.Module):
     the network is read at as a judge. The pixel distance is the mean square, of images in [-1, 1].
 
     Args:
-        network: takes images of three channels; grey images are repeated, transparent ones are put
-            on white. Its reader is replaced.
+        network: whose reader is replaced.
         target: (1, C, H, W) in [-1, 1].
     """
 
@@ -47,7 +48,7 @@ class Distance(nn.Module):
     def __init__(self, network: Teacher, target: Tensor) -> None:
         super().__init__()
         self.network = network
-        maps = [Layer(name, "all") for name in last_maps(network, _rgb(target))]
+        maps = [Layer(name, "all") for name in last_maps(network, target)]
         network.reader = Reader(network.network, [*maps, *network.reader.layers])
         self.register_buffer("target", target)
         self.features = self._features(target)
@@ -60,7 +61,7 @@ class Distance(nn.Module):
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Maps (B, d, h, w) or (B, d, 1), of unit length over d."""
-        found = self.network.read(_rgb(images))
+        found = self.network.read(images)
         return [F.normalize(x if x.ndim == 4 else x[:, :, None], dim=1) for x in found]
 
 
@@ -80,11 +81,3 @@ def last_maps(network: Teacher, images: Tensor) -> list[str]:
     for hook in hooks:
         hook.remove()
     return list(last.values())
-
-
-def _rgb(images: Tensor) -> Tensor:
-    """(B, 1, 3 or 4, H, W) in [-1, 1] -> (B, 3, H, W)."""
-    if images.shape[1] == 4:
-        alpha = (images[:, 3:] + 1) / 2
-        images = images[:, :3] * alpha + (1 - alpha)
-    return images.expand(-1, 3, -1, -1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from gan_vkd.data.decoding import BadImage, decode
 from gan_vkd.data.image_set import to_network, to_uint8
 from gan_vkd.data.images import MAX_FILE_BYTES
+from gan_vkd.data.settings import DataSettings
 from gan_vkd.networks.interface import Generator
 from gan_vkd.report.figures import save_figure
 from gan_vkd.report.pictures import save_png
@@ -23,14 +24,15 @@ from gan_vkd.tools.video import write_video
 FPS = 20  # of the video
 
 
-def read_target(picture: Path, generator: Generator) -> Tensor:
+def read_target(picture: Path, data: DataSettings, generator: Generator) -> Tensor:
     """Reads an image file as training images are: (1, C, H, W) in [-1, 1], on the same device.
 
     Raises:
         VkdError: it cannot be read, or is not an image.
     """
+    form = data.of_channels(generator.shape.channels).form
     try:
-        pixels = decode(read_bytes(user_path(picture), MAX_FILE_BYTES), generator.shape.height)
+        pixels = decode(read_bytes(user_path(picture), MAX_FILE_BYTES), form, data.max_megapixels)
     except BadImage as error:
         raise VkdError(f"{picture}: {error}") from None
     image = torch.tensor(pixels).permute(2, 0, 1)[None]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
+from gan_vkd.report.pictures import on_white
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.files import write_atomically
 
@@ -51,10 +51,7 @@ def write_video(frames: Iterable[Tensor], path: Path, fps: int) -> None:
 
 def _rgb(frame: Tensor) -> np.ndarray:
     """(C, H, W) -> (H, W, 3)."""
-    if len(frame) == 4:
-        alpha = frame[3:].float() / 255
-        frame = (frame[:3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
-    return frame.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
+    return on_white(frame).permute(1, 2, 0).cpu().numpy()
 
 
 def _write_gif(frames: Iterator[np.ndarray], fps: int, file: IO[bytes]) -> None:
