@@ -35,11 +35,16 @@ def truncation(
     class_: Class = None,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Evaluate every psi as vkd evaluate does: OUT with .md."),
+        typer.Option("--measure", help="Evaluate each psi as vkd evaluate does."),
     ] = False,
     device: Device = "auto",
 ) -> None:
-    """Truncation sweep: a picture, rows seeds and columns psi, and a table of distances."""
+    """Show seeds at several truncations, and measure each.
+
+    The picture has a row for each seed and a column for each psi. With --measure, a table of
+    distances, precision and recall is printed and written beside it; overrides are those of
+    vkd evaluate, such as evaluate.num_samples=1000.
+    """
     wanted, psis = parse_seeds(seeds), parse_psis(psi)
     if measure:
         require_data(run, overrides or [], given=True)
@@ -87,7 +92,7 @@ def mix(
     class_: Class = None,
     device: Device = "auto",
 ) -> None:
-    """Style mixing (StyleGAN2): rows' pictures with the columns' styles in some layers."""
+    """Mix the styles of seeds in a grid (StyleGAN2)."""
     of_rows, of_columns = parse_seeds(rows, "--rows"), parse_seeds(columns, "--columns")
     from gan_vkd.report.pictures import save_named
     from gan_vkd.tools.inputs import load, shares_of
@@ -125,7 +130,10 @@ def interpolate(
     truncation: Psi = 1.0,
     device: Device = "auto",
 ) -> None:
-    """Video of a closed walk through the latent space, from seed to seed and back to the first."""
+    """Make a video of a walk between seeds and classes.
+
+    It goes back to the first seed, so that it can be repeated.
+    """
     wanted = parse_seeds(seeds)
     from gan_vkd.tools.captions import enlarged
     from gan_vkd.tools.inputs import load
@@ -148,7 +156,10 @@ def progress(
     out: Video,
     fps: Annotated[int, typer.Option(min=1, max=100, help="Grids in a second.")] = 5,
 ) -> None:
-    """Video of a training: the sample grids in the run folder (train.sample_every), in order."""
+    """Make a video of a training from its sample grids.
+
+    The run stores one every train.sample_every iterations; the last one is held for two seconds.
+    """
     from gan_vkd.tools.progress import progress_frames, sample_grids
     from gan_vkd.tools.video import require_video, write_video
 
@@ -174,7 +185,7 @@ def project(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Find the latent whose picture is nearest to a given one.
+    """Find the latent of a given picture.
 
     The distance is taken on the run's judge, or another network: evaluate.features.name=NAME
     evaluate.features.weights=FILE.
