@@ -69,6 +69,7 @@ def test_the_settings_of_vkds_released_code() -> None:
         assert (train.epochs, train.batch_size, settings.lr) == (300, 512, 5e-4)
         assert (train.schedule, train.warmup_epochs, train.min_lr) == ("updates", 0, 5e-6)
         assert (train.weight_decay, train.ema_decay) == (0.05, 0)
+        assert train.projection_weight_decay == 0.05
         assert (augment.mixup, augment.cutmix, augment.smoothing) == (0.8, 1, 0.1)
         assert (augment.policy, augment.color_jitter) == ("3a", 0.3)
         assert (augment.erasing, augment.repeats) == (0, 1)

@@ -41,3 +41,18 @@ def test_every_settings_file_is_valid(name: str, size: str) -> None:
     assert settings.student.size == size
     assert (settings.teacher is not None) == (name in TAUGHT)
     assert settings.arm == (name.partition("vidt_")[2].partition("vidt_")[2] or "plain")
+
+
+def test_the_settings_of_the_released_codes() -> None:
+    plain = load_settings(CONFIGS / "coco_vidt_nano")
+    taught = load_settings(CONFIGS / "coco_vidt_nano+objectives/vidt_vkd")
+    for settings in (plain, taught):
+        train, evaluate = settings.train, settings.evaluate
+        assert (train.epochs, train.batch_size, settings.lr, train.min_lr) == (50, 16, 1e-4, 1e-7)
+        assert (train.weight_decay, train.clip_norm, train.warmup_epochs) == (1e-4, 0.1, 0)
+        assert (train.padded_to, evaluate.batch_size) == ("rank", 2)
+        assert (evaluate.scale, evaluate.longest) == (800, 1333)
+    assert taught.distill is not None
+    assert (taught.distill.padding, taught.distill.weight) == ("counted", 4)
+    assert taught.distill.standardize == "both"
+    assert taught.train.projection_weight_decay == 1e-4
