@@ -17,6 +17,7 @@ from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import Teacher
 from gan_vkd.distill.channels import as_rgb
 from gan_vkd.evaluation.judge import Extractor
+from gan_vkd.evaluation.leak import leaked
 from gan_vkd.report.pictures import grid, save_image, save_png
 from gan_vkd.runtime.errors import SettingsError
 from tests.test_images import encode, make, noise
@@ -209,6 +210,13 @@ def test_diffaugment_recolours_all_but_alpha(count):
         hidden = (moved == 0).all(1)  # of all channels alike
         assert hidden.any()
         assert torch.equal(hidden, (moved == 0).any(1))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_leaked_squares_are_found_in_any_channels(count):
+    images = torch.from_numpy(noise(9, 6, count, 32, 48))
+    images[:3, :, 5:13, 20:32] = 127
+    assert leaked(images)[:, 0].tolist() == [True] * 3 + [False] * 3
 
 
 # files
