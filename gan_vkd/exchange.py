@@ -73,13 +73,15 @@ def _of_stylegan2(
         shape, classes, options = described(state, beside)
     except ValueError as error:
         raise VkdError(f"{where}: {error}") from None
+    if settings.data.channels not in ("auto", shape.channels):
+        asked = settings.data.channels
+        raise SettingsError(f"{where}: of {shape.channels} channels, but data.channels = {asked}")
+    square = shape.height == shape.width
     tree = settings.model_dump(mode="json")
-    tree["data"]["resolution"] = shape.height
+    tree["data"]["resolution"] = shape.height if square else [shape.height, shape.width]
+    tree["data"]["channels"] = shape.channels
     tree["model"] |= options
-    adapted = parsed_as(Settings, yaml.safe_dump(tree), where)
-    if adapted.data.shape.channels != shape.channels:
-        raise SettingsError(f"{where}: of images with {shape.channels} channels")
-    return adapted, classes
+    return parsed_as(Settings, yaml.safe_dump(tree), where), classes
 
 
 def export_generator(folder: Path, out: Path) -> str:

@@ -19,6 +19,7 @@ GAN = (
     "train.log_every", "train.ema_start", "train.rollbacks", "train.keep_checkpoints",
     "evaluate.batch_size", "evaluate.num_samples", "evaluate.standing_batches", "evaluate.every",
     "data.num_images", "data.max_megapixels", "model.ch", "regularize.lecam_start",
+    "regularize.path_length_every", "train.freeze_d",
 )  # fmt: skip
 EPOCHS = (
     "train.batch_size", "train.epochs", "train.lr", "train.min_lr", "train.warmup_lr",

@@ -115,6 +115,20 @@ def test_widths_follow_from_shapes(side: int, options: dict[str, int]) -> None:
     assert {name: x.shape for name, x in again.items()} == {k: x.shape for k, x in state.items()}
 
 
+def test_channels_and_sides_follow_from_shapes(settings: Settings, tmp_path: Path) -> None:
+    """Of our own exports too, which have the published names."""
+    network = StyleGAN2(**SMALL).generator(Shape(4, 48, 64), 0)
+    save_file(published(network), file := tmp_path / "G.safetensors")
+    import_generator(file, settings, tmp_path / "run")
+    assert Run(tmp_path / "run").settings().data.resolution == (48, 64)
+    assert Run(tmp_path / "run").load_generator("cpu")[0].shape == Shape(4, 48, 64)
+    grey = load_settings(
+        CONFIGS / "folder+networks/stylegan2", ["data.source=pictures", "data.channels=1"]
+    )
+    with pytest.raises(SettingsError, match=r"of 4 channels, but data\.channels = 1"):
+        import_generator(file, grey, tmp_path / "grey")
+
+
 def test_other_weights_are_refused_in_one_line(settings: Settings, tmp_path: Path) -> None:
     generator, discriminator = networks()
     biggan = load_settings(CONFIGS / "folder.yaml", ["data.source=pictures"])

@@ -21,6 +21,7 @@ from gan_vkd.transfer import networks_of, of_classes
 from tests.conftest import MakeSettings, Trained
 from tests.resuming import stop_in
 from tests.states import assert_identical
+from tests.test_r3gan_training import R3GAN
 from tests.test_stylegan2_training import STYLEGAN2
 
 UNCONDITIONAL = "data.conditional=false"
@@ -93,7 +94,9 @@ CLASS_LAYERS = {
         {"mapping.embed", "mapping.fc0"},
         {"b4.out", "mapping.embed", *(f"mapping.fc{i}" for i in range(8))},
     ),
+    "r3gan": ({"embed", "b4.0.linear"}, {"embed", "out"}),
 }
+OPTIONS = {"biggan": (), "stylegan2": STYLEGAN2, "r3gan": R3GAN}
 
 
 @pytest.mark.parametrize("network", CLASS_LAYERS)
@@ -101,7 +104,7 @@ def test_layers_of_the_classes_are_started_anew(
     network: str, small: MakeSettings, trained: Trained, tmp_path: Path
 ) -> None:
     """From without to with classes: everything else is copied."""
-    options = STYLEGAN2 if network == "stylegan2" else ()
+    options = OPTIONS[network]
     source = trained(*options, *SHORT, UNCONDITIONAL, arm="none")
     before = networks_of(source)
     fresh = states(begun(small(*options, arm="none"), tmp_path / "fresh"))
@@ -131,11 +134,11 @@ def test_layers_that_have_no_place_are_named(
     assert "anew: mapping.fc0, not used: mapping.embed; " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("network", CLASS_LAYERS)
+@pytest.mark.parametrize("network", ["biggan", "stylegan2"])
 def test_only_embeddings_depend_on_how_many_classes(
     network: str, small: MakeSettings, tmp_path: Path
 ) -> None:
-    options = STYLEGAN2 if network == "stylegan2" else ()
+    options = OPTIONS[network]
     game = begun(small(*options, arm="none"), tmp_path / "run")
     other = dict(states(game)["generator"])
     rows = {name for name in other if name.endswith(("gain.weight", "bn1.bias.weight"))}

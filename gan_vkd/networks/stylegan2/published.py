@@ -45,23 +45,27 @@ def described(generator: State, discriminator: State | None) -> Described:
         widths = {side: len(generator[f"synthesis.b{side}.conv1.weight"]) for side in sides}
         side, classes = sides[-1], 0
         channels = len(generator[f"synthesis.b{side}.torgb.weight"])
+        shape = Shape(channels, *generator[f"synthesis.b{side}.conv1.noise_const"].shape)
         w_dim, inputs = generator["mapping.fc0.weight"].shape
         if "mapping.embed.weight" in generator:
             classes = generator["mapping.embed.weight"].shape[1]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"not a generator of StyleGAN2 ({error})") from None
+    if shape.square != side:
+        raise ValueError(f"a StyleGAN2 of other blocks than the published ones ({sides})")
+    longer = max(shape.height, shape.width)
     options: dict[str, Any] = {
-        "channel_base": max(width * side for side, width in widths.items()),
+        "channel_base": max(width * (longer * name // side) for name, width in widths.items()),
         "channel_max": widths[sides[0]],
         "z_dim": inputs - (w_dim if classes else 0),
         "w_dim": w_dim,
         "mapping_layers": sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", n)) for n in generator),
     }
-    if widths_of(side, options["channel_base"], options["channel_max"]) != widths:
+    if widths_of(shape, options["channel_base"], options["channel_max"]) != widths:
         raise ValueError(f"a StyleGAN2 of other widths than the published ones ({widths})")
     if discriminator is not None:
         options["residual"] = any(".skip." in name for name in discriminator)
-    return Described(Shape(channels, side, side), classes, options)
+    return Described(shape, classes, options)
 
 
 def without_other_filters(state: State, own: State, where: str) -> dict[str, Tensor]:
