@@ -1,15 +1,17 @@
 """`vkd train PICTURES` from start to end."""
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gan_vkd.auto.estimate import _lazy_terms
+from gan_vkd.auto.estimate import _lazy_terms, estimate
 from gan_vkd.cli import main
-from gan_vkd.game.settings import load_settings
+from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.run import Run
+from gan_vkd.training import Game
 from tests.conftest import CONFIGS
 from tests.test_auto import encoded, folder, picture
 
@@ -83,6 +85,19 @@ def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path):
     code, _, err = vkd("folder", "--size", 64)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "--size and --dry-run are for" in err
+
+
+def test_an_estimate_leaves_nothing_in_memory(small: Callable[..., Settings]) -> None:
+    def games() -> int:
+        return sum(type(thing) is Game for thing in gc.get_objects())
+
+    gc.collect()
+    before = games()
+    found = estimate(small("cache=/nowhere", arm="none"), [str(i) for i in range(10)], 100, "cpu")
+    assert games() == before
+    assert min(found.iteration, found.grid, found.checkpoint, found.evaluation) > 0
+    assert found.total > found.iteration
+    assert found.memory > found.file > 0
 
 
 def test_iterations_are_counted_by_their_lazy_terms():

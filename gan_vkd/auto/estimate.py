@@ -1,5 +1,6 @@
 """Time and memory of a run, measured by a few iterations of it on this machine."""
 
+import gc
 import resource
 import sys
 import time
@@ -64,6 +65,15 @@ def estimate(settings: Settings, classes: list[str], count: int, device: str) ->
     Raises:
         VkdError: the device has too little memory, or weights are missing.
     """
+    try:
+        return _estimate(settings, classes, count, device)
+    finally:  # what was built for it, whose parts refer to each other
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def _estimate(settings: Settings, classes: list[str], count: int, device: str) -> Estimate:
     changes = {"reference": "train"}
     elsewhere = settings.model_copy(
         update={"cache": None, "evaluate": settings.evaluate.model_copy(update=changes)}
