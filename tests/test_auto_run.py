@@ -87,7 +87,9 @@ def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path):
     assert "--size and --dry-run are for" in err
 
 
-def test_an_estimate_leaves_nothing_in_memory(small: Callable[..., Settings]) -> None:
+def test_an_estimate_leaves_nothing_in_memory(
+    small: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
     def games() -> int:
         return sum(type(thing) is Game for thing in gc.get_objects())
 
@@ -95,6 +97,7 @@ def test_an_estimate_leaves_nothing_in_memory(small: Callable[..., Settings]) ->
     before = games()
     found = estimate(small("cache=/nowhere", arm="none"), [str(i) for i in range(10)], 100, "cpu")
     assert games() == before
+    assert "few pictures" not in capsys.readouterr().out  # of the noise
     assert min(found.iteration, found.grid, found.checkpoint, found.evaluation) > 0
     assert found.total > found.iteration
     assert found.memory > found.file > 0

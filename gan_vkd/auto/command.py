@@ -9,6 +9,7 @@ from gan_vkd.auto.choose import Choice, choose, flat, tree_of
 from gan_vkd.auto.estimate import Estimate, estimate
 from gan_vkd.auto.look import Pictures, look
 from gan_vkd.auto.machine import Machine, this_machine
+from gan_vkd.evaluation.few import FEW, WARNINGS
 from gan_vkd.game.settings import Settings
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
@@ -114,8 +115,8 @@ def described(path: Path, pictures: Pictures, machine: Machine) -> str:
         lines.append(f"{p.transparent:.0%} transparent")
     if p.grey:
         lines.append(f"{p.grey:.0%} grey{', 16 bits' if p.deep else ''}")
-    if p.count < 100:
-        lines.append("fewer than 100 pictures: expect copies of them, see docs/auto.md")
+    if p.count < FEW:
+        lines.append(f"{WARNINGS['few pictures']}: docs/few_pictures.md")
     return "\n".join([*lines, f"this machine: {machine}"])
 
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from gan_vkd.data.image_set import ImageSet
+from gan_vkd.evaluation.few import FEW
 from gan_vkd.game.settings import Settings
 from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.networks.standing import as_sampled
@@ -28,7 +29,6 @@ from gan_vkd.training import Game
 SECONDS = 4.0  # of measured iterations, at least one of each kind
 CYCLE = 64  # iterations over which kinds are counted
 
-LEAST_IMAGES = 64  # of the set that the iterations are measured on
 IN_A_GRID = 100  # samples, at most, which are drawn at once
 JUDGED = 16  # samples that judging is measured on
 COPIES = 2  # of the training images on the host: the set, and its bytes for the fingerprint
@@ -115,7 +115,7 @@ def _estimate(settings: Settings, classes: list[str], count: int, device: str) -
 
 def _noise(settings: Settings, classes: list[str]) -> ImageSet:
     """Images of random pixels, in the shape and classes of the training set."""
-    number = max(LEAST_IMAGES, settings.train.batch_size, len(classes))
+    number = max(FEW, settings.train.batch_size, len(classes))  # with fewer the run would warn
     source = torch.Generator().manual_seed(0)
     shape = (number, *settings.data.shape)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=source)
