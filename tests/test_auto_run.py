@@ -11,6 +11,7 @@ from gan_vkd.auto.estimate import _lazy_terms, estimate
 from gan_vkd.cli import main
 from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.run import Run
+from gan_vkd.runtime import ranks
 from gan_vkd.training import Game
 from tests.conftest import CONFIGS
 from tests.test_auto import encoded, folder, picture
@@ -76,7 +77,7 @@ def test_pictures_are_looked_at_and_trained_on_and_the_run_continues(vkd, tmp_pa
     assert "data.resolution: 32 -> 64" in err
 
 
-def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path):
+def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path, monkeypatch):
     folder(tmp_path, {"photos/a.png": b"no picture"})
     assert vkd("photos", "train.batch_sise=3")[0] == 2
     code, _, err = vkd("photos", "--size", 33)
@@ -85,6 +86,8 @@ def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path):
     code, _, err = vkd("folder", "--size", 64)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "--size and --dry-run are for" in err
+    monkeypatch.setattr(ranks, "launched", lambda: True)
+    assert "under torchrun give settings or a run folder" in vkd("photos")[2]
 
 
 def test_an_estimate_leaves_nothing_in_memory(
