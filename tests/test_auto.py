@@ -196,6 +196,7 @@ TABLE = [  # pictures, machine, items, expected settings by key
     (PHOTOS, CPU, ["train.batch_size=8"], {"train.iterations": 12_500, "regularize.r1": "auto"}),
     (PHOTOS, GPU, ["model=biggan"], {"data.resolution": 64, "adversary.name": "hinge"}),
     (PHOTOS, CPU, ["+networks/stylegan2"], {"train.batch_size": 32, "model.channel_base": 2048}),
+    (PHOTOS, GPU, ["+networks/r3gan"], {"model.name": "r3gan", "regularize.path_length": 0}),
     (PHOTOS, CPU, ["+regularizers/ada"], {"arm": "ada"}),
 ]  # fmt: skip
 
