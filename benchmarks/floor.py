@@ -4,7 +4,8 @@ The published trainer's steps in float32 (published_step.py) and ours in float32
 configs/cifar10_10pct.yaml without distillation, one thread on a CPU. The floor of a step is
 
 - operations: those of its convolutions and matrix products (torch.utils.flop_counter) over the
-  rate of a large matrix product in the same precision;
+  rate of a large matrix product or of a large 3x3 convolution in the same precision, whichever is
+  higher;
 - bytes: the tensors that all other operations read and write, each once and without views, over
   the rate of copying a large tensor.
 
@@ -15,11 +16,13 @@ that other work beside it counts less.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import published_step
 import torch
-from precision import CONFIG, top_ten
+import torch.nn.functional as F
+from precision import CONFIG, PRECISIONS, top_ten
 from timing import machine, side_by_side
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -32,8 +35,9 @@ from gan_vkd.report.tables import markdown
 
 Steps = dict[str, Callable[[], object]]
 
-MATRIX, COPIED = 1024, 2**24  # side of the product on a CPU; numbers that are copied
-ON_GPU = 8192  # side of the product there
+# Of the rates: side of the product, images and channels of the convolution, numbers that are copied
+SIZES = {"cpu": (1024, 8, 256, 2**24), "cuda": (8192, 256, 512, 2**28)}
+CALLS = 10  # of a rate in a round
 PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm")  # parts of their operations' names
 
 
@@ -52,6 +56,30 @@ class Bytes(TorchDispatchMode):
             tensors = tree_leaves((args, kwargs, result))
             self.total += sum(x.nbytes for x in tensors if isinstance(x, torch.Tensor))
         return result
+
+
+def rates_of(device: str) -> tuple[Steps, dict[str, float]]:
+    """Calls that show the device's rates, and the 1e9 operations or bytes of each."""
+    side, images, channels, numbers = SIZES[device]
+    source = torch.randn(numbers, device=device)
+    target = torch.empty_like(source)
+    calls: Steps = {"copy": lambda: target.copy_(source)}
+    work = {"copy": 2e-9 * source.nbytes}
+    for name in PRECISIONS:
+        kind = {"device": device, "dtype": getattr(torch, name)}
+        a, b = (torch.randn(side, side, **kind) for _ in range(2))
+        x = torch.randn(images, channels, 16, 16, **kind).to(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3, **kind).to(memory_format=torch.channels_last)
+        calls[f"{name} product"] = partial(torch.mm, a, b)
+        calls[f"{name} convolution"] = partial(F.conv2d, x, weight, padding=1)
+        work[f"{name} product"] = 2e-9 * side**3
+        work[f"{name} convolution"] = 2e-9 * images * 16**2 * 9 * channels**2
+    return {name: partial(repeat, call) for name, call in calls.items()}, work
+
+
+def repeat(call: Callable[[], object]) -> None:
+    for _ in range(CALLS):
+        call()
 
 
 def steps_of(ch: int, size: int, precision: str, device: str) -> Steps:
@@ -91,31 +119,23 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = False
     if device == "cpu":
         torch.set_num_threads(1)
-    side = MATRIX if device == "cpu" else ON_GPU
-    a, b = (torch.randn(side, side, device=device) for _ in range(2))
-    source, lower = torch.randn(COPIED, device=device), (a.bfloat16(), b.bfloat16())
-    target = torch.empty_like(source)
-    rates: Steps = {
-        "float32": lambda: a @ b,
-        "bfloat16": lambda: lower[0] @ lower[1],
-        "copy": lambda: target.copy_(source),
-    }
+    rates, work = rates_of(device)
     steps = {
         (name, kind): step
-        for name in ("published", "float32", "bfloat16")
+        for name in ("published", *PRECISIONS)
         for kind, step in steps_of(given.ch, given.batch, name, device).items()
     }
     found = side_by_side(
         rates | {" ".join(key): step for key, step in steps.items()}, given.rounds,
         time.perf_counter if device == "cuda" else time.process_time,
     )  # fmt: skip
-    rate = {name: 2e-9 * side**3 / found[name] for name in ("float32", "bfloat16")}
-    copied = 2e-9 * source.nbytes / found["copy"]
+    speed = {name: CALLS * amount / found[name] for name, amount in work.items()}
+    rate = {p: max(speed[f"{p} product"], speed[f"{p} convolution"]) for p in PRECISIONS}
     rows, tops = [], []
     for (name, kind), step in steps.items():
         operations, moved = counted(step)
         took = found[f"{name} {kind}"]
-        least = operations / rate["float32" if name == "published" else name], moved / copied
+        least = operations / rate["float32" if name == "published" else name], moved / speed["copy"]
         rows.append(
             {
                 "step": f"{kind}, {name if name == 'published' else f'ours, {name}'}",
@@ -128,11 +148,11 @@ def main() -> None:
                 "rest, ms": f"{1000 * (took - sum(least)):.0f}",
             }
         )
-        shares = ", ".join(f"{op} {share:.1%}" for op, share in top_ten(step))
+        shares = ", ".join(f"{op} {share:.1%}" for op, share in top_ten(step, 1))
         tops.append(f"{rows[-1]['step']}: {shares}")
     print(f"ch {given.ch}, batch {given.batch} + {given.batch}, median of {given.rounds} rounds")
-    print(f"{machine()}; products of {side} x {side} matrices: {rate['float32']:.0f} GFLOP/s in")
-    print(f"float32, {rate['bfloat16']:.0f} in bfloat16; copying: {copied:.1f} GB/s\n")
+    print(f"{machine()}\nRates in GFLOP/s, copying in GB/s: ", end="")
+    print(", ".join(f"{name} {value:.0f}" for name, value in speed.items()) + "\n")
     print(markdown(rows))
     print("\n" + "\n\n".join(tops))
 

@@ -78,10 +78,10 @@ def look(teacher: Teacher, images: torch.Tensor, precision: str) -> None:
         teacher(images)
 
 
-def top_ten(step: Callable[[], object]) -> list[tuple[str, float]]:
+def top_ten(step: Callable[[], object], calls: int = PROFILED) -> list[tuple[str, float]]:
     """The operations with the largest shares of a step's time."""
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
-        for _ in range(PROFILED):
+        for _ in range(calls):
             step()
     found = recorded.key_averages()
     total = sum(event.self_cpu_time_total for event in found)

@@ -99,3 +99,19 @@ def test_every_arm_of_the_step_is_built(monkeypatch: pytest.MonkeyPatch) -> None
     step = importlib.import_module("step")
     for arm in step.ARMS.values():
         assert (step.build(arm, "cpu").distillation is None) == (arm is None)
+
+
+def test_bytes_are_those_of_what_is_neither_a_view_nor_a_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    floor = importlib.import_module("floor")
+    a, b = torch.ones(5, 4), torch.ones(4, 5, requires_grad=True)
+    with floor.Bytes() as moved:
+        product = (a @ b).view(25)
+        assert moved.total == 0
+        torch.exp(product)
+    assert moved.total == 2 * 25 * 4
+    operations, gigabytes = floor.counted(lambda: (a @ b).sum().backward())
+    assert operations == pytest.approx(2 * 2 * 4 * 25 / 1e9)
+    assert gigabytes > 0
