@@ -57,20 +57,13 @@ def truncation(
     save_named(truncation_grid(generator, shares, wanted, psis, run), out)
     print(out)
     if measure:
-        from gan_vkd.evaluation.evaluator import Evaluator
         from gan_vkd.game.settings import load_settings
-        from gan_vkd.networks.standing import as_sampled
         from gan_vkd.report.tables import markdown
-        from gan_vkd.runtime.devices import pick_device
         from gan_vkd.runtime.files import write_text
         from gan_vkd.tools.truncation import truncation_table
 
         settings = load_settings(run, ["cache=null", "data.download=false", *(overrides or [])])
-        evaluator = Evaluator(
-            settings.evaluate, settings.data, pick_device(device), cache=settings.cache_folder
-        )
-        sampled = as_sampled(generator, facts["shares"], settings.evaluate)
-        table = markdown(truncation_table(sampled, shares, psis, run, evaluator))
+        table = markdown(truncation_table(generator, shares, psis, run, settings))
         write_text(out.with_suffix(".md"), f"{table}\n")
         print(table)
 
@@ -187,8 +180,8 @@ def project(
 ) -> None:
     """Find the latent of a given picture.
 
-    The distance is taken on the run's judge, or another network: evaluate.features.name=NAME
-    evaluate.features.weights=FILE.
+    The distance is taken on the run's judge (its discriminator, if that is Inception or there is
+    none), or on another network: evaluate.features.name=NAME evaluate.features.weights=FILE.
     """
     from gan_vkd.game.settings import load_settings
     from gan_vkd.tools.inputs import load, shares_of
@@ -203,7 +196,7 @@ def project(
     settings = load_settings(run, ["data.download=false", *(overrides or [])])
     generator, facts = load(run, device)
     target = read_target(picture, settings.data, generator)
-    network = load_network(settings, str(target.device))
+    network = load_network(settings, run, str(target.device))
     distance = Distance(network, target)
     searched = space_named(space, generator, shares_of(facts, class_), seed, distance, run)
     found = find(searched, distance, steps, seed)

@@ -1,5 +1,6 @@
 """Distance of pictures from a target: by the maps of a frozen network, and by pixels."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,25 +10,23 @@ from torch import Tensor, nn
 from gan_vkd.distill import Layer, Reader, Teacher
 from gan_vkd.evaluation.settings import INCEPTION
 from gan_vkd.game.settings import Settings
-from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.teachers.frozen import load_teacher
+from gan_vkd.teachers.settings import NetworkSettings
 
 
-def load_network(settings: Settings, device: str) -> Teacher:
-    """Loads the first judge that images can be differentiated through, which Inception's is not.
+def load_network(settings: Settings, run: Path, device: str) -> Teacher:
+    """Loads the network that distances are taken on.
+
+    The first judge that images can be differentiated through, which Inception's TorchScript is not;
+    the discriminator of the run if there is none.
 
     Raises:
-        SettingsError: there is none.
         VkdError: its weights are missing or do not fit.
     """
+    own = NetworkSettings(name="discriminator", weights=str(run))
     judges = [judge for judge in settings.evaluate.judges if judge.name not in INCEPTION]
-    if not judges:
-        raise SettingsError(
-            "evaluate.features: the projection needs a network other than Inception, such as "
-            "evaluate.features.name=cifar_resnet20 or timm/NAME, with its evaluate.features.weights"
-        )
     data = settings.data
-    return load_teacher(judges[0], data.resolution, device, background=data.backdrop)
+    return load_teacher([*judges, own][0], data.resolution, device, background=data.backdrop)
 
 
 class Distance(nn.Module):

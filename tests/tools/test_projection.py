@@ -176,8 +176,9 @@ def test_what_cannot_be_projected_is_one_line(
     assert "no such file" in refused("biggan", tmp_path / "no.png", code=1)
     (tmp_path / "text.png").write_text("x")
     assert "text.png: not an image" in refused("biggan", tmp_path / "text.png", code=1)
-    inception = "evaluate.features={name: inception}"
-    assert "a network other than Inception" in refused("biggan", picture, inception, code=2)
+    for none in ("evaluate.features={name: inception}", "evaluate.features=null"):
+        message = refused("biggan", picture, none, code=1)
+        assert "no checkpoint in this run folder (weights of discriminator)" in message
     assert not out.exists()
 
 
