@@ -485,7 +485,8 @@ def test_differences_are_the_changed_keys_with_both_values(tmp_path):
         load_settings(path, ["train.g_lr=0.5", "augment=[]"]),
     )
     assert differences(old, old) == []
-    translation, cutout = {"name": "translation", "ratio": 0.125}, {"name": "cutout", "ratio": 0.5}
+    translation = {"name": "translation", "ratio": 0.125, "p": 1.0}
+    cutout = {"name": "cutout", "ratio": 0.5, "p": 1.0}
     assert differences(old, new) == [
         f"augment: {[translation, cutout]} -> []",
         "seed: 1 -> 0",
