@@ -16,6 +16,8 @@ from tests.test_strangers import cases
 
 COMMANDS = [
     ["sample", "RUN", "--out", "OUT/grid.png"],
+    ["interpolate", "RUN", "--out", "OUT/x.gif", "--seeds", "0-1", "--frames", "1"],
+    ["progress", "RUN", "--out", "OUT/x.gif"],
     ["compare", "RUN", "--out", "OUT"],
     ["export", "RUN", "OUT/g.safetensors"],
     ["evaluate", "RUN", "evaluate.num_samples=20"],
