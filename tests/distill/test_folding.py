@@ -65,6 +65,18 @@ def test_features_stay_and_all_batch_norms_go(name):
     assert gradient.norm() > 0
 
 
+def test_maps_are_compared_as_well_as_vectors():
+    layers = [Layer(), Layer("layer1", rule="all")]
+    network = with_statistics(timm.create_model("resnet18", num_classes=0))
+    teacher = Teacher(network, **HALF, size=(64, 64), layers=layers)
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    before = teacher.read(images)
+    assert fold_batch_norms(teacher) == 20
+    for now, then in zip(teacher.read(images), before, strict=True):
+        assert now.shape == then.shape
+        assert error(now, then) < 1e-5
+
+
 def test_layers_that_are_read_keep_their_names_and_values():
     network = with_statistics(timm.create_model("tf_efficientnet_lite0"))
     names = ["conv_stem", "blocks.1.0.bn1", "blocks.2", "conv_head"]
