@@ -38,7 +38,7 @@ def move(module: nn.Module) -> None:
 
 def move_all(trainer: Trainer) -> None:
     trainer.device = "cuda"
-    trainer.set_optimizers = lambda iteration: None  # type: ignore[method-assign]
+    trainer.set_iteration = lambda iteration: None  # type: ignore[method-assign]
     for module in (*trainer._modules().values(), trainer.ema.generator):
         move(module)
     trainer._d_parameters = list(trainer.discriminator.parameters())

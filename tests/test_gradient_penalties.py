@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd.data.augment import Augmentations
-from gan_vkd.game.gradient_penalties import GradientPenalty
-from gan_vkd.game.regularization import R1, Update
+from gan_vkd.game.gradient_penalties import R1, SharedPenalty
+from gan_vkd.game.regularization import Update
 from gan_vkd.game.trainer import Trainer
 from tests.conftest import MakeSettings
 from tests.test_gan import batch, build
@@ -94,7 +94,7 @@ def update_of(network: nn.Module, fake: Tensor, real: Tensor, number: int = 0) -
 @pytest.mark.parametrize("kind", ["real", "fake"])
 def test_the_penalty_has_its_closed_form_and_derivative(kind: str) -> None:
     torch.manual_seed(0)
-    network, term = Quadratic(), GradientPenalty(kind, 0.5)  # type: ignore[arg-type]
+    network, term = Quadratic(), SharedPenalty(kind, 0.5)  # type: ignore[arg-type]
     fake, real = torch.randn(2, 5, 3, 2, 2, dtype=torch.float64)
     x = {"fake": fake, "real": real}[kind].flatten(1)
 
@@ -125,7 +125,7 @@ def test_r1_is_that_of_a_score_of_its_own_without_augmentation(small: MakeSettin
     real, fake = batch(), torch.zeros(8, 3, 32, 32)
     network = lambda x: trainer.score(x, real.labels)  # noqa: E731
     update = update_of(network, fake, real.images)._replace(batch=real, score=trainer.score)  # type: ignore[arg-type]
-    shared, own = GradientPenalty("real", 2.0).penalty(update), R1(2.0, every=1).penalty(update)
+    shared, own = SharedPenalty("real", 2.0).penalty(update), R1(2.0, every=1).penalty(update)
     torch.testing.assert_close(shared, own)
 
 
@@ -154,7 +154,7 @@ def test_weights_follow_their_schedules_on_the_device(small: MakeSettings) -> No
     trainer = build(small, *R3GAN, options, "train.d_steps=2", arm="none")
     seen = []
     for iteration in range(5):
-        trainer.set_optimizers(iteration)
+        trainer.set_iteration(iteration)
         names = ("r1_loss", "r2_loss")
         seen.append([float(trainer.regularizers[name].weight_now) for name in names])
     assert [r1 for r1, _ in seen] == pytest.approx([2, 1.5, 1, 1, 1])

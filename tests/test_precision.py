@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from gan_vkd.data.batches import Batch
 from gan_vkd.distill.precision import without_autocast
-from gan_vkd.game.regularization import r1_penalty
+from gan_vkd.game.gradient_penalties import r1_penalty
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.biggan import Discriminator, Generator
 from gan_vkd.networks.layers import standardize

@@ -10,7 +10,8 @@ from torch.func import functional_call
 
 from gan_vkd.data.augment import Augmentations
 from gan_vkd.game.adversary import Hinge
-from gan_vkd.game.regularization import LeCam, consistency, flip_and_shift, r1_penalty
+from gan_vkd.game.gradient_penalties import r1_penalty
+from gan_vkd.game.regularization import LeCam, consistency, flip_and_shift
 from gan_vkd.networks.biggan import Discriminator
 from gan_vkd.networks.layers import SNConv2d, SNLinear
 

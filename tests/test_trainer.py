@@ -12,7 +12,8 @@ from gan_vkd.distill import StudentFeature, Teacher, VkDLoss
 from gan_vkd.game.adversary import ADVERSARIES, Adversary
 from gan_vkd.game.distillation import Distillation, Pair
 from gan_vkd.game.ema import EMA
-from gan_vkd.game.regularization import R1, Consistency, Regularizer, Update
+from gan_vkd.game.gradient_penalties import R1
+from gan_vkd.game.regularization import Consistency, Regularizer, Update
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.biggan import Discriminator, Generator
 from gan_vkd.networks.interface import Discriminator as AnyDiscriminator
@@ -181,6 +182,7 @@ def test_a_penalty_may_follow_a_schedule() -> None:
             8, iteration, real, real.images, real.labels, scores, scores, trainer.augment,
             trainer.score,
         )  # fmt: skip
+        term.set_iteration(iteration)
         penalty = term.penalty(update)
         assert penalty is not None
         found.append(float(penalty.detach()))

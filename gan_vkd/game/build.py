@@ -12,8 +12,8 @@ from gan_vkd.game.adversary import ADVERSARIES
 from gan_vkd.game.distillation import Distillation, Pair
 from gan_vkd.game.ema import EMA, HalfLife
 from gan_vkd.game.generator_regularization import GeneratorRegularizer, PathLength
-from gan_vkd.game.gradient_penalties import GradientPenalty
-from gan_vkd.game.regularization import R1, Consistency, LeCam, Regularizer
+from gan_vkd.game.gradient_penalties import R1, SharedPenalty
+from gan_vkd.game.regularization import Consistency, LeCam, Regularizer
 from gan_vkd.game.settings import DistillSettings, Settings
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.interface import NETWORKS, Discriminator, Generator, in_eval_mode
@@ -204,9 +204,9 @@ def _regularizers(settings: Settings) -> list[Regularizer | GeneratorRegularizer
         if weight == "auto":
             weight = 0.0002 * shape.height * shape.width / settings.train.batch_size
         r1 = R1(weight, chosen.r1_every)
-        terms.append(GradientPenalty("real", weight, chosen.r1_every) if chosen.r2 else r1)
+        terms.append(SharedPenalty("real", weight, chosen.r1_every) if chosen.r2 else r1)
     if chosen.r2:
-        terms.append(GradientPenalty("fake", chosen.r2, chosen.r1_every))
+        terms.append(SharedPenalty("fake", chosen.r2, chosen.r1_every))
     if chosen.path_length:
         terms.append(PathLength(chosen.path_length, chosen.path_length_every))
     return terms

@@ -13,7 +13,6 @@ from torch import Tensor
 from gan_vkd.data.batches import Batch
 from gan_vkd.distill.precision import Precise, at_least_float32
 from gan_vkd.runtime.ranks import mean, own_rows
-from gan_vkd.runtime.schedule import Schedule, as_schedule
 
 
 class Update(NamedTuple):
@@ -163,26 +162,6 @@ def _reflected(length: int, batch: int, device: torch.device) -> Tensor:
     return length - 1 - (length - 1 - index).abs()
 
 
-def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
-    """Half the mean squared norm of the gradient of D (Mescheder et al., ICML 2018, equation 9).
-
-        E ||grad_x D(x)||^2 / 2 over real images; its weight is the paper's gamma
-
-    StyleGAN2-ADA takes the gradient with respect to the clean images, through the augmentation: set
-    `requires_grad_()` on the clean images, augment them, and score the result.
-
-    Args:
-        scores: (B,), computed from `images` with gradients enabled; each score must depend on its
-            own image alone.
-        images: (B, ...), with requires_grad.
-
-    Raises:
-        RuntimeError: the images do not require a gradient, or the scores do not depend on them.
-    """
-    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return at_least_float32(gradient).square().sum() / (2 * len(images))
-
-
 class Consistency(Regularizer):
     """Consistency regularisation of the scores under `flip_and_shift` (see `consistency`).
 
@@ -209,31 +188,3 @@ class Consistency(Regularizer):
         again = update.score(moved, labels)
         pairs = zip(again.split(b), scores.split(b), strict=True)
         return self.weight * torch.stack([consistency(a, s) for a, s in pairs]).sum()
-
-
-class R1(Regularizer):
-    """R1 penalty (`r1_penalty`) at the clean real images, through the augmentation.
-
-    Args:
-        weight: the paper's gamma, a number or a schedule over iterations.
-        every: the penalty is computed at every `every`-th update and multiplied by `every` (lazy
-            regularisation, Karras et al., CVPR 2020, appendix B).
-    """
-
-    name = "r1_loss"
-
-    def __init__(self, weight: Schedule | float, every: int = 16) -> None:
-        super().__init__()
-        self.weight, self.every = as_schedule(weight), every
-
-    def variant(self, number: int, iteration: int) -> float | None:
-        """The weight of the penalty; None if it is not computed."""
-        return None if number % self.every else self.weight(iteration) * self.every
-
-    def penalty(self, update: Update) -> Tensor | None:
-        weight = self.variant(update.number, update.iteration)
-        if weight is None:
-            return None
-        real = update.batch.images.detach().clone().requires_grad_()
-        scores = update.score(update.augment(real), update.batch.labels)
-        return weight * r1_penalty(scores, real)

@@ -246,12 +246,8 @@ class Trainer:
         self.between["the gradient at the generated images"] = gradient.norm()
 
     def set_iteration(self, iteration: int) -> None:
-        """Sets what is scheduled: the optimisers' values and the augmentation's probabilities."""
-        self.set_optimizers(iteration)
+        """Sets what is scheduled: probabilities, weights, learning rates and betas."""
         self.augment.set_iteration(iteration)
-
-    def set_optimizers(self, iteration: int) -> None:
-        """Sets the learning rates, betas and scheduled weights of an iteration."""
         for term in self._d_terms:
             term.set_iteration(iteration)
         betas = self.scheduled_betas(iteration)
