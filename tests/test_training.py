@@ -239,7 +239,7 @@ def test_the_best_generator_is_exported(
     def measure(self: Any, generator: torch.nn.Module, shares: list[float]) -> dict[str, Any]:
         measured.append({k: v.clone() for k, v in generator.state_dict().items()})
         found = {"frechet": next(distances), "kernel": 0.0}
-        return {"judges": [self.extractor.described | found]}
+        return {"judges": [self.extractor.described | found], "warnings": []}
 
     monkeypatch.setattr(training.Evaluator, "__call__", measure)
     train(small("evaluate.every=2"), tmp_path / "run")
