@@ -1,4 +1,4 @@
-"""GAN training as a task of a run: construction, one iteration, sample grids and evaluations."""
+"""GAN training as a task of a run: construction, sample grids and evaluations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from gan_vkd.data.batches import Batch, Batches
+from gan_vkd.data.batches import Batches
 from gan_vkd.data.image_set import ImageSet, why_no_classes
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.distill.folding import fold_batch_norms
@@ -22,6 +21,7 @@ from gan_vkd.game.explained import LEAST, ExplainedShare
 from gan_vkd.game.scores import Scores, save_histogram, summary
 from gan_vkd.game.settings import Settings
 from gan_vkd.game.trainer import Trainer
+from gan_vkd.game.updates import Updates
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.standing import as_sampled
 from gan_vkd.report.pictures import class_grid, grid, save_png
@@ -29,7 +29,7 @@ from gan_vkd.run import Run
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.files import subfolder
-from gan_vkd.runtime.graphs import Replayed, cuda_graph
+from gan_vkd.runtime.graphs import cuda_graph
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress
@@ -73,7 +73,7 @@ class Game(Task):
     ) -> None:
         self.settings, self.run = settings, run
         self.total, self.evaluate_every = settings.train.iterations, settings.evaluate.every
-        self.batch_size = _batch_of_this_rank(settings)
+        _require_parts_for_ranks(settings)
         with ranks.one_first_on_each_machine():
             data, heldout = sets or _load_sets(settings)
             settings = settings.of_channels(data.shape.channels)
@@ -111,14 +111,7 @@ class Game(Task):
         if self.batches.stream is not None:
             print(f"{run.path}: images are streamed, {data.images.nbytes / 2**30:.1f} GiB")
         capture = cuda_graph if device.startswith("cuda") and _graphs_are_used(settings) else None
-        self.d_step = Replayed(
-            self._discriminator_step,
-            capture,
-            after_replay=lambda chosen, number, meter: self.trainer.count_update(number),
-            after_failure=self.trainer.recount_updates,
-        )
-        self.g_step = Replayed(self._generator_step, capture)
-        self._betas: tuple[float, float] | None = None
+        self.updates = Updates(self.trainer, self.batches, capture)
         self.explained: ExplainedShare | None = None
         if heldout is not None and ExplainedShare.is_defined(self.trainer) and ranks.is_first():
             self.explained = ExplainedShare(self.trainer, heldout, settings.seed)
@@ -128,47 +121,7 @@ class Game(Task):
         self._warn(["few pictures"] if len(data) < FEW else [])
 
     def step(self, done: int, meter: Meter) -> None:
-        """One iteration: d_steps updates of the discriminator and one of the generator."""
-        trainer, d_steps = self.trainer, self.settings.train.d_steps
-        trainer.set_iteration(done)
-        betas = trainer.scheduled_betas(done)
-        if betas != self._betas:  # graphs of earlier betas only hold memory
-            self.d_step.forget()
-            self.g_step.forget()
-        self._betas = betas
-        for number in range(done * d_steps, (done + 1) * d_steps):
-            chosen = self.batches.indices(number)
-            self.d_step(trainer.discriminator_variant(number), chosen, number, meter)
-        self.g_step(trainer.generator_variant(done), chosen, done, meter)
-        trainer.ema.update(trainer.generator, done)
-
-    def _discriminator_step(self, chosen: Tensor, number: int, meter: Meter) -> None:
-        """An update of the discriminator on real images of these indices.
-
-        Of values that are not finite, the first one that is watched is blamed: losses are the
-        discriminator's fault if the generated images are finite.
-        """
-        trainer, batch = self.trainer, self.batches.of(chosen)
-        labels = self._labels_of_fakes(batch)
-        losses = trainer.update_discriminator(batch, labels, number)
-        meter.watch(trainer.between | trainer.decompositions())
-        meter.add(losses)
-        meter.watch(trainer.discriminator_gradients())
-
-    def _generator_step(self, chosen: Tensor, iteration: int, meter: Meter) -> None:
-        """An update of the generator; a relative loss compares with images of these indices."""
-        trainer = self.trainer
-        real = self.batches.of(chosen) if trainer.adversary.relative else None
-        losses = trainer.update_generator(self._labels_of_fakes(real), iteration, real)
-        meter.watch(trainer.between)
-        meter.add(losses)
-        meter.watch(trainer.generator_gradients())
-
-    def _labels_of_fakes(self, real: Batch | None) -> Tensor:
-        """Labels (B,) of images to generate; a relative loss compares pairs of the same class."""
-        if real is None or not self.trainer.adversary.relative:
-            return self.batches.random_labels(self.batch_size)
-        return real.labels
+        self.updates(done, meter)
 
     def notes(self, now: int) -> dict[str, float]:
         """Returns the explained share of the teacher; warns once if it is too low."""
@@ -281,7 +234,7 @@ def _graphs_are_used(settings: Settings) -> bool:
     return ranks.world() == 1
 
 
-def _batch_of_this_rank(settings: Settings) -> int:
+def _require_parts_for_ranks(settings: Settings) -> None:
     size, world = settings.train.batch_size, ranks.world()
     parts = settings.evaluate.num_samples // settings.evaluate.inseparable
     if parts < world:
@@ -289,7 +242,6 @@ def _batch_of_this_rank(settings: Settings) -> int:
         raise SettingsError(f"evaluate.num_samples: fewer {unit} than the {world} ranks")
     if size % world:
         raise SettingsError(f"train.batch_size = {size}: {world} ranks cannot share it evenly")
-    return size // world
 
 
 def _count_classes(settings: Settings, data: ImageSet) -> int:

@@ -71,7 +71,7 @@ def _captured_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def build(make: MakeSettings, folder: Path, captured: bool, arm: str, *overrides: str) -> Game:
     game = start(make(*overrides, "data.flip=true", arm=arm), folder, "cpu")
     if captured:
-        game.d_step.capture = game.g_step.capture = recorded
+        game.updates.d_step.capture = game.updates.g_step.capture = recorded
     return game
 
 
@@ -112,8 +112,8 @@ def test_replayed_steps_equal_eager_ones(
         states.append(game.trainer.state())
         means.append(meter.take())
         if captured:
-            assert game.d_step.graphs
-            assert game.g_step.graphs
+            assert game.updates.d_step.graphs
+            assert game.updates.g_step.graphs
     assert_equal(*states)
     assert means[0] == means[1]
 
@@ -129,7 +129,7 @@ def test_cuda_graphs_equal_eager_steps(name: str, small: MakeSettings, tmp_path:
         with graphs.own_stream("cuda"):
             game, meter = start(settings, tmp_path, "cuda"), Meter("cuda")
             train(game, 0, 12, meter)
-        assert bool(game.d_step.graphs) == bool(game.g_step.graphs) == graph
+        assert bool(game.updates.d_step.graphs) == bool(game.updates.g_step.graphs) == graph
         states.append(game.trainer.state())
     assert_equal(*states)
 
@@ -146,12 +146,12 @@ def test_a_rollback_restores_what_the_graphs_refer_to(small: MakeSettings, tmp_p
     train(game, 0, 4, meter)
     save_state(tmp_path / "state", game.trainer.state())
     train(game, 4, 8, meter)
-    graphs_before = dict(game.d_step.graphs)
+    graphs_before = dict(game.updates.d_step.graphs)
     game.trainer.load_state(load_state(tmp_path / "state"))
     torch.manual_seed(2)
     game.trainer.set_learning_rates(0.5)
     train(game, 4, 10, meter)
-    assert graphs_before.items() <= game.d_step.graphs.items()
+    assert graphs_before.items() <= game.updates.d_step.graphs.items()
     assert_equal(whole.trainer.state(), game.trainer.state())
 
 
@@ -165,8 +165,8 @@ def test_a_step_that_cannot_be_captured_stays_eager(
         game = build(small, tmp_path, captured, "whitening", *options)
         train(game, 0, 6, Meter())
         states.append(game.trainer.state())
-    assert game.d_step.capture is None
-    assert game.g_step.graphs
+    assert game.updates.d_step.capture is None
+    assert game.updates.g_step.graphs
     said = capsys.readouterr().out
     assert said.count("CUDA graphs are not used") == 1
     assert "cannot be captured" in said
@@ -199,6 +199,6 @@ def test_arguments_are_copied_and_the_host_counts_replays() -> None:
 
 def test_on_a_cpu_every_step_is_eager(small: MakeSettings, tmp_path: Path) -> None:
     game = build(small, tmp_path, False, "none")
-    assert game.d_step.capture is None
+    assert game.updates.d_step.capture is None
     with graphs.own_stream("cpu"):
         train(game, 0, 1, Meter())

@@ -131,12 +131,12 @@ def test_graphs_of_earlier_betas_are_released(
     monkeypatch.setattr(graphs, "EAGER", 1)
     betas = "train.betas=[0, {start: 0.9, end: 0.99, iterations: 128}]"
     game, meter = Game(small(*R3GAN, betas, arm="none"), Run(tmp_path), "cpu"), Meter()
-    game.d_step.capture = game.g_step.capture = recorded
+    game.updates.d_step.capture = game.updates.g_step.capture = recorded
     known = []
     for done in range(9):
         meter.begin(done)
         game.step(done, meter)
-        known.append([*game.d_step.graphs])
+        known.append([*game.updates.d_step.graphs])
     assert [len(variants) for variants in known] == [0, 1, 1, 1, 0, 1, 1, 1, 0]
     held = [variants[0][0][1] for variants in (known[3], known[7])]  # beta2
     schedule = Schedule(start=0.9, end=0.99, iterations=128)

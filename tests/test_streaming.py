@@ -134,7 +134,7 @@ def test_captured_steps_read_streamed_batches(
         game, meter = build(small, tmp_path, captured, "none", "adversary=relativistic"), Meter()
         assert game.batches.stream is not None
         steps(game, 0, 6, meter)
-        assert bool(game.d_step.graphs) == bool(game.g_step.graphs) == captured
+        assert bool(game.updates.d_step.graphs) == bool(game.updates.g_step.graphs) == captured
         states.append(game.trainer.state())
     assert_equal(*states)
 
