@@ -165,7 +165,11 @@ for name in ("table.md", "table.csv", "samples.png"):
     (out / name).write_text("the table\\n")
 """)
     (folder / "vkd").chmod(0o755)
-    return {"PATH": f"{folder}:{os.environ['PATH']}", "SHARED": str(shared)}
+    return {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "SHARED": str(shared),
+        "VIRTUAL_ENV": sys.prefix,
+    }
 
 
 def test_the_study_fits_its_runs_into_the_minutes_and_leaves_five_files(
