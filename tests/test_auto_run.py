@@ -55,7 +55,8 @@ def test_pictures_are_looked_at_and_trained_on_and_the_run_continues(vkd, tmp_pa
     assert vkd(*command)[0] == 0
     run = Run(tmp_path / "runs" / "photos-32")
     settings = load_settings(run.path)
-    assert (settings.data.source, settings.data.resolution) == ("photos", 32)
+    assert settings.data.source == str(tmp_path / "photos")  # found from any folder
+    assert settings.data.resolution == 32
     assert settings.train.batch_size == 4
     assert run.load_generator("cpu")[1]["classes"] == 2
     assert sorted(file.stem for file in (run.path / "samples").iterdir()) == [
@@ -77,6 +78,13 @@ def test_pictures_are_looked_at_and_trained_on_and_the_run_continues(vkd, tmp_pa
     assert "data.resolution: 32 -> 64" in err
 
 
+def test_a_folder_with_the_name_of_a_registered_set_is_a_folder(vkd, tmp_path):
+    folder(tmp_path, {f"digits/{i}.png": encoded(picture(i)) for i in range(4)})
+    code, out, _ = vkd("digits", *TINY, "train.iterations=1")
+    assert code == 0
+    assert "4 images" in out
+
+
 def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path, monkeypatch):
     folder(tmp_path, {"photos/a.png": b"no picture"})
     assert vkd("photos", "train.batch_sise=3")[0] == 2
@@ -86,6 +94,16 @@ def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path, monkey
     code, _, err = vkd("folder", "--size", 64)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "--size and --dry-run are for" in err
+    for wrong, reason in (
+        (["data.source=other"], "and data.source: give one of them"),
+        (["--out", "photos"], "is the folder of the pictures"),
+        (["--out", "file"], "--out file: is a file"),
+        (["data.num_images=5"], "data.num_images = 5: "),
+    ):
+        folder(tmp_path, {"photos/a.png": encoded(picture(0)), "file": b""})
+        code, _, err = vkd("photos", "--dry-run", *wrong)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert reason in err
     monkeypatch.setattr(ranks, "launched", lambda: True)
     assert "under torchrun give settings or a run folder" in vkd("photos")[2]
 

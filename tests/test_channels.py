@@ -15,7 +15,7 @@ from gan_vkd.data.images import read_images
 from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.distill import Teacher
-from gan_vkd.distill.channels import as_rgb
+from gan_vkd.distill.channels import as_rgb, with_channels
 from gan_vkd.evaluation.judge import Extractor
 from gan_vkd.evaluation.leak import leaked
 from gan_vkd.report.pictures import grid, save_image, save_png
@@ -162,6 +162,23 @@ def test_rgb_of_transparent_images_by_hand():
                     assert float(found[b, c, y, x]) == pytest.approx(float(expected), abs=1e-12)
     grey = torch.rand(2, 1, 3, 3)
     assert torch.equal(as_rgb(grey, background), torch.cat([grey] * 3, 1))
+
+
+def test_a_network_is_given_its_own_channels():
+    """Grey is Pillow's luma of the RGB, RGBA is opaque, and nothing is converted needlessly."""
+    pixels = torch.randint(256, (5, 3, 8, 8)).to(torch.uint8)
+    images, white = pixels.double() / 255, torch.ones(1, 3, 1, 1).double()
+    for rgb, found in zip(pixels, with_channels(images, 1, white), strict=True):
+        grey = np.asarray(Image.fromarray(rgb.permute(1, 2, 0).numpy()).convert("L"))
+        assert abs(found[0].numpy() * 255 - grey).max() < 1
+    opaque = with_channels(images, 4, white)
+    assert torch.equal(opaque[:, :3], images)
+    assert (opaque[:, 3] == 1).all()
+    for count in (1, 3, 4):
+        same = torch.rand(2, count, 8, 8)
+        assert with_channels(same, count, white) is same
+    hidden = torch.cat([images, torch.zeros_like(images[:, :1])], 1)
+    torch.testing.assert_close(with_channels(hidden, 1, white), torch.ones(5, 1, 8, 8).double())
 
 
 def test_a_teachers_features_have_gradients_in_colour_and_alpha():

@@ -1,5 +1,6 @@
 """`vkd train PATH`: looks at the pictures, says what was chosen and why, and trains."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def train_pictures(
             f"{path}: under torchrun give settings or a run folder; `vkd train {path}` in one "
             "process makes a run folder, which torchrun continues with --resume"
         )
+    path = Path(os.path.abspath(user_path(path)))  # a source, not the name of a registered set
     asked = _asked(path, items, size)
+    if "source" in asked.get("data", {}):
+        raise SettingsError(f"{path} and data.source: give one of them")
     if size is not None and "resolution" in asked.get("data", {}):
         raise SettingsError(f"--size {size} and data.resolution: give one of them")
     pictures = look(user_path(path))
@@ -59,6 +63,13 @@ def train_pictures(
     choices = choose(str(path), pictures, machine, given, size)
     settings = _settings(merged_trees(tree_of(choices), asked), path)
     folder = out or Path("runs", f"{_name(path)}-{settings.data.shape}".replace(" ", ""))
+    if user_path(folder).resolve() == path.resolve():
+        raise SettingsError(f"--out {folder}: is the folder of the pictures; give another one")
+    if user_path(folder).exists() and not user_path(folder).is_dir():
+        raise SettingsError(f"--out {folder}: is a file; give a folder")
+    asked_for = settings.data.num_images or 0
+    if asked_for > pictures.count:
+        raise SettingsError(f"data.num_images = {asked_for}: {path} has {pictures.count} pictures")
     started = not dry_run and (user_path(folder) / "settings.yaml").exists()
     if started:
         held = ("data.source", "data.resolution") if size else ("data.source",)
@@ -92,8 +103,7 @@ def _settings(tree: dict[str, Any], where: Path) -> Settings:
 
 
 def _name(path: Path) -> str:
-    whole = user_path(path).resolve()
-    return whole.name if whole.is_dir() else whole.stem
+    return path.name if path.is_dir() else path.stem
 
 
 def described(path: Path, pictures: Pictures, machine: Machine) -> str:

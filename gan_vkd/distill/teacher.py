@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gan_vkd.distill.channels import WHITE, as_map, as_rgb
+from gan_vkd.distill.channels import WHITE, as_map, with_channels
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Teacher(nn.Module):
     Args:
         network: any image network; frozen and set to eval mode here.
         mean, std: per channel, of the network's input normalisation, for images in [0, 1]. A
-            network of three channels is given grey and transparent images as RGB (`as_rgb`).
+            network of other channels than the images is given converted ones (`with_channels`).
         size: (height, width) that images are resized to; None does not resize.
         enlarge: interpolation of the resizing, "bicubic" (antialiased) or "nearest".
         layers: where the features are read; the network's output by default.
@@ -179,9 +179,7 @@ class Teacher(nn.Module):
 
     def read(self, images: Tensor) -> list[Tensor]:
         """Images (B, C, H, W) in [-1, 1] -> the features of each layer, in float32."""
-        x = (images.float() + 1) / 2
-        if self.mean.shape[1] == 3:
-            x = as_rgb(x, self.background)
+        x = with_channels((images.float() + 1) / 2, self.mean.shape[1], self.background)
         if self.size is not None and x.shape[-2:] != self.size:
             smooth = self.enlarge == "bicubic"
             x = F.interpolate(x, self.size, mode=self.enlarge, antialias=smooth)

@@ -81,8 +81,8 @@ class Evaluator:
         s = settings
         if not s.judges:
             raise SettingsError(
-                "evaluate.features = null: no judge; set --inception PATH or "
-                "evaluate.features.name=NAME"
+                "evaluate.features = null: no judge; set evaluate.features.name=NAME, or "
+                "evaluate.features={name: inception, weights: FILE} for FID"
             )
         reference = reference or load_reference(s.reference, data, cache)
         if len(reference) == 1:  # the least that distances are defined for: a Gaussian of no spread

@@ -100,7 +100,10 @@ class Measured:
         if not found:
             name, found = "evaluations", run.records("evaluations")[-1:]
         if not found:
-            raise VkdError(f"{run.path}: no evaluation yet; train further, or call `vkd evaluate`")
+            raise VkdError(
+                f"{run.path}: no evaluation yet; train further, or call `vkd evaluate {run.path}`"
+                " (with evaluate.features=..., if it has no judge)"
+            )
         records = [evaluation(record, run.path / f"{name}.jsonl") for record in found]
         comparable = [record for record in records if _protocol(record) == _protocol(records[-1])]
         return Measured(run.settings(), comparable)

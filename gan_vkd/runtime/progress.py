@@ -259,7 +259,9 @@ def is_finished(run: RunFolder, settings: RunSettings, resume: bool) -> bool:
         )
     changed = _changed(load_as(type(settings), run.path), settings)
     if changed:
-        raise SettingsError(f"{run.path}: holds a run with other settings: {'; '.join(changed)}")
+        raise SettingsError(
+            f"{run.path}: holds a run with other settings: {'; '.join(changed)}; give another --out"
+        )
     kept, total = run.checkpoints(), settings.total
     if not kept or (total is not None and int(kept[-1].stem) < total):
         return False
