@@ -6,7 +6,6 @@ BigGAN: of DiffAugment; StyleGAN2: of StyleGAN2-ADA.
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors.torch import save
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from gan_vkd.run import Run
 from gan_vkd.runtime.checkpoint import save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.files import user_path, write_atomically
-from gan_vkd.runtime.settings_file import parsed_as
+from gan_vkd.runtime.settings_file import validated
 
 
 def import_generator(weights: Path, settings: Settings, folder: Path) -> None:
@@ -81,7 +80,7 @@ def _of_stylegan2(
     tree["data"]["resolution"] = shape.height if square else [shape.height, shape.width]
     tree["data"]["channels"] = shape.channels
     tree["model"] |= options
-    return parsed_as(Settings, yaml.safe_dump(tree), where), classes
+    return validated(Settings, tree, where), classes
 
 
 def export_generator(folder: Path, out: Path) -> str:

@@ -57,7 +57,10 @@ def start_from(settings: Settings, trainer: Trainer, run: Run) -> None:
         VkdError: the source cannot be read, has no generator, or has weights that do not fit.
     """
     where = f"init_from = {settings.init_from}"
-    source = networks_of(user_path(str(settings.init_from)))
+    try:
+        source = networks_of(user_path(str(settings.init_from)))
+    except VkdError as error:
+        raise VkdError(f"{where}: {error}") from None
     if "average" not in source:
         raise VkdError(f"{where}: no generator in it")
     networks = trainer.generator, trainer.ema.generator, trainer.discriminator

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from gan_vkd.auto.choose import Choice, choose, flat, tree_of
@@ -17,7 +16,7 @@ from gan_vkd.auto.reference import are_pictures
 from gan_vkd.game.ema import HalfLife
 from gan_vkd.game.settings import Settings
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.settings_file import merged_items, merged_trees, parsed_as
+from gan_vkd.runtime.settings_file import merged_items, merged_trees, validated
 
 CPU = Machine("cpu", cores=2, memory=24)
 GPU = Machine("cuda:0", "a GPU", 16, 24.0, "reachable")
@@ -134,10 +133,10 @@ def test_folders_without_a_usable_picture_are_refused(tmp_path):
 
 def chosen(pictures: Pictures, machine: Machine, *items: str) -> tuple[Settings, list[Choice]]:
     """The validated settings, those of the user on top, and the choices."""
-    asked = merged_items(list(items))
+    asked, values = merged_items(list(items))
     choices = choose("photos", pictures, machine, flat(asked))
     tree = merged_trees(tree_of(choices), asked)
-    return parsed_as(Settings, yaml.safe_dump(tree), "photos"), choices
+    return validated(Settings, tree, "photos", values), choices
 
 
 ADA_AUTO = {  # the published table for one GPU: size -> batch, R1, channel_base
@@ -198,6 +197,8 @@ TABLE = [  # pictures, machine, items, expected settings by key
     (PHOTOS, CPU, ["+networks/stylegan2"], {"train.batch_size": 32, "model.channel_base": 2048}),
     (PHOTOS, GPU, ["+networks/r3gan"], {"model.name": "r3gan", "regularize.path_length": 0}),
     (PHOTOS, CPU, ["+regularizers/ada"], {"arm": "ada"}),
+    (PHOTOS, CPU, ["arm=2024"], {"arm": "2024"}),
+    (PHOTOS, CPU, ["train.ema_decay.ramp_up=0.1"], {"train.ema_decay.half_life": "auto"}),
 ]  # fmt: skip
 
 

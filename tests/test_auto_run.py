@@ -91,6 +91,7 @@ def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path, monkey
     code, _, err = vkd("photos", "--size", 33)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "data.resolution = 33" in err
+    assert vkd("photo.zip")[::2] == (2, f"vkd: {tmp_path / 'photo.zip'}: no such folder or zip\n")
     code, _, err = vkd("folder", "--size", 64)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "--size and --dry-run are for" in err

@@ -57,7 +57,7 @@ def test_a_half_life_is_the_alternative_to_a_decay_in_settings(small: MakeSettin
 
 @pytest.mark.parametrize(
     "value",
-    ["{half_life: -1}", "{half_life: long}", "{half_life: 5, ramp_up: 0}", "{ramp_up: 0.1}",
+    ["{half_life: -1}", "{half_life: long}", "{half_life: 5, ramp_up: 0}", "{ramp_up: 0}",
      "{half_life: 5, decay: 0.9}", "{half_life: true}"],
 )  # fmt: skip
 def test_a_wrong_half_life_is_refused_in_one_line(value: str, small: MakeSettings) -> None:

@@ -72,7 +72,7 @@ def maybe_convolved(x: Tensor, outputs: int, parameters: Iterator[nn.Parameter])
 def generator_by_hand(network: Generator, z: Tensor, one_hot: Tensor, widths: list[int]) -> Tensor:
     every = list(network.parameters())
     if network.classes:
-        z = torch.cat([z, one_hot @ every.pop().T], 1)
+        z = torch.cat([z, one_hot @ every.pop()], 1)
     parameters = iter(every)
     basis, linear = next(parameters), next(parameters)
     x = torch.einsum("chw,bc->bchw", basis, z @ linear.T)
@@ -95,7 +95,7 @@ def score_by_hand(network: Discriminator, x: Tensor, one_hot: Tensor, widths: li
         if width is not None:
             x = maybe_convolved(resampled(x, up=False), width, parameters)
     h = torch.einsum("bchw,cohw->bc", x, next(parameters)) @ next(parameters).T
-    return h[:, 0] if embed is None else (h * (one_hot @ embed.T)).sum(1)
+    return h[:, 0] if embed is None else (h * (one_hot @ embed)).sum(1)
 
 
 @pytest.mark.parametrize("side", [32, 64])

@@ -7,6 +7,7 @@ import pytest
 
 from gan_vkd.game.settings import load_settings
 from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.schedule import Schedule
 
 MINIMAL = "arm: none\ndata: {source: digits}\n"
 
@@ -18,6 +19,19 @@ def refusal(path: Path) -> str:
     assert len(message.splitlines()) == 1
     assert len(message) < 500
     return message
+
+
+def test_networks_combine_and_the_later_one_takes_precedence() -> None:
+    """A schedule replaces the value auto, which is not the name of a component."""
+    reference = Path("folder+networks/stylegan2+networks/r3gan")
+    settings, alone = (
+        load_settings(path, ["data.source=digits"])
+        for path in (reference, Path("folder+networks/r3gan"))
+    )
+    assert settings.model == alone.model
+    assert settings.train == alone.train
+    assert settings.regularize.r1 == alone.regularize.r1
+    assert isinstance(settings.regularize.r1, Schedule)
 
 
 @pytest.mark.parametrize("text", ["2024", "no", "12:30", "2026-11-28", "1e3", "true"])

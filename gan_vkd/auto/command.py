@@ -15,7 +15,7 @@ from gan_vkd.game.settings import Settings
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.files import user_path
-from gan_vkd.runtime.settings_file import merged, merged_items, merged_trees, parsed_as
+from gan_vkd.runtime.settings_file import merged, merged_items, merged_trees, validated
 from gan_vkd.training import train
 
 LONGEST = 34  # characters of a shown value
@@ -51,17 +51,20 @@ def train_pictures(
             "process makes a run folder, which torchrun continues with --resume"
         )
     path = Path(os.path.abspath(user_path(path)))  # a source, not the name of a registered set
-    asked = _asked(path, items, size)
+    if not path.exists():
+        raise SettingsError(f"{path}: no such folder or zip")
+    asked, values = _asked(path, items, size)
     if "source" in asked.get("data", {}):
         raise SettingsError(f"{path} and data.source: give one of them")
     if size is not None and "resolution" in asked.get("data", {}):
         raise SettingsError(f"--size {size} and data.resolution: give one of them")
-    pictures = look(user_path(path))
+    pictures = look(path)
     given = flat(asked)
     judged = not any(key.startswith("evaluate.features") for key in given)
     machine = this_machine(str(given.get("device", "auto")), judged)
     choices = choose(str(path), pictures, machine, given, size)
-    settings = _settings(merged_trees(tree_of(choices), asked), path)
+    tree = merged_trees(tree_of(choices), asked)
+    settings = validated(Settings, tree, str(path), values)
     folder = out or Path("runs", f"{_name(path)}-{settings.data.shape}".replace(" ", ""))
     if user_path(folder).resolve() == path.resolve():
         raise SettingsError(f"--out {folder}: is the folder of the pictures; give another one")
@@ -74,7 +77,8 @@ def train_pictures(
     if started:
         held = ("data.source", "data.resolution") if size else ("data.source",)
         now = tree_of([choice for choice in choices if choice.key in held])
-        settings = _settings(merged_trees(merged(folder), merged_trees(now, asked)), folder)
+        tree = merged_trees(merged(folder), merged_trees(now, asked))
+        settings = validated(Settings, tree, str(folder), values)
     print(described(path, pictures, machine))
     if started:
         print(f"{folder}: continues with its own settings")
@@ -89,17 +93,17 @@ def train_pictures(
         train(settings, folder, resume=True, max_time=max_time)
 
 
-def _asked(path: Path, items: list[str], size: int | None) -> dict[str, Any]:
-    """The user's settings as a tree; refuses invalid ones before anything is looked at."""
-    asked = merged_items(items)
+def _asked(path: Path, items: list[str], size: int | None) -> tuple[dict[str, Any], list[str]]:
+    """The user's settings as a tree, and those given as key=value.
+
+    Raises:
+        SettingsError: invalid ones, before anything is looked at.
+    """
+    asked, values = merged_items(items)
     data = {"source": str(path), "resolution": 32 if size is None else size}
     usual = {"arm": "none", "data": data, "model": {"name": "stylegan2"}}
-    _settings(merged_trees(usual, asked), path)
-    return asked
-
-
-def _settings(tree: dict[str, Any], where: Path) -> Settings:
-    return parsed_as(Settings, yaml.safe_dump(tree), str(where))
+    validated(Settings, merged_trees(usual, asked), str(path), values)
+    return asked, values
 
 
 def _name(path: Path) -> str:

@@ -11,7 +11,7 @@ from gan_vkd.runtime.settings_names import file_named
 def are_pictures(reference: Path) -> bool:
     """Whether a reference means a folder or zip of pictures.
 
-    It does if it is a folder without settings.yaml in it, or a file whose name ends in .zip;
+    It does if it is a folder without settings.yaml in it, or a name that ends in .zip;
     anything else is settings. A relative path that names settings, too, means neither.
 
     Raises:
@@ -21,7 +21,7 @@ def are_pictures(reference: Path) -> bool:
     if path.is_dir():
         pictures = not os.path.lexists(path / "settings.yaml")
     else:
-        pictures = path.is_file() and path.suffix.lower() == ".zip"
+        pictures = path.suffix.lower() == ".zip"  # also one that is missing
     settings = file_named(str(reference)) if pictures and not path.is_absolute() else None
     if settings not in (None, path):
         raise SettingsError(

@@ -27,7 +27,7 @@ class HalfLife(Section):
     half_life: Annotated[
         float | Literal["auto"] | Schedule,
         number_or_schedule("auto", number="a number of images", fits=lambda x: 0 <= x <= 1e12),
-    ]
+    ] = "auto"
     ramp_up: Annotated[float, Field(gt=0, le=1e12)] | None = 0.05
 
     def of_batch(self, batch_size: int) -> Callable[[int], float]:

@@ -38,7 +38,7 @@ def load_foreign(path: Path) -> dict[str, Any]:
             f"{path}: not a file of weights (damaged, or a pickle with more than tensors in it)"
         ) from None
     except Exception as error:  # pickle, zip and unpickling errors of many kinds
-        reason = one_line(error)
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise VkdError(f"{path}: not a file of weights ({reason})") from None
     if not isinstance(saved, dict):
         raise VkdError(f"{path}: expected a dictionary of weights, found {type(saved).__name__}")

@@ -109,9 +109,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, ValueError) as error:
-        raise VkdError(
-            f"{path}: cannot be written ({reason(error)}); the old file is untouched"
-        ) from None
+        untouched = "; the old file is untouched" if os.path.lexists(path) else ""
+        raise VkdError(f"{path}: cannot be written ({reason(error)}){untouched}") from None
     finally:
         with suppress(OSError, ValueError):  # renamed, or never made
             temporary.unlink()

@@ -3,6 +3,7 @@
 Works for any schema that is a `Section`, whatever is trained.
 """
 
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,17 +32,7 @@ def load_as(schema: type[Schema], path: Path, overrides: list[str] | None = None
     """
     tree, items = _merged(path, overrides or [])
     where = str(path / "settings.yaml" if path.is_dir() else path)
-    try:
-        return schema.model_validate(tree)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-    # the text of an override is meant where YAML makes another scalar of it: data.source=2024
-    scalars = [f for f in faults if f["type"] == "string_type" and isinstance(f["input"], SCALARS)]
-    strings = {".".join(map(str, fault["loc"])) for fault in scalars}
-    for key, equals, text in (item.partition("=") for item in items):
-        if key in strings:
-            tree = _put(tree, key.split("."), text.strip(), f"{key}{equals}{text}")
-    return _validated(schema, tree, where)
+    return validated(schema, tree, where, items)
 
 
 def parsed_as(schema: type[Schema], text: Any, where: str) -> Schema:
@@ -51,17 +42,32 @@ def parsed_as(schema: type[Schema], text: Any, where: str) -> Schema:
         SettingsError: not a text of such settings; one line each.
     """
     try:
-        return _validated(schema, parse_yaml(text), where)
+        return validated(schema, parse_yaml(text), where)
     except (ValueError, TypeError, AttributeError):
         raise SettingsError(f"{where}: its settings are not YAML") from None
 
 
-def _validated(schema: type[Schema], tree: Any, where: str) -> Schema:
+def validated(schema: type[Schema], tree: Any, where: str, items: Iterable[str] = ()) -> Schema:
+    """The settings of a tree that the key=value items have been merged into.
+
+    Raises:
+        SettingsError: unknown key or invalid value; one line each.
+    """
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        faults = [f"{where}: {in_one_line(fault, schema)}" for fault in error.errors()[:20]]
-        raise SettingsError("\n".join(faults)) from None
+        faults = error.errors(include_url=False)
+    # the text of an item is meant where YAML makes another scalar of it: data.source=2024
+    scalars = [f for f in faults if f["type"] == "string_type" and isinstance(f["input"], SCALARS)]
+    strings = {".".join(map(str, fault["loc"])) for fault in scalars}
+    for key, equals, text in (item.partition("=") for item in items):
+        if key in strings:
+            tree = _put(tree, key.split("."), text.strip(), f"{key}{equals}{text}")
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"{where}: {in_one_line(fault, schema)}" for fault in error.errors()[:20]]
+        raise SettingsError("\n".join(lines)) from None
 
 
 def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
@@ -73,8 +79,11 @@ def merged(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     return _merged(path, overrides or [])[0]
 
 
-def merged_items(items: list[str]) -> dict[str, Any]:
+def merged_items(items: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Merges +NAME and key=value items alone, with no settings below them; not validated.
+
+    Returns:
+        The tree, and the key=value items.
 
     Raises:
         SettingsError: missing or unreadable file, or an item that is neither.
@@ -84,7 +93,7 @@ def merged_items(items: list[str]) -> dict[str, Any]:
     tree = merged(Path("+".join(names))) if names else {}
     for item in values:
         tree = _overridden(tree, item)
-    return tree
+    return tree, values
 
 
 def _merged(path: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -157,8 +166,11 @@ def merged_trees(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mapping(node: Any) -> dict[str, Any]:
-    """Returns a mapping as it is, a component's name as a mapping, {} for other values."""
-    if isinstance(node, str):
+    """Returns a mapping as it is, a component's name as a mapping, {} for other values.
+
+    auto is a value, and no name of a component.
+    """
+    if isinstance(node, str) and node != "auto":
         return {"name": node}
     return node if isinstance(node, dict) else {}
 

@@ -3,13 +3,15 @@
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from gan_vkd.networks.biggan import Generator
+from gan_vkd.data.shape import Shape
+from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.report.pictures import save_png
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.tools.inputs import load, pictures
@@ -93,9 +95,16 @@ def test_a_walk_has_no_jumps(name: str, space: str, runs: dict[str, Path]) -> No
     assert largest(48) < largest(3) / 4
 
 
-def test_the_classes_of_a_walk_are_blended() -> None:
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"name": "biggan", "ch": 2, "z_dim": 8},
+        {"name": "r3gan", "channel_base": 64, "channel_max": 4, "group_width": 2, "z_dim": 8},
+    ],
+)
+def test_the_classes_of_a_walk_are_blended(network: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    generator = Generator(32, 2, 8, 3).eval()
+    generator = NETWORKS.make(network).generator(Shape(3, 32, 32), 3).eval()
     for p in generator.parameters():
         p.data.mul_(4)
     z, labels = torch.randn(3, 8), torch.tensor([0, 2, 1])

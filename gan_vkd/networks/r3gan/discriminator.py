@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd.data.shape import Shape
@@ -82,8 +81,8 @@ class Discriminator(interface.Discriminator):
         self.out = nn.Linear(self.width, self.width if classes else 1, bias=False)
         initialize(self.out.weight)
         if classes:
-            self.embed = nn.Linear(classes, self.width, bias=False)
-            initialize(self.embed.weight, 1 / math.sqrt(self.width))
+            self.embed = nn.Embedding(classes, self.width)
+            nn.init.normal_(self.embed.weight, 0, 1 / math.sqrt(classes * self.width))
 
     def lower_layers(self) -> list[nn.Module]:
         """The first convolution, and all stages but the last."""
@@ -104,5 +103,4 @@ class Discriminator(interface.Discriminator):
             score = self.out(features)
             if not self.classes:
                 return DiscriminatorOutput(score.squeeze(1), features)
-            embedded = F.embedding(labels, self.embed.weight.T)
-            return DiscriminatorOutput((score * embedded).sum(1), features)
+            return DiscriminatorOutput((score * self.embed(labels)).sum(1), features)

@@ -1,7 +1,8 @@
 """The generator: a learnt basis that the latent modulates, then stages of residual blocks."""
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_vkd.data.shape import Shape
@@ -80,13 +81,13 @@ class Generator(interface.Generator):
             self.add_module(name, nn.Sequential(first, *rest))
         self.to_rgb = Conv(channels[-1], shape.channels)
         if classes:
-            self.embed = nn.Linear(classes, z_dim, bias=False)
-            initialize(self.embed.weight)
+            self.embed = nn.Embedding(classes, z_dim)
+            nn.init.normal_(self.embed.weight, 0, 1 / math.sqrt(classes))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """(B, z_dim) and (B,) -> (B, C, H, W)."""
         if self.classes:
-            z = torch.cat([z, F.embedding(labels, self.embed.weight.T)], 1)
+            z = torch.cat([z, self.embed(labels)], 1)
         with without_autocast(z):
             x = self.b4(z)
         for name in self.names[1:]:
