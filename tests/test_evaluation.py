@@ -20,6 +20,8 @@ from gan_vkd.evaluation.measures import (
 from gan_vkd.evaluation.record import distances
 from gan_vkd.networks.biggan import Generator
 from gan_vkd.networks.sampling import draw_samples
+from gan_vkd.networks.stylegan2 import Generator as StyleGAN2
+from gan_vkd.networks.stylegan2.generator import StyledConv
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.conftest import CPU, SHARES, MakeSettings, evaluator_of, write_pngs
 
@@ -88,6 +90,25 @@ def test_an_evaluation_does_not_change_the_random_state(
 def further(classifier: Path, size: int = 16) -> str:
     """Returns an override that adds a judge: the same weights on smaller images."""
     return f"evaluate.also=[{{name: classifier, weights: {classifier}, size: {size}}}]"
+
+
+def test_the_noise_of_evaluated_samples_is_drawn(small: MakeSettings) -> None:
+    """As published: the constant noise, which is that of single pictures, has no influence."""
+    torch.manual_seed(0)
+    network = StyleGAN2({4: 8, 8: 6, 16: 4, 32: 4}, 10, z_dim=8, w_dim=6, mapping_layers=2).eval()
+    layers = [m for m in network.modules() if isinstance(m, StyledConv)]
+    for layer in layers:
+        torch.nn.init.constant_(layer.noise_strength, 0.5)
+    evaluator = evaluator_of(small("evaluate.num_samples=50", arm="none"))
+    record = evaluator(network, SHARES)
+    assert evaluator(network, SHARES) == record
+    assert network.noise == "constant"
+    for layer in layers:
+        torch.nn.init.zeros_(layer.noise_const)
+    assert evaluator(network, SHARES) == record
+    for layer in layers:
+        torch.nn.init.zeros_(layer.noise_strength)
+    assert evaluator(network, SHARES) != record
 
 
 def test_a_further_judge_does_not_change_other_values(

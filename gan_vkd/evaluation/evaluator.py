@@ -121,6 +121,7 @@ class Evaluator:
         """Returns the record of an evaluation of `num_samples` samples (evaluation/record.py).
 
         Frechet and kernel distance by every judge, and the metrics of the settings by the first.
+        The noise of each sample is drawn, as in the published evaluation of StyleGAN2.
 
         Args:
             generator: prepared for sampling (gan_vkd/networks/standing.py).
@@ -130,7 +131,8 @@ class Evaluator:
         with isolated_randomness(s.seed):
             own, together = ranks.own_part(s.num_samples // s.inseparable), s.inseparable
             part = slice(own.start * together, own.stop * together)
-            images = draw_samples(generator, shares, s.num_samples, s.batch_size, s.seed, part)
+            with generator.drawn_noise():
+                images = draw_samples(generator, shares, s.num_samples, s.batch_size, s.seed, part)
             features = [self._features(judge, images) for judge in self.judges]
             leaks = torch.cat(ranks.all_parts(leaked(images)))
         return ranks.from_first(lambda: self._measure(features, leaks))

@@ -4,7 +4,7 @@ A new architecture is one file: a subclass of `Architecture`, registered under i
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -49,6 +49,13 @@ class Generator(nn.Module):
             ValueError: the network has no truncation.
         """
         raise ValueError("has no truncation")
+
+    def drawn_noise(self) -> AbstractContextManager[None]:
+        """Context in which the noise of each image is drawn in eval mode, as it is in training.
+
+        Only for networks with noise beside the latent; without the context their noise is fixed.
+        """
+        return nullcontext()
 
     def batch_norms(self) -> list[Standardization]:
         """The batch norms, whose statistics may be re-estimated before sampling."""

@@ -1,6 +1,8 @@
 """The generator: mapping network, and synthesis by modulated convolutions with a skip output."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal
 
@@ -212,6 +214,14 @@ class Generator(interface.Generator):
 
     def truncate(self, psi: float) -> None:
         self.psi = psi
+
+    @contextmanager
+    def drawn_noise(self) -> Iterator[None]:
+        before, self.noise = self.noise, "random"
+        try:
+            yield
+        finally:
+            self.noise = before
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """(B, z_dim) and (B,) -> (B, C, H, W)."""
