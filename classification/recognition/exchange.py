@@ -56,8 +56,8 @@ def export_student(run: Path, out: Path, given: StudentSettings | None = None) -
         raise SettingsError(
             f"{out}: expected a name that ends in .safetensors, .pth, .pth.tar or .onnx"
         )
-    if facts["stem"] == "conv":
-        return f"{out}: timm has no model with CiT's stem (student.stem=conv)"
+    if facts["stem"] != "patch":
+        return f"{out}: timm has no model with CiT's stem (student.stem={facts['stem']})"
     if len(student.distilled_heads) > 1:
         return f"{out}: timm has no model with several distillation tokens"
     options = "".join(f", {key}={value!r}" for key, value in facts["options"].items())

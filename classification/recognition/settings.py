@@ -93,11 +93,12 @@ StudentOption = Literal[
 class StudentSettings(Section):
     """A timm model; one with a distillation token gets one token for each teacher.
 
-    stem: patch, timm's own; conv, for ViTs, the stem of CiT and of VkD's released code.
+    stem: patch, timm's own; for ViTs also conv, the convolutional stem of CiT, which VkD's released
+    code has; cit, that and its involution stem, for two teachers.
     """
 
     name: str = "deit_tiny_distilled_patch16_224"
-    stem: Literal["patch", "conv"] = "patch"
+    stem: Literal["patch", "conv", "cit"] = "patch"
     options: dict[StudentOption, int | float | bool | str] = Field(default={})
     drop_path: Fraction = 0.1
     weights: str | None = None  # initial weights: a file, or "published" for timm's own
@@ -243,7 +244,7 @@ class StudentFacts(Facts):
 
     name: str
     options: dict[StudentOption, int | float | bool | str]
-    stem: Literal["patch", "conv"] = "patch"
+    stem: Literal["patch", "conv", "cit"] = "patch"
     tokens: Annotated[int, Field(ge=0, le=16)]
     classes: Annotated[list[str], Field(min_length=1)]
     resolution: Annotated[int, Field(ge=1, le=8192)]

@@ -2,4 +2,5 @@
 
 from gan_vkd.teachers import cifar_resnet as cifar_resnet
 from gan_vkd.teachers import discriminator as discriminator
+from gan_vkd.teachers import rednet as rednet
 from gan_vkd.teachers import timm_models as timm_models

@@ -20,8 +20,9 @@ class LayerSettings(Section):
 
 
 class NetworkSettings(LayerSettings):
-    """A frozen network by name: cifar_resnet20 (32, 44, 56, 110), timm/NAME, discriminator,
-    classifier (a checkpoint of `vkd teach`) or, for evaluation, one of INCEPTION."""
+    """A frozen network by name: cifar_resnet20 (32, 44, 56, 110), rednet101 (26, 38, 50, 152),
+    timm/NAME, discriminator, classifier (a checkpoint of `vkd teach`) or, for evaluation, one of
+    INCEPTION."""
 
     name: str
     weights: str | None = None  # a local copy; null: the published download

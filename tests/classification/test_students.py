@@ -147,7 +147,7 @@ def test_cits_stem_has_as_many_parameters_as_the_released_code():
     [
         (StudentSettings(name="deit_tiny_patch17"), "timm has no such model; it has deit"),
         (StudentSettings(options={"num_heads": 5}), "cannot be built: "),
-        (StudentSettings(name="resnet18", stem="conv"), "stem = conv needs a ViT"),
+        (StudentSettings(name="resnet18", stem="conv"), "another stem than patch needs a ViT"),
     ],
 )
 def test_invalid_students_are_a_one_line_error(settings, fault):

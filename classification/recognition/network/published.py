@@ -3,7 +3,7 @@
 DeiT's files have timm's names. VkD's released students have CiT's stem under other names, and their
 distillation token is the mean of the patches before positions are added. `MeanToTokens` takes the
 mean after that and adds a learnt token: both are equal where this token is minus the mean of the
-patches' positions.
+patches' positions. CiT's own students have both of its stems, and no learnt token either.
 """
 
 import math
@@ -23,8 +23,22 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 
 # CiT's stem in VkD's released code and here
 _STEM = (("conv_embed.conv.", "patch_embed.proj."), ("conv_embed.proj.", "patch_embed.proj.9."))
+# both stems and their tokens' heads in CiT's released code and here
+_TWO_STEMS = (
+    ("conv_embed.conv.", "patch_embed.conv."),
+    ("conv_embed.proj.", "patch_embed.conv.9."),
+    ("inv_embed.stem.", "patch_embed.involution."),
+    ("inv_embed.proj.", "patch_embed.involution.5."),
+    ("head_conv.", "head_dist.0."),
+    ("head_inv.", "head_dist.1."),
+)
 _TRAINING_ONLY = "projector."  # VkD's projection, beside the student
-_INVOLUTION = "inv_embed."
+# the projection of patches, by the stem
+_PROJECTIONS = {
+    "patch": "patch_embed.proj.weight",
+    "conv": "patch_embed.proj.9.weight",
+    "cit": "patch_embed.conv.9.weight",
+}
 
 # width: (name in DeiT, number of heads), for ViTs with 64 channels per head
 _DEIT = {192: ("tiny", 3), 384: ("small", 6), 768: ("base", 12)}
@@ -49,11 +63,11 @@ def from_published(state: Mapping[str, Tensor], where: object) -> dict[str, Tens
     """A published student's weights under our names, without what only its training needs.
 
     Raises:
-        VkdError: CiT's student with an involution stem, which this project does not have.
+        VkdError: a student with CiT's stem, whose positions have another shape.
     """
     state = {k: v for k, v in state.items() if not k.startswith(_TRAINING_ONLY)}
-    if any(name.startswith(_INVOLUTION) for name in state):
-        raise VkdError(f"{where}: a CiT student with an involution stem, which cannot be built")
+    if any(name.startswith("inv_embed.") for name in state):
+        return {_renamed(name, *_TWO_STEMS): tensor for name, tensor in state.items()}
     if not any(name.startswith("conv_embed.") for name in state):
         return state
     positions = state.get("pos_embed", torch.empty(0))
@@ -124,7 +138,7 @@ def _named(state: Mapping[str, Tensor], given: StudentSettings, where: object) -
 
 def _vit(state: Mapping[str, Tensor], given: StudentSettings, where: object) -> Described:
     stem = _stem(state)
-    projection = state.get("patch_embed.proj." + ("9.weight" if stem == "conv" else "weight"))
+    projection = state.get(_PROJECTIONS[stem])
     sizes = {name: state[name].shape for name in _VIT & state.keys()}
     if projection is None or projection.ndim != 4 or sizes.keys() != _VIT:
         raise SettingsError(
@@ -136,7 +150,7 @@ def _vit(state: Mapping[str, Tensor], given: StudentSettings, where: object) -> 
     }:
         raise SettingsError(f"{where}: weights of another network than a ViT: set student.name")
     width, tokens = sizes["cls_token"][2], _tokens(state)
-    patch = projection.shape[3] * (2 if stem == "conv" else 1)
+    patch = projection.shape[3] * (1 if stem == "patch" else 2)
     side = math.isqrt(max(0, sizes["pos_embed"][1] - 1 - tokens))
     name, _ = _DEIT.get(width, ("tiny", 0))
     usual = {"img_size": 224, "patch_size": 16, "depth": 12, "mlp_ratio": 4.0}
@@ -174,9 +188,11 @@ def _vit(state: Mapping[str, Tensor], given: StudentSettings, where: object) -> 
 
 
 def _stem(state: Mapping[str, Tensor]) -> Any:
-    return "conv" if "patch_embed.proj.9.weight" in state else "patch"
+    return next((stem for stem in ("conv", "cit") if _PROJECTIONS[stem] in state), "patch")
 
 
 def _tokens(state: Mapping[str, Tensor]) -> int:
+    if _stem(state) == "cit":
+        return 2
     token = state.get("dist_token")
     return 0 if token is None or token.ndim != 3 else token.shape[1]

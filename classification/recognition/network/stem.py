@@ -1,7 +1,10 @@
-"""The stem of CiT (Ren et al., CVPR 2022), used for students in VkD's released code."""
+"""The stems of CiT (Ren et al., CVPR 2022); the first is that of VkD's released students, too."""
 
 import torch
+from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
+
+from gan_vkd.networks import rednet
 
 CHANNELS = 64
 
@@ -23,9 +26,43 @@ class ConvStem(nn.Sequential):
                 nn.ReLU(inplace=True),
             ]
         super().__init__(*layers, nn.Conv2d(CHANNELS, width, patch // 2, patch // 2))
-        for layer in self:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
+        _initialise(self)
+
+
+def _initialise(stem: nn.Module) -> None:
+    for module in stem.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+
+
+class TwoStems(nn.Module):
+    """CiT's convolutional stem and RedNet's, with its involution: their tokens are added.
+
+    Args:
+        width: of the tokens.
+        patch: side of a patch in pixels, an even number.
+    """
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.conv = ConvStem(width, patch)
+        projection = nn.Conv2d(CHANNELS, width, patch // 2, patch // 2)
+        self.involution = nn.Sequential(*rednet.stem(), projection)
+        _initialise(self.involution)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 2 + N, d): the mean of each stem's N patches, then the patches."""
+        conv, involution = (stem(images).flatten(2).mT for stem in (self.conv, self.involution))
+        return torch.cat((conv.mean(1, True), involution.mean(1, True), conv + involution), dim=1)
+
+
+class CiT(VisionTransformerDistilled):
+    """A ViT whose two distillation tokens are those of `TwoStems`, instead of learnt ones."""
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """(B, 2 + N, d) -> (B, 3 + N, d), with the class token and all positions."""
+        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+        return self.pos_drop(x + self.pos_embed)
 
 
 class MeanToTokens(nn.Module):

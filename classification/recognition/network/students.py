@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from classification.epochs.weights import named_tensors
 from classification.recognition.network.published import from_published
-from classification.recognition.network.stem import ConvStem, MeanToTokens
+from classification.recognition.network.stem import CiT, ConvStem, MeanToTokens, TwoStems
 from classification.recognition.settings import StudentSettings
 from gan_vkd.distill import Layer, Reader
 from gan_vkd.networks.weights import fill, load_foreign
@@ -136,12 +136,12 @@ def build_student(
             settings.name, pretrained=published, num_classes=classes, **options
         )
         several = isinstance(network, VisionTransformerDistilled) and tokens > 1
-        if published and (several or settings.stem == "conv"):
+        if published and (several or settings.stem != "patch"):
             raise ValueError("weights = published: needs stem = patch and at most one teacher")
         if several:
             _add_tokens(network, tokens)
-        if settings.stem == "conv":
-            _replace_stem(network)
+        if settings.stem != "patch":
+            _replace_stem(network, settings.stem == "cit")
         student = Student(network, layers)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = one_line(error)
@@ -159,12 +159,21 @@ def build_student(
     return student
 
 
-def _replace_stem(network: Any) -> None:
-    """Replaces the projection of patches by CiT's stem."""
+def _replace_stem(network: Any, two: bool) -> None:
+    """Replaces the projection of patches by CiT's convolutional stem, or by both of its stems."""
     if not isinstance(network, VisionTransformer) or network.patch_embed.patch_size[0] % 2:
-        raise ValueError("stem = conv needs a ViT with an even patch size")
-    network.patch_embed.proj = ConvStem(network.embed_dim, network.patch_embed.patch_size[0])
-    if isinstance(network, VisionTransformerDistilled):
+        raise ValueError("another stem than patch needs a ViT with an even patch size")
+    size = network.embed_dim, network.patch_embed.patch_size[0]
+    distilled = isinstance(network, VisionTransformerDistilled)
+    if two:
+        if not distilled or network.num_prefix_tokens != 3:
+            raise ValueError("stem = cit needs a distilled ViT and two teachers")
+        network.__class__ = CiT
+        network.patch_embed = TwoStems(*size)
+        del network.dist_token
+        return
+    network.patch_embed.proj = ConvStem(*size)
+    if distilled:
         network.norm_pre = MeanToTokens(network.num_prefix_tokens - 1)
 
 
