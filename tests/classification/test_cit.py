@@ -65,6 +65,13 @@ def test_cits_released_students_give_the_same_logits(suffix: str, tmp_path: Path
     torch.testing.assert_close(initial(images), expected, **close)
 
 
+def test_onnxruntime_gives_the_same_logits_for_any_number_of_images(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.save({"model": drawn(ReleasedCiT()).state_dict()}, tmp_path / "latest.pth")
+    written = export_student(tmp_path / "latest.pth", tmp_path / "student.onnx", HEADS)
+    assert "of torch's" in written
+
+
 def test_each_token_depends_on_its_own_stem() -> None:
     student = build_student(SETTINGS, 7, 2)
     images = torch.randn(2, 3, 32, 32)

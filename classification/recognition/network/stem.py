@@ -61,7 +61,8 @@ class CiT(VisionTransformerDistilled):
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         """(B, 2 + N, d) -> (B, 3 + N, d), with the class token and all positions."""
-        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+        tokens = self.cls_token.expand(x.shape[0], -1, -1)  # len() would fix the batch of an export
+        x = torch.cat((tokens, x), dim=1)
         return self.pos_drop(x + self.pos_embed)
 
 
