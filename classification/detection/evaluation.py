@@ -107,7 +107,8 @@ def detect_all(
         entries = [images.images[i] for i in batch.indices]
         used += [entry["id"] for entry in entries]
         sizes = torch.tensor([[e["width"], e["height"]] for e in entries], device=device)
-        boxes, scores, labels = top_detections(detector(batch.images, batch.padding), sizes)
+        outputs = detector(batch.images, batch.padding, settings.evaluate.layers)
+        boxes, scores, labels = top_detections(outputs, sizes)
         ids = torch.tensor([e["id"] for e in entries], device=device)
         columns = [
             ids[:, None, None].expand(-1, scores.shape[1], -1),

@@ -61,6 +61,8 @@ class DetectorSettings(Section):
     hidden: Positive = 1024
     dropout: Fraction = 0.1
     drop_path: Fraction | None = None  # null: as published for the size
+    fusion: bool = False  # ViDT+: of the maps, from coarse to fine
+    iou_aware: bool = False  # ViDT+: predicts the IoU of its boxes as well
     weights: str | None = None
 
 
@@ -100,6 +102,7 @@ class CriterionSettings(Section):
     class_weight: Weight = 2.0
     box_weight: Weight = 5.0
     giou_weight: Weight = 2.0
+    iou_weight: Weight = 2.0  # with student.iou_aware
     cost_class: Weight = 2.0
     cost_box: Weight = 5.0
     cost_giou: Weight = 2.0
@@ -146,6 +149,7 @@ class DetectorEvaluateSettings(Section):
     batch_size: BatchSize = 2  # padded together, which changes the outputs; 2 as published
     scale: Positive = 800  # the shorter side
     longest: Positive = 1333
+    layers: Count | None = None  # of the neck that are computed (decoding layer drop); null: all
 
 
 class DetectionSettings(EpochRunSettings):
@@ -174,6 +178,8 @@ class DetectionSettings(EpochRunSettings):
             raise ValueError("[DET] tokens are matched one by one: queries must be equal")
         if self.teacher is not None and self.teacher.layers != self.student.layers:
             raise ValueError("the necks' tokens are matched layer by layer: layers must be equal")
+        if self.teacher is not None and self.teacher.fusion != self.student.fusion:
+            raise ValueError("fusion changes the order of the maps: set it alike in both")
         return self
 
 

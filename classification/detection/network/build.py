@@ -41,6 +41,8 @@ def make_detector(settings: DetectorSettings, classes: int) -> ViDT:
         hidden=settings.hidden,
         dropout=settings.dropout,
         drop_path=settings.drop_path,
+        fusion=settings.fusion,
+        iou_aware=settings.iou_aware,
     )
 
 

@@ -1,7 +1,7 @@
 """Conversion of weights: published ViDT checkpoints, both ways, and Swin bodies of ImageNet."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -23,23 +23,42 @@ _PREFIXES = (
     ("neck.", "transformer.decoder.layers."),
     ("class_heads.", "class_embed."),
     ("box_heads.", "bbox_embed."),
+    ("overlap_heads.", "iou_embed."),
+)
+_FUSED = (  # with ViDT+'s fusion
+    *((f"reduce_maps.{i}.0.", f"fusion.multi_scaler.layer_{i}_rn.") for i in range(4)),
+    *((f"reduce_maps.{i}.1.", f"fusion.multi_scaler.p_norm_{i}.") for i in range(4)),
+    *((f"fusion.merges.{i}.", f"fusion.multi_scaler.refinenet_{i}.") for i in range(3)),
+    ("fusion.coarsest.", "fusion.multi_scaler.refinenet_3.resConfUnit2."),
+)
+_IDLE = re.compile(
+    r"backbone\.norm\d|transformer\.level_embed|.*\.downsample\.(expansion|norm2)\."
+    r"|fusion\.multi_scaler\.refinenet_3\.(smoothing|resConfUnit1)\."
 )
 _INSIDE = (
     (".attention.position_bias", ".attn.relative_position_bias_table"),
     (".attention.", ".attn."),
     (".det_position.", ".det_pos_linear."),
     (".merge.", ".downsample."),
+    (".smooth.", ".smoothing."),
+    (".before.", ".resConfUnit1."),
+    (".after.", ".resConfUnit2."),
 )
 _COPIES = "transformer.decoder.bbox_embed."  # copies of bbox_embed, which the decoder shares
 _POSITION_INDEX = ".attn.relative_position_index"  # determined by the window size
-# VkD's projections, which its authors save beside the student
-_TRAINING_ONLY = re.compile(r"(patch_projector_\d|body_det_projector|neck_det_projector)\.")
+# VkD's projections, which its authors save beside the student; what ViDT+ predicts tokens' labels
+# and masks with, which boxes do not need
+_TRAINING_ONLY = re.compile(
+    r"(patch_projector_\d|body_det_projector|neck_det_projector"
+    r"|transformer\.(enc_output|enc_output_norm|token_embed)|vector_embed)\."
+)
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published ViDT's weights under our names; unknown names are kept.
 
-    ViDT's authors' files, and those of VkD's students without the projections beside them.
+    ViDT's authors' files, ViDT+'s without the heads that boxes do not need, and VkD's students
+    without the projections beside them.
     """
     ours = {}
     for name, tensor in state.items():
@@ -72,6 +91,8 @@ def describe(state: Mapping[str, Tensor], where: object) -> tuple[DetectorSettin
             "width": rows("body.det_position", 3)[2],
             "layers": layers,
             "hidden": rows("neck.0.linear1.weight", 2)[0] if layers else 1,
+            "fusion": "fusion.coarsest.conv1.weight" in state,
+            "iou_aware": "overlap_heads.0.layers.0.weight" in state,
         }
         classes = rows("class_heads.0.weight", 2)[0]
     except (KeyError, ValueError):
@@ -93,8 +114,10 @@ def _numbered(state: Mapping[str, Tensor], pattern: str) -> int:
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `from_published`: a ViDT's weights as its authors' code saves them."""
     theirs = {}
+    fused = any(name.startswith("fusion.") for name in state)
+    prefixes = (*_FUSED, *_PREFIXES) if fused else _PREFIXES
     for name, tensor in state.items():
-        published = _theirs(name)
+        published = _theirs(name, prefixes)
         theirs[published] = tensor
         if published.startswith("bbox_embed."):
             theirs[f"transformer.decoder.{published}"] = tensor
@@ -104,11 +127,9 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _ours(name: str) -> str:
-    if re.match(r"backbone\.norm\d|transformer\.level_embed", name) or re.search(
-        r"\.downsample\.(expansion|norm2)\.", name
-    ):
+    if _IDLE.match(name):
         return f"idle.{name.replace('.', '/')}"
-    for ours, theirs in _PREFIXES:
+    for ours, theirs in (*_PREFIXES, *_FUSED):
         if name.startswith(theirs):
             name = ours + name.removeprefix(theirs)
             break
@@ -117,10 +138,10 @@ def _ours(name: str) -> str:
     return name
 
 
-def _theirs(name: str) -> str:
+def _theirs(name: str, prefixes: Sequence[tuple[str, str]]) -> str:
     if name.startswith("idle."):
         return name.removeprefix("idle.").replace("/", ".")
-    for ours, theirs in _PREFIXES:
+    for ours, theirs in prefixes:
         if name.startswith(ours):
             name = theirs + name.removeprefix(ours)
             break

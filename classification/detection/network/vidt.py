@@ -5,6 +5,7 @@ refines the box of the one before (Zhu et al., ICLR 2021, iterative refinement).
 """
 
 import math
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.detection.network.deformable import DeformableAttention
+from classification.detection.network.fusion import Bottleneck, Fusion
 from classification.detection.network.swin import SIZES, Body, Size, shrink
 from gan_vkd.distill.precision import at_least_float32
 
@@ -37,23 +39,34 @@ class Outputs(NamedTuple):
     """The outputs of K predictors; the last one is the detector's prediction.
 
     logits: (K, B, Q, C). boxes: (K, B, Q, 4), centre and size relative to the unpadded image.
+    overlaps: (K, B, Q), logits of the boxes' IoU with their objects; None without `iou_aware`.
     """
 
     logits: Tensor
     boxes: Tensor
     tokens: Tokens
+    overlaps: Tensor | None = None
 
 
-class BoxHead(nn.Module):
-    def __init__(self, width: int) -> None:
+class Head(nn.Module):
+    """An MLP of three layers: (..., width) -> (..., out)."""
+
+    def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(width, out) for out in (width, width, 4))
-        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
+        self.layers = nn.ModuleList(nn.Linear(width, size) for size in (width, width, out))
 
     def forward(self, x: Tensor) -> Tensor:
         first, second, last = self.layers
         return last(F.relu(second(F.relu(first(x)))))
+
+
+class BoxHead(Head):
+    """A head of four outputs, which are 0 at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 4)
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
 
 
 class Reduce(nn.Sequential):
@@ -117,6 +130,8 @@ class ViDT(nn.Module):
         hidden: width of the neck's MLPs.
         dropout: in the neck.
         drop_path: of the body; None: as published for the size.
+        fusion: whether the maps are fused from coarse to fine, as in ViDT+.
+        iou_aware: whether each predictor also predicts the IoU of its boxes, as in ViDT+.
     """
 
     def __init__(
@@ -130,6 +145,8 @@ class ViDT(nn.Module):
         hidden: int = 1024,
         dropout: float = 0.1,
         drop_path: float | None = None,
+        fusion: bool = False,
+        iou_aware: bool = False,
     ) -> None:
         super().__init__()
         size = SIZES[size] if isinstance(size, str) else size
@@ -138,23 +155,35 @@ class ViDT(nn.Module):
         self.body = Body(size, queries, width, rate)
         channels = [*size.widths[1:], width]
         self.reduce_maps = nn.ModuleList(Reduce(c, width) for c in channels)
+        self.fusion = Fusion(width, len(channels)) if fusion else None
         self.reduce_det = Reduce(size.widths[-1], width)
         self.reduce_position = Reduce(width, width)
         self.reference = nn.Linear(width, 2)
         self.neck = nn.ModuleList(NeckLayer(width, hidden, dropout) for _ in range(layers))
         self.class_heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(layers + 1))
         self.box_heads = nn.ModuleList(BoxHead(width) for _ in range(layers + 1))
-        self.idle = Idle(size, width)
+        self.overlap_heads = (
+            nn.ModuleList(Head(width, 1) for _ in range(layers + 1)) if iou_aware else None
+        )
+        self.idle = Idle(size, width, fusion)
         nn.init.xavier_uniform_(self.reference.weight)
         with torch.no_grad():
             for head in self.class_heads:
                 head.bias.fill_(-math.log((1 - PRIOR) / PRIOR))  # type: ignore[operator]
             self.box_heads[0].layers[-1].bias[2:] = -2.0  # type: ignore[index,union-attr]
 
-    def forward(self, images: Tensor, padding: Tensor) -> Outputs:
-        """Normalised images (B, 3, H, W) and padding (B, H, W), true at their right and below."""
+    def forward(self, images: Tensor, padding: Tensor, layers: int | None = None) -> Outputs:
+        """The outputs of the body and of the neck's first layers.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            padding: (B, H, W), true at their right and below.
+            layers: number of the neck's layers that are computed (decoding layer drop); None: all.
+        """
         features = self.body(images, padding)
         maps = [reduce(x) for reduce, x in zip(self.reduce_maps, features.maps, strict=True)]
+        if self.fusion is not None:
+            maps = self.fusion(maps)
         paddings = [shrink(padding, (x.shape[2], x.shape[3])) for x in maps]
         inside = torch.stack([share_inside(p) for p in paddings], 1).repeat(1, 1, 2)[:, None]
         det = body = self.reduce_det.tokens(features.det)
@@ -164,7 +193,7 @@ class ViDT(nn.Module):
         logits: list[Tensor] = []
         boxes: list[Tensor] = []
         heads = zip([None, *self.neck], self.class_heads, self.box_heads, strict=True)
-        for layer, class_head, box_head in heads:
+        for layer, class_head, box_head in islice(heads, None if layers is None else layers + 1):
             if layer is not None:
                 box = boxes[-1].detach()
                 place = inverse_sigmoid(box)
@@ -173,7 +202,11 @@ class ViDT(nn.Module):
             logits.append(class_head(det))
             boxes.append((at_least_float32(box_head(det)) + place).sigmoid())
         distilled = Tokens(maps, paddings, body, torch.stack(tokens))
-        return Outputs(torch.stack(logits), torch.stack(boxes), distilled)
+        overlaps = None
+        if self.overlap_heads is not None:
+            pairs = zip(self.overlap_heads, tokens, strict=False)  # tokens of fewer layers
+            overlaps = torch.stack([head(det).squeeze(-1) for head, det in pairs])
+        return Outputs(torch.stack(logits), torch.stack(boxes), distilled, overlaps)
 
 
 class Idle(nn.ParameterDict):
@@ -182,13 +215,19 @@ class Idle(nn.ParameterDict):
     They are counted in the published 15.73, 37.96, 60.47 and 99.96 million parameters.
     """
 
-    def __init__(self, size: Size, width: int) -> None:
+    def __init__(self, size: Size, width: int, fusion: bool = False) -> None:
         shapes: dict[str, tuple[int, ...]] = {"transformer.level_embed": (4, width)}
         for i, (c, out) in enumerate(zip(size.widths, [*size.widths[1:], width], strict=True)):
             merge = f"backbone.layers.{i}.downsample"
             shapes[f"{merge}.expansion.weight"] = (out, c)
             norms = [f"{merge}.norm2", *([f"backbone.norm{i}"] if i else [])]
             shapes |= {f"{norm}.{part}": (c,) for norm in norms for part in ("weight", "bias")}
+        if fusion:  # of the coarsest map, which has no coarser one
+            block = "fusion.multi_scaler.refinenet_3"
+            shapes |= {f"{block}.smoothing.weight": (width, width, 1, 1)}
+            shapes |= {f"{block}.smoothing.bias": (width,)}
+            for part, tensor in Bottleneck(width).state_dict().items():
+                shapes[f"{block}.resConfUnit1.{part}"] = tuple(tensor.shape)
         super().__init__(
             {
                 name.replace(".", "/"): nn.Parameter(torch.zeros(shape), requires_grad=False)
