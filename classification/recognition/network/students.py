@@ -9,14 +9,11 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from classification.epochs.weights import named_tensors
-from classification.recognition.network.published import from_published
+from classification.recognition.network.initial import start_from
 from classification.recognition.network.stem import CiT, ConvStem, MeanToTokens, TwoStems
 from classification.recognition.settings import StudentSettings
 from gan_vkd.distill import Layer, Reader
-from gan_vkd.networks.weights import fill, load_foreign
 from gan_vkd.runtime.errors import SettingsError, VkdError, one_line
-from gan_vkd.runtime.files import user_path
 
 
 class Outputs(NamedTuple):
@@ -153,9 +150,7 @@ def build_student(
             "to a local copy, or to null"
         ) from None
     if settings.weights is not None and not published:
-        where = settings.weights
-        saved = named_tensors(load_foreign(user_path(where)), where)
-        fill(network, from_published(saved, where), where)
+        start_from(network, settings.weights)
     return student
 
 
