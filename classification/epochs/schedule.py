@@ -44,4 +44,5 @@ class Rate:
 
     @property
     def now(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+        """The highest learning rate of a group."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from timm.data.mixup import Mixup, mixup_target
-from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from classification.epochs.update import Updates, training_only_groups
 from classification.recognition.data.feed import Batch
+from classification.recognition.network.layers import freeze, groups_of
 from classification.recognition.network.students import Student
 from classification.recognition.objectives import Objective, TeacherOutputs
 from classification.recognition.settings import ClassifierSettings
@@ -47,6 +47,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         self.settings, self.teachers = settings, list(teachers)
         self.classes = int(student.network.num_classes)
         width, early = student.widths(settings.data.resolution)
+        freeze(student, train.freeze)
         self.student = student.to(device).train()
         widths = [(t.widths[1], t.widths[2] if len(t.widths) > 2 else 0) for t in self.teachers]
         self.objective = Objective(settings.objective, width, early[0] if early else 0, widths).to(
@@ -60,8 +61,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         ]
         self.ema = ModelEmaV3(self.student.network, train.ema_decay) if train.ema_decay else None
         network = self.student.network
-        exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
-        groups = param_groups_weight_decay(network, train.weight_decay, no_weight_decay_list=exempt)
+        groups = groups_of(network, train)
         groups += training_only_groups(self.objective, train.projection_weight_decay)
         ema = None if self.ema is None else self.ema.module
         modules = {"student": network, "average": ema, "objective": self.objective}

@@ -13,7 +13,16 @@ from gan_vkd.distill import METHODS
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.section import Section
-from gan_vkd.runtime.settings import Above0, BatchSize, Fraction, Positive, Seed, Weight, Workers
+from gan_vkd.runtime.settings import (
+    Above0,
+    BatchSize,
+    Count,
+    Fraction,
+    Positive,
+    Seed,
+    Weight,
+    Workers,
+)
 from gan_vkd.runtime.settings_file import load_as
 from gan_vkd.teachers.earlier import with_method
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
@@ -195,6 +204,12 @@ class ObjectiveSettings(Section):
 
 
 class ClassifierTrainSettings(EpochSettings):
+    """layer_decay: factor of the learning rate from each of timm's layers to the one below it; the
+    head has the whole rate. freeze: how many of the lowest of these layers, the stem first, stay as
+    they are; all: all but the head."""
+
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    freeze: Count | Literal["all"] = 0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights; the EMA is measured
 
 

@@ -51,7 +51,14 @@ class Student(nn.Module):
         heads: Any = network.head_dist if tokens else []
         self.distilled_heads = list(heads) if isinstance(heads, nn.ModuleList) else [heads] * tokens
         self.reader = Reader(network, [Layer(name, "all", self.prefix) for name in layers])
+        self.frozen: list[nn.Module] = []  # parts that stay in eval mode, by layers.freeze
         self.channels_last = getattr(network, "output_fmt", None) == "NHWC"  # as Swin
+
+    def train(self, mode: bool = True) -> "Student":
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     @torch.no_grad()
     def widths(self, resolution: int) -> tuple[int, list[int]]:
