@@ -1,6 +1,7 @@
 """A student in training: its losses and its update, as in the papers."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from timm.data.mixup import Mixup, mixup_target
@@ -18,7 +19,15 @@ from gan_vkd.runtime import ranks
 from gan_vkd.runtime.precision import autocast
 
 
-class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
+class Part(NamedTuple):
+    """Mixed images (b, 3, R, R), targets (b, C) and rows of views (b,) or None, as in `Batch`."""
+
+    images: Tensor
+    targets: Tensor
+    rows: Tensor | None
+
+
+class Learner(Updates[Batch, Part]):
     """The student, its EMA, the objective, the optimiser and the learning rate schedule.
 
     Args:
@@ -28,6 +37,9 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
             map.
         per_epoch: updates per epoch.
         device: where all modules are.
+
+    remembered: all teachers' logits and features, one row for each fixed view (`views.remember`);
+        None: teachers are asked in every update.
 
     Raises:
         ValueError: widths that do not fit the objective.
@@ -45,6 +57,7 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
     ) -> None:
         train = settings.train
         self.settings, self.teachers = settings, list(teachers)
+        self.remembered: Tensor | None = None
         self.classes = int(student.network.num_classes)
         width, early = student.widths(settings.data.resolution)
         freeze(student, train.freeze)
@@ -82,16 +95,16 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
                 f"train.batch_size of at least {least}"
             )
 
-    def parts(self, batch: Batch, count: int) -> list[tuple[Tensor, Tensor]]:
+    def parts(self, batch: Batch, count: int) -> list[Part]:
         """Mixes images and targets, and splits them into equal parts."""
         images, targets = self.mix(batch)
-        return list(zip(images.chunk(count), targets.chunk(count), strict=True))
+        rows = [None] * count if batch.rows is None else batch.rows.chunk(count)
+        return [Part(*x) for x in zip(images.chunk(count), targets.chunk(count), rows, strict=True)]
 
-    def losses(self, part: tuple[Tensor, Tensor], number: int) -> dict[str, Tensor]:
-        images, targets = part
-        taught = self.teacher_outputs(images) if number < self.taught_updates else []
+    def losses(self, part: Part, number: int) -> dict[str, Tensor]:
+        taught = self.taught(part) if number < self.taught_updates else []
         with autocast(self.device, self.precision):
-            return self.objective(self.student.read(images), targets, taught)
+            return self.objective(self.student.read(part.images), part.targets, taught)
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
         logged = super().step(batch, number)
@@ -99,6 +112,14 @@ class Learner(Updates[Batch, tuple[Tensor, Tensor]]):
         if self.ema is not None:
             self.ema.update(self.student.network)
         return logged
+
+    def taught(self, part: Part) -> list[TeacherOutputs]:
+        """The teachers' outputs for a part, looked up where they are remembered."""
+        if self.remembered is None or part.rows is None:
+            return self.teacher_outputs(part.images)
+        widths = [width for teacher in self.teachers for width in teacher.widths[:2]]
+        found = self.remembered[part.rows].split(widths, 1)
+        return [TeacherOutputs(*x, None) for x in zip(found[::2], found[1::2], strict=True)]
 
     @torch.no_grad()
     def teacher_outputs(self, images: Tensor) -> list[TeacherOutputs]:

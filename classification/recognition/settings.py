@@ -114,7 +114,11 @@ class StudentSettings(Section):
 
 
 class AugmentSettings(Section):
-    """DeiT's augmentation, composed of timm's transforms."""
+    """DeiT's augmentation, composed of timm's transforms.
+
+    views: each image has this many augmented views, the same at every seed; epoch e shows view e
+    modulo their number, so that a teacher sees each of them only once. null: a new view every time.
+    """
 
     crop: Literal["resized", "padded"] = "resized"  # padded: by 4 pixels, for small images
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # of a resized crop's area
@@ -128,10 +132,20 @@ class AugmentSettings(Section):
     switch_probability: Fraction = 0.5  # of CutMix instead of Mixup where both are on
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     repeats: Positive = 3  # repeated augmentation
+    views: Positive | None = None
 
     @property
     def idle(self) -> dict[str, str]:
         return self._unless("crop", "resized", "scale")
+
+    @model_validator(mode="after")
+    def _views_are_whole_images(self) -> "AugmentSettings":
+        if self.views and (self.mixup or self.cutmix or self.repeats > 1):
+            raise ValueError(
+                "views: images that are mixed or repeated have none that are fixed: "
+                "set mixup, cutmix = 0 and repeats = 1"
+            )
+        return self
 
 
 class TokenSettings(Section):
@@ -229,9 +243,11 @@ class ClassifierSettings(EpochRunSettings):
     augment: AugmentSettings = AugmentSettings()
     train: ClassifierTrainSettings = Field(default_factory=ClassifierTrainSettings)
     evaluate: ClassifierEvaluateSettings = ClassifierEvaluateSettings()
+    cache: str | None = None  # folder in which teachers' outputs for fixed views are kept
 
     may_change: ClassVar[tuple[str, ...]] = (
         *EpochRunSettings.may_change, "train.accumulate", "data.root", "data.download",
+        "cache",
     )  # fmt: skip
 
     @model_validator(mode="after")
@@ -244,6 +260,12 @@ class ClassifierSettings(EpochRunSettings):
             raise ValueError("augment.crop = padded is for small images: set data.kind = memory")
         if self.data.kind == "memory" and self.evaluate.crop != ClassifierEvaluateSettings().crop:
             raise ValueError("evaluate.crop belongs to data.kind = files or shards")
+        if self.data.kind == "shards" and self.augment.views:
+            raise ValueError("augment.views needs images that can be listed: not kind = shards")
+        if self.cache is not None and not (self.augment.views and self.teachers):
+            raise ValueError(
+                "cache: only outputs for fixed views are kept: set augment.views, and teachers"
+            )
         if self.data.kind == "shards" and self.augment.repeats > 1:
             raise ValueError("data.kind = shards cannot repeat images: set augment.repeats = 1")
         return self

@@ -15,6 +15,7 @@ from classification.recognition.learner import Learner
 from classification.recognition.network.students import build_student
 from classification.recognition.run import Run
 from classification.recognition.settings import ClassifierSettings, facts_of
+from classification.recognition.views import remember
 from gan_vkd.distill import Teacher
 from gan_vkd.distill.folding import fold_batch_norms
 from gan_vkd.runtime import ranks
@@ -76,6 +77,7 @@ class Recognition(EpochTask):
             self.student = Learner(settings, student, teachers, feed.per_epoch, device)
         except ValueError as error:
             raise SettingsError(f"objective: {error}") from None
+        remember(self.student, feed)
         super().__init__(
             self.student,
             feed,

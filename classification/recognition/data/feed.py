@@ -43,10 +43,30 @@ class Transformed(Dataset[Item]):
 
 
 class Batch(NamedTuple):
-    """Normalised images (B, 3, R, R) and labels (B,), on the device."""
+    """Normalised images (B, 3, R, R) and labels (B,), on the device.
+
+    rows: (B,), the number of each image's view, index * views + view; None without fixed views.
+    """
 
     images: Tensor
     labels: Tensor
+    rows: Tensor | None = None
+
+
+class FixedViews:
+    """An order in which the key of an image is its view, one after the other over the epochs."""
+
+    def __init__(self, order: Order, views: int) -> None:
+        self.order, self.views = order, views
+
+    def __call__(self, number: int) -> list[tuple[tuple[Any, ...], int]]:
+        view = number // self.order.per_epoch % self.views
+        return [view_of(index * self.views + view, self.views) for _, index in self.order(number)]
+
+
+def view_of(row: int, views: int) -> tuple[tuple[Any, ...], int]:
+    """The (key, index) of a row; no seed is in it, so that all runs of a set share the views."""
+    return ("view", row), row // views
 
 
 class Feed:
@@ -67,12 +87,14 @@ class Feed:
                 f"mixup and cutmix pair images: each rank needs an even number of them, but has "
                 f"{self.rows} of train.batch_size = {train.batch_size}"
             )
-        self.order = Order(images.count, self.rows, settings.seed, settings.augment.repeats)
-        self.per_epoch = self.order.per_epoch
+        order = Order(images.count, self.rows, settings.seed, settings.augment.repeats)
+        self.per_epoch, self.views = order.per_epoch, settings.augment.views
+        self.order = FixedViews(order, self.views) if self.views else order
         self.transform = training_transform(settings.data, settings.augment)
         self.resident: Resident | None = None
-        if isinstance(images, InMemory) and is_simple(settings.augment):
-            self.resident = Resident(images.pixels, images.labels, self.order, settings, device)
+        simple = is_simple(settings.augment) and not self.views
+        if isinstance(images, InMemory) and simple:
+            self.resident = Resident(images.pixels, images.labels, order, settings, device)
         self.faults = Faults(settings.data.damaged)
         self._next, self._batches = -1, iter(list[Any]())
 
@@ -88,10 +110,12 @@ class Feed:
             self._batches = iter(self._loader(number))
         self._next = number + 1
         images, labels, faults = next(self._batches)
-        if any(faults):
-            images, labels = self._replaced(images, labels, faults)
+        good = self._usable(faults) if any(faults) else torch.arange(len(labels))
         to = {"device": self.device, "non_blocking": True}
-        return Batch(images.to(**to), labels.to(**to))
+        rows = None
+        if self.views:
+            rows = torch.tensor([key[1] for key, _ in self.order(number)])[good].to(**to)
+        return Batch(images[good].to(**to), labels[good].to(**to), rows)
 
     def _loader(self, start: int) -> DataLoader[Any]:
         data, workers = self.settings.data, self.settings.data.workers
@@ -107,20 +131,23 @@ class Feed:
                 rows=self.rows, start=start, workers=workers,
             )  # fmt: skip
             return DataLoader(stream, batch_size=self.rows, **options)
-        items = Transformed(self.images, self.transform, data.resolution)
+        items = self.items()
         return DataLoader(items, batch_sampler=BatchesFrom(self.order, start), **options)
 
-    def _replaced(self, images: Tensor, labels: Tensor, faults: Any) -> tuple[Tensor, Tensor]:
-        """Replaces images that cannot be used by other images of the batch."""
-        bad = [i for i, fault in enumerate(faults) if fault]
+    def items(self) -> Transformed:
+        """All training images, augmented, by (key, index); not of shards."""
+        assert not isinstance(self.images, ShardList)
+        return Transformed(self.images, self.transform, self.settings.data.resolution)
+
+    def _usable(self, faults: Any) -> Tensor:
+        """Places (B,) in which images that cannot be used are replaced by others of the batch."""
         good = [i for i, fault in enumerate(faults) if not fault]
-        self.faults.report(faults[i] for i in bad)
+        self.faults.report(fault for fault in faults if fault)
         if not good:
             raise VkdError(f"no image of a batch can be used, the first is {faults[0]}")
-        for place, index in enumerate(bad):
-            images[index] = images[good[place % len(good)]]
-            labels[index] = labels[good[place % len(good)]]
-        return images, labels
+        places, bad = torch.arange(len(faults)), [i for i, fault in enumerate(faults) if fault]
+        places[bad] = torch.tensor([good[i % len(good)] for i in range(len(bad))])
+        return places
 
 
 def heldout_batches(
