@@ -38,13 +38,14 @@ class InputSettings(Section):
 
     source: str
     kind: Literal["memory", "files", "shards"] = "memory"
-    heldout: str | None = "test"  # test: the source's own (memory); or a path
+    # test: the source's own (memory); or a path; or a share of the source's files of each class
+    heldout: Annotated[float, Field(gt=0, lt=1)] | str | None = "test"
     root: str = "data"
     download: bool = True
     resolution: Positive = 224
     num_images: Positive | None = None  # memory: of a stratified subset; shards: of all of them
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Seed = 0  # of the subset
+    seed: Seed = 0  # of the subset, or of the share that is held out
     classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None  # shards: number of classes
     mean: Triple = (0.485, 0.456, 0.406)
     std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
@@ -69,6 +70,8 @@ class InputSettings(Section):
                 f"heldout = test belongs to source = {', '.join(SOURCES)} in memory: set it "
                 "to a path, or null"
             )
+        if isinstance(self.heldout, float) and self.kind != "files":
+            raise ValueError(f"heldout = {self.heldout}: a share belongs to kind = files")
         if self.kind == "files" and (self.num_images is not None or self.fraction is not None):
             raise ValueError("num_images and fraction belong to kind = memory")
         return self

@@ -64,6 +64,20 @@ def files(tiny: MakeStudent, imagenet: Path):
     return make
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_share_of_each_class_is_held_out(seed: int, imagenet: Path) -> None:
+    source = str(imagenet / "train")  # 8 images in each class
+    settings = InputSettings(source=source, kind="files", heldout=0.25, seed=seed)
+    training = load_training_images(settings)
+    heldout = load_heldout_images(settings, training.classes)
+    assert heldout is not None
+    assert heldout.classes == training.classes == CLASSES
+    assert training.labels.bincount().tolist() == [6, 6, 6]  # type: ignore[union-attr]
+    assert heldout.labels.bincount().tolist() == [2, 2, 2]
+    names = [x.name(i) for x in (training, heldout) for i in range(x.count)]  # type: ignore[union-attr]
+    assert len({*names}) == 24
+
+
 def test_a_run_reads_imagenets_folders(files, imagenet: Path, tmp_path: Path) -> None:
     settings = files()
     images = load_training_images(settings.data)

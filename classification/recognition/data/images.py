@@ -10,7 +10,7 @@ from torch import Tensor
 from classification.recognition.data.shards import ShardList
 from classification.recognition.settings import InputSettings
 from gan_vkd.data.decoding import open_rgb
-from gan_vkd.data.image_set import ImageSet, why_no_classes
+from gan_vkd.data.image_set import ImageSet, draw_subset, why_no_classes
 from gan_vkd.data.images import FolderSource
 from gan_vkd.data.listing import list_images
 from gan_vkd.data.sets import load_heldout_set, load_training_set
@@ -79,6 +79,23 @@ class Files:
         self.labels = torch.tensor([index[folder] for folder in folders])
         self.count = len(self.names)
 
+    def split(self, share: float, seed: int, heldout: bool) -> "Files":
+        """Keeps a share of the images of each class, drawn by seed, or all the others.
+
+        Raises:
+            SettingsError: a part without images.
+        """
+        count = round(share * self.count)
+        drawn = set(draw_subset(self.names, self.labels.tolist(), count, seed))
+        kept = [i for i in range(self.count) if (i in drawn) == heldout]
+        if not kept:
+            raise SettingsError(
+                f"data.heldout = {share}: leaves {count} of {self.count} images to measure on"
+            )
+        self.names, self.labels = [self.names[i] for i in kept], self.labels[kept]
+        self.count = len(kept)
+        return self
+
     def name(self, index: int) -> str:
         return str(self.source.path / self.names[index])
 
@@ -97,7 +114,9 @@ def load_training_images(settings: InputSettings) -> Images | ShardList:
         VkdError: missing or damaged data, or no classes.
     """
     if settings.kind == "files":
-        return Files(user_path(settings.source), settings)
+        files = Files(user_path(settings.source), settings)
+        share = settings.heldout
+        return files.split(share, settings.seed, False) if isinstance(share, float) else files
     if settings.kind == "shards":
         return ShardList(settings)
     images = load_training_set(settings.in_memory)
@@ -121,9 +140,13 @@ def load_heldout_images(settings: InputSettings, classes: list[str] | None) -> I
     """
     if settings.heldout is None:
         return None
-    if settings.kind == "memory":
+    heldout: Images | None
+    if isinstance(settings.heldout, float):
+        heldout = Files(user_path(settings.source), settings)
+        heldout = heldout.split(settings.heldout, settings.seed, True)
+    elif settings.kind == "memory":
         loaded = load_heldout_set(settings.in_memory)
-        heldout: Images | None = None if loaded is None else InMemory(loaded)
+        heldout = None if loaded is None else InMemory(loaded)
     else:
         heldout = Files(user_path(settings.heldout), settings)
     if heldout is None or classes is None:
