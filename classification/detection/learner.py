@@ -52,10 +52,12 @@ class Learner(Updates[Batch, Batch]):
         )
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameter groups: weight decay for the whole neck and the body's matrices, as in ViDT."""
+        """Parameter groups: weight decay for the whole neck and the body's matrices, as in ViDT; a
+        rate of the body's own, as in DETR."""
         decay = self.settings.train.weight_decay
         exempt = ("det_token", "det_position")
         groups = param_groups_weight_decay(self.detector.body, decay, no_weight_decay_list=exempt)
+        groups = [group | {"lr_scale": self.settings.train.body_rate} for group in groups]
         neck = [
             parameter
             for name, parameter in self.detector.named_parameters()

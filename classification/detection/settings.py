@@ -139,6 +139,7 @@ class DetectorTrainSettings(EpochSettings):
     warmup_epochs: Count = 0
     weight_decay: Weight = 1e-4
     clip_norm: Above0 | None = 0.1
+    body_rate: Annotated[float, Field(gt=0, le=1)] = 1.0  # the body's share of the learning rate
     padded_to: Literal["rank", "update"] = "rank"  # the largest image of a rank's part, or of all
     precision: EpochPrecision = "float32"
     teacher_precision: EpochPrecision = "float32"
