@@ -13,7 +13,7 @@ data=("data.source=$out/photos/train" "data.heldout=$out/photos/heldout")
 vkd-classify train finetune_vit "${data[@]}" student.name=tf_efficientnet_lite0 "student.weights=$weights" \
     student.drop_path=0 train.freeze=all train.layer_decay=1 'data.mean=[0.5, 0.5, 0.5]' 'data.std=[0.5, 0.5, 0.5]' \
     data.workers=0 augment.mixup=0 augment.cutmix=0 augment.policy=null augment.erasing=0 'augment.scale=[0.25, 1.0]' \
-    train.epochs=6 train.warmup_epochs=0 train.lr=1e-2 evaluate.every=2 seed=100 --out "$out/teacher" --resume
+    train.epochs=8 train.warmup_epochs=0 train.lr=2e-2 evaluate.every=2 seed=100 --out "$out/teacher" --resume
 taught="+student.name=deit_tiny_distilled_patch16_224+teachers.lite0.name=student"
 taught+="+teachers.lite0.weights=$out/teacher+cache=$out/cache"
 vkd="grocery_vit+objectives/vkd+objective.features.weight=20.0$taught"

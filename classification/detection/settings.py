@@ -63,6 +63,7 @@ class DetectorSettings(Section):
     drop_path: Fraction | None = None  # null: as published for the size
     fusion: bool = False  # ViDT+: of the maps, from coarse to fine
     iou_aware: bool = False  # ViDT+: predicts the IoU of its boxes as well
+    window: Annotated[int, Field(ge=2, le=64)] = 7  # of the body, in patches of 4 pixels and more
     weights: str | None = None
 
 

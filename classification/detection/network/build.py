@@ -1,12 +1,14 @@
 """Detectors by settings, and their initial weights."""
 
 import argparse
+import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from timm.layers import resize_rel_pos_bias_table
+from torch import Tensor, nn
 
-from classification.detection.network.published import body_from_swin, from_published
+from classification.detection.network.published import body_from_swin, from_published, window_of
 from classification.detection.network.vidt import ViDT
 from classification.detection.settings import DetectorSettings
 from classification.epochs.weights import named_tensors
@@ -43,6 +45,7 @@ def make_detector(settings: DetectorSettings, classes: int) -> ViDT:
         drop_path=settings.drop_path,
         fusion=settings.fusion,
         iou_aware=settings.iou_aware,
+        window=settings.window,
     )
 
 
@@ -51,7 +54,8 @@ def load_detector(settings: DetectorSettings, classes: int, teacher: bool = Fals
 
     A ViDT's weights fill the whole network; a Swin classifier's fill the body of a student, except
     for the parameters of [DET] tokens. Where the weights have another number of classes, a student
-    gets new class heads; a teacher keeps its own, which are not used.
+    gets new class heads; a teacher keeps its own, which are not used. Tables of relative positions
+    are resized where the windows differ.
 
     Raises:
         VkdError: weights that are missing, cannot be fetched or do not fit; or a teacher's without
@@ -69,7 +73,8 @@ def load_detector(settings: DetectorSettings, classes: int, teacher: bool = Fals
     merges_first = "layers.0.downsample.reduction.weight" not in saved
     own = detector.body.state_dict()
     added = {k: v for k, v in own.items() if "det_" in k or k.startswith("stages.3.merge")}
-    fill(detector.body, added | body_from_swin(saved, merges_first), where)
+    body = _resized(body_from_swin(saved, merges_first), detector.body)
+    fill(detector.body, added | body, where)
     return detector
 
 
@@ -83,8 +88,21 @@ def _fill(
     if theirs != classes and not teacher:
         print(f"{where}: has {theirs} classes; the heads of {classes} classes are initialised anew")
         saved = saved | {name: detector.state_dict()[name] for name in heads}
-    fill(detector, saved, where)
+    fill(detector, _resized(saved, detector), where)
     return detector
+
+
+def _resized(saved: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The weights, with tables of relative positions for the network's windows, as timm's Swin."""
+    own, state = network.state_dict(), dict(saved)
+    for name, table in saved.items():
+        if not name.endswith(".position_bias") or name not in own or table.ndim != 2:
+            continue
+        if table.shape[0] != own[name].shape[0] and table.shape[1] == own[name].shape[1]:
+            window = window_of(own[name])
+            with warnings.catch_warnings(action="ignore"):  # of torch, about the interpolation
+                state[name] = resize_rel_pos_bias_table(table, (window, window), own[name].shape)
+    return state
 
 
 def _read(settings: DetectorSettings) -> tuple[dict[str, Tensor], str]:

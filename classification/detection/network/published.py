@@ -1,5 +1,6 @@
 """Conversion of weights: published ViDT checkpoints, both ways, and Swin bodies of ImageNet."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -93,6 +94,7 @@ def describe(state: Mapping[str, Tensor], where: object) -> tuple[DetectorSettin
             "hidden": rows("neck.0.linear1.weight", 2)[0] if layers else 1,
             "fusion": "fusion.coarsest.conv1.weight" in state,
             "iou_aware": "overlap_heads.0.layers.0.weight" in state,
+            "window": window_of(state["body.stages.0.blocks.0.attention.position_bias"]),
         }
         classes = rows("class_heads.0.weight", 2)[0]
     except (KeyError, ValueError):
@@ -104,6 +106,11 @@ def describe(state: Mapping[str, Tensor], where: object) -> tuple[DetectorSettin
     raise VkdError(
         f"{where}: a body of {channels} channels and {depths} blocks; known: {', '.join(SIZES)}"
     )
+
+
+def window_of(table: Tensor) -> int:
+    """The side of the windows that a table of position biases ((2 w - 1)^2, heads) is for."""
+    return (math.isqrt(len(table)) + 1) // 2
 
 
 def _numbered(state: Mapping[str, Tensor], pattern: str) -> int:
@@ -122,7 +129,9 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if published.startswith("bbox_embed."):
             theirs[f"transformer.decoder.{published}"] = tensor
         if published.endswith(".attn.relative_position_bias_table"):
-            theirs[published.partition(".attn.")[0] + _POSITION_INDEX] = relative_position_index()
+            theirs[published.partition(".attn.")[0] + _POSITION_INDEX] = relative_position_index(
+                window_of(tensor)
+            )
     return theirs
 
 

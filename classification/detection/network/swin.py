@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
-WINDOW, SHIFT = 7, 3
+WINDOW = 7  # as published; every second block shifts its windows by half of it
 MASKED = -100.0  # added to masked attention logits, as in training of the published weights
 
 
@@ -56,14 +56,14 @@ class Attention(nn.Module):
 
     position_index: Tensor
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, window: int = WINDOW) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.window = heads, window
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.position_bias = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
+        self.position_bias = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         trunc_normal_(self.position_bias, std=0.02)
-        self.register_buffer("position_index", relative_position_index(), persistent=False)
+        self.register_buffer("position_index", relative_position_index(window), persistent=False)
 
     def forward(
         self, patches: Tensor, det: Tensor, shift: int, visible: tuple[Tensor, Tensor] | None
@@ -90,19 +90,19 @@ class Attention(nn.Module):
         return x, self.proj(attended.transpose(1, 2).flatten(2))
 
     def _windows(self, x: Tensor, shift: int) -> Tensor:
-        b, h, w, _ = x.shape
-        x = F.pad(x, (0, 0, 0, -w % WINDOW, 0, -h % WINDOW))
+        (b, h, w, _), window = x.shape, self.window
+        x = F.pad(x, (0, 0, 0, -w % window, 0, -h % window))
         _, rows, columns, _ = x.shape
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
-        windows = to_windows(x)
+        windows = to_windows(x, window)
         bias = self.position_bias[self.position_index].permute(2, 0, 1)[None]
         if shift:
-            bias = bias + shift_bias(rows, columns, x.device)[:, None]
+            bias = bias + shift_bias(rows, columns, x.device, window)[:, None]
         q, k, v = (z.unflatten(0, (b, -1)).flatten(1, 2) for z in self._split(self.qkv(windows)))
         bias = bias.to(q.dtype).expand(len(windows) // b, -1, -1, -1).flatten(0, 1)[None]
         attended = F.scaled_dot_product_attention(q, k, v, bias).unflatten(1, (-1, self.heads))
-        x = from_windows(attended.flatten(0, 1).transpose(1, 2).flatten(2), rows, columns)
+        x = from_windows(attended.flatten(0, 1).transpose(1, 2).flatten(2), rows, columns, window)
         if shift:
             x = x.roll((shift, shift), (1, 2))
         return x[:, :h, :w]
@@ -114,11 +114,13 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, shift: int, position: int, drop_path: float) -> None:
+    def __init__(
+        self, width: int, heads: int, window: int, shifted: bool, position: int, drop_path: float
+    ) -> None:
         super().__init__()
-        self.shift = shift
+        self.shift = window // 2 if shifted else 0
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, window)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, 4 * width)
         self.det_position = nn.Linear(position, width)
@@ -156,11 +158,17 @@ class Merge(nn.Module):
 
 class Stage(nn.Module):
     def __init__(
-        self, width: int, out: int, heads: int, position: int, drop_paths: list[float]
+        self,
+        width: int,
+        out: int,
+        heads: int,
+        window: int,
+        position: int,
+        drop_paths: list[float],
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(width, heads, SHIFT if i % 2 else 0, position, rate)
+            Block(width, heads, window, bool(i % 2), position, rate)
             for i, rate in enumerate(drop_paths)
         )
         self.merge = Merge(width, out)
@@ -194,9 +202,12 @@ class Body(nn.Module):
         queries: Q, number of [DET] tokens.
         width: d, of the [DET] tokens' position and of the last merged map.
         drop_path: rate of stochastic depth in the last block; it grows linearly from 0.
+        window: side of the windows in patches.
     """
 
-    def __init__(self, size: Size, queries: int, width: int, drop_path: float) -> None:
+    def __init__(
+        self, size: Size, queries: int, width: int, drop_path: float, window: int = WINDOW
+    ) -> None:
         super().__init__()
         widths = size.widths
         self.embed = PatchEmbed(size.channels)
@@ -204,7 +215,7 @@ class Body(nn.Module):
         self.det_position = nn.Parameter(torch.zeros(1, queries, width))
         rates = iter(np.linspace(0, drop_path, sum(size.depths)).tolist())
         self.stages = nn.ModuleList(
-            Stage(c, out, heads, width, [next(rates) for _ in range(depth)])
+            Stage(c, out, heads, window, width, [next(rates) for _ in range(depth)])
             for c, out, heads, depth in zip(
                 widths, [*widths[1:], width], size.heads, size.depths, strict=True
             )
@@ -251,36 +262,36 @@ def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens[:, : grid[0] * grid[1]].unflatten(1, grid).permute(0, 3, 1, 2)
 
 
-def to_windows(x: Tensor) -> Tensor:
-    """(B, h, w, C), h and w multiples of WINDOW -> (B windows, 49, C)."""
-    x = x.unflatten(1, (-1, WINDOW)).unflatten(3, (-1, WINDOW))
+def to_windows(x: Tensor, window: int) -> Tensor:
+    """(B, h, w, C), h and w multiples of the window -> (B windows, window^2, C)."""
+    x = x.unflatten(1, (-1, window)).unflatten(3, (-1, window))
     return x.transpose(2, 3).flatten(0, 2).flatten(1, 2)
 
 
-def from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
+def from_windows(windows: Tensor, rows: int, columns: int, window: int) -> Tensor:
     """The inverse of `to_windows`."""
-    x = windows.unflatten(1, (WINDOW, WINDOW))
-    x = x.unflatten(0, (-1, rows // WINDOW, columns // WINDOW))
+    x = windows.unflatten(1, (window, window))
+    x = x.unflatten(0, (-1, rows // window, columns // window))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def relative_position_index(window: int = WINDOW) -> Tensor:
-    """(49, 49): the index into the table of position biases for each pair in a window."""
+    """(window^2, window^2): the index into the table of position biases for each pair."""
     y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     y, x = (c.flatten()[:, None] - c.flatten()[None] + window - 1 for c in (y, x))
     return y * (2 * window - 1) + x
 
 
 @lru_cache(maxsize=8)
-def shift_bias(rows: int, columns: int, device: torch.device) -> Tensor:
-    """(windows, 49, 49): masks pairs of tokens that are not neighbours in the unshifted image."""
+def shift_bias(rows: int, columns: int, device: torch.device, window: int = WINDOW) -> Tensor:
+    """(windows, window^2, window^2): masks pairs that are not neighbours in the unshifted image."""
 
     def regions(length: int) -> Tensor:
         places = torch.arange(length, device=device)
-        return (places >= length - WINDOW).long() + (places >= length - SHIFT).long()
+        return (places >= length - window).long() + (places >= length - window // 2).long()
 
     region = 3 * regions(rows)[:, None] + regions(columns)[None]
-    windows = to_windows(region[None, ..., None]).squeeze(-1)
+    windows = to_windows(region[None, ..., None], window).squeeze(-1)
     return (windows[:, :, None] != windows[:, None]).float() * MASKED
 
 

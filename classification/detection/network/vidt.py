@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from classification.detection.network.deformable import DeformableAttention
 from classification.detection.network.fusion import Bottleneck, Fusion
-from classification.detection.network.swin import SIZES, Body, Size, shrink
+from classification.detection.network.swin import SIZES, WINDOW, Body, Size, shrink
 from gan_vkd.distill.precision import at_least_float32
 
 HEADS, GROUPS = 8, 32  # of attention and group norm
@@ -132,6 +132,7 @@ class ViDT(nn.Module):
         drop_path: of the body; None: as published for the size.
         fusion: whether the maps are fused from coarse to fine, as in ViDT+.
         iou_aware: whether each predictor also predicts the IoU of its boxes, as in ViDT+.
+        window: of the body, in patches.
     """
 
     def __init__(
@@ -147,12 +148,13 @@ class ViDT(nn.Module):
         drop_path: float | None = None,
         fusion: bool = False,
         iou_aware: bool = False,
+        window: int = WINDOW,
     ) -> None:
         super().__init__()
         size = SIZES[size] if isinstance(size, str) else size
         self.classes, self.width = classes, width
         rate = size.drop_path if drop_path is None else drop_path
-        self.body = Body(size, queries, width, rate)
+        self.body = Body(size, queries, width, rate, window)
         channels = [*size.widths[1:], width]
         self.reduce_maps = nn.ModuleList(Reduce(c, width) for c in channels)
         self.fusion = Fusion(width, len(channels)) if fusion else None

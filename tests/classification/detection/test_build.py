@@ -4,12 +4,14 @@ import argparse
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from timm.models.swin_transformer import checkpoint_filter_fn
 
 from classification.detection.network.build import load_detector, make_detector
 from classification.detection.network.published import to_published
 from classification.detection.network.vidt import ViDT
-from classification.detection.run import Run
+from classification.detection.run import Run, read_detector
 from classification.detection.settings import DetectorSettings
 from gan_vkd.runtime.errors import VkdError
 
@@ -64,6 +66,38 @@ def test_a_student_reinitialises_class_heads_of_other_classes_and_a_teacher_keep
     for name, value in load_detector(named, 4, teacher=True).state_dict().items():
         assert torch.equal(value, theirs[name])
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("window", [4, 8, 12])
+def test_another_window_resizes_the_tables_of_positions_as_timm_does(
+    window: int, tmp_path: Path
+) -> None:
+    settings, heads = DetectorSettings(**SMALL), (3, 6, 12, 24)
+    options = {"img_size": 224, "embed_dim": 48, "num_classes": 4, "num_heads": heads}
+    swin = timm.create_model("swin_tiny_patch4_window7_224", **options)
+    torch.save(swin.state_dict(), tmp_path / "swin.pth")
+    named = settings.model_copy(update={"weights": str(tmp_path / "swin.pth"), "window": window})
+    body = load_detector(named, 4).body.state_dict()
+    size = {"img_size": 32 * window, "window_size": window}
+    other = timm.create_model("swin_tiny_patch4_window7_224", **options | size)
+    theirs = checkpoint_filter_fn(swin.state_dict(), other)
+    tables = {k: x for k, x in theirs.items() if k.endswith("relative_position_bias_table")}
+    assert len(tables) == 12
+    for name, table in tables.items():
+        _, stage, _, block, *_ = name.split(".")
+        ours = body[f"stages.{stage}.blocks.{block}.attention.position_bias"]
+        assert len(ours) == (2 * window - 1) ** 2
+        assert torch.equal(ours, table)
+
+    # and back: the file of a detector says its window
+    detector = load_detector(named, 4)
+    torch.save({"model": to_published(detector.state_dict())}, tmp_path / "whole.pth")
+    found, facts = read_detector(tmp_path / "whole.pth")
+    assert facts["detector"]["window"] == window
+    images, padding = torch.randn(1, 3, 70, 90), torch.zeros(1, 70, 90, dtype=torch.bool)
+    with torch.no_grad():
+        expected = detector.eval()(images, padding)
+        torch.testing.assert_close(found(images, padding).boxes, expected.boxes)
 
 
 def _as_run(detector: ViDT, tmp_path: Path) -> Path:
