@@ -1,7 +1,7 @@
 """The order of images over batches and ranks, and the keys of their random numbers."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from timm.data.distributed_sampler import RepeatAugSampler
@@ -61,7 +61,9 @@ class Order:
 class BatchesFrom:
     """The batches of an order from number `start` on, without end."""
 
-    def __init__(self, order: Order, start: int) -> None:
+    def __init__(
+        self, order: Callable[[int], list[tuple[tuple[Any, ...], int]]], start: int
+    ) -> None:
         self.order, self.start = order, start
 
     def __iter__(self) -> Iterator[list[tuple[tuple[Any, ...], int]]]:

@@ -39,7 +39,7 @@ class InputSettings(Section):
     source: str
     kind: Literal["memory", "files", "shards"] = "memory"
     # test: the source's own (memory); or a path; or a share of the source's files of each class
-    heldout: Annotated[float, Field(gt=0, lt=1)] | str | None = "test"
+    heldout: float | str | None = "test"
     root: str = "data"
     download: bool = True
     resolution: Positive = 224
@@ -70,8 +70,10 @@ class InputSettings(Section):
                 f"heldout = test belongs to source = {', '.join(SOURCES)} in memory: set it "
                 "to a path, or null"
             )
-        if isinstance(self.heldout, float) and self.kind != "files":
-            raise ValueError(f"heldout = {self.heldout}: a share belongs to kind = files")
+        if isinstance(self.heldout, float) and (self.kind != "files" or not 0 < self.heldout < 1):
+            raise ValueError(
+                f"heldout = {self.heldout}: a share lies between 0 and 1 and needs kind = files"
+            )
         if self.kind == "files" and (self.num_images is not None or self.fraction is not None):
             raise ValueError("num_images and fraction belong to kind = memory")
         return self

@@ -15,7 +15,7 @@ from classification.recognition.data.images import load_heldout_images, load_tra
 from classification.recognition.data.transforms import training_transform
 from classification.recognition.evaluation import evaluate_run
 from classification.recognition.run import Run, read_student
-from classification.recognition.settings import AugmentSettings, InputSettings
+from classification.recognition.settings import AugmentSettings, InputSettings, load_settings
 from classification.recognition.training import train
 from gan_vkd.data.decoding import BadImage
 from gan_vkd.runtime.errors import SettingsError, VkdError
@@ -62,6 +62,12 @@ def files(tiny: MakeStudent, imagenet: Path):
         )  # fmt: skip
 
     return make
+
+
+@pytest.mark.parametrize("heldout", ["0", "1", "1.5"])
+def test_a_share_lies_between_0_and_1(heldout: str) -> None:
+    with pytest.raises(SettingsError, match=r"heldout = .*: a share lies between 0 and 1"):
+        load_settings(Path("finetune_vit"), [f"data.heldout={heldout}"])
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -111,7 +111,7 @@ class Feed:
         self._next = number + 1
         images, labels, faults = next(self._batches)
         good = self._usable(faults) if any(faults) else torch.arange(len(labels))
-        to = {"device": self.device, "non_blocking": True}
+        to: Any = {"device": self.device, "non_blocking": True}
         rows = None
         if self.views:
             rows = torch.tensor([key[1] for key, _ in self.order(number)])[good].to(**to)

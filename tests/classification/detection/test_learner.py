@@ -56,6 +56,15 @@ def test_weight_decay_is_that_of_vidt(tiny_detection: MakeDetection) -> None:
             assert group["weight_decay"] == expected, name
 
 
+def test_the_body_has_a_share_of_the_learning_rate(tiny_detection: MakeDetection) -> None:
+    learner, feed = learner_of(tiny_detection("train.body_rate=0.1"))
+    learner.step(feed(0), 0)
+    names = {p: name for name, p in learner.detector.named_parameters()}
+    for group in learner.optimizer.param_groups:
+        body = any(names.get(p, "").startswith("body.") for p in group["params"])
+        assert group["lr"] == pytest.approx(learner.rate.now * (0.1 if body else 1))
+
+
 def test_weight_decay_of_projections_is_a_setting(tiny_detection: MakeDetection) -> None:
     learner, _ = learner_of(tiny_detection("train.weight_decay=0.07", "distill.projection=cayley"))
     assert learner.distill is not None
