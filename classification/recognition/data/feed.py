@@ -110,12 +110,15 @@ class Feed:
             self._batches = iter(self._loader(number))
         self._next = number + 1
         images, labels, faults = next(self._batches)
-        good = self._usable(faults) if any(faults) else torch.arange(len(labels))
+        rows = torch.tensor([key[1] for key, _ in self.order(number)]) if self.views else None
+        if any(faults):
+            good = self._usable(faults)
+            images, labels = images[good], labels[good]
+            rows = None if rows is None else rows[good]
         to: Any = {"device": self.device, "non_blocking": True}
-        rows = None
-        if self.views:
-            rows = torch.tensor([key[1] for key, _ in self.order(number)])[good].to(**to)
-        return Batch(images[good].to(**to), labels[good].to(**to), rows)
+        return Batch(
+            images.to(**to), labels.to(**to), None if rows is None else rows.to(self.device)
+        )
 
     def _loader(self, start: int) -> DataLoader[Any]:
         data, workers = self.settings.data, self.settings.data.workers
