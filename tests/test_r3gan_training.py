@@ -155,7 +155,7 @@ def test_values_held_in_steps_reach_the_end() -> None:
 
 def test_the_shipped_configurations_are_those_published() -> None:
     folder = load_settings(CONFIGS / "folder+networks/r3gan", ["data.source=digits"])
-    assert folder.train.iterations == folder.train.g_lr.iterations == 20_000  # type: ignore[union-attr]
+    assert folder.of_length().train.g_lr.iterations == folder.train.iterations == 20_000  # type: ignore[union-attr]
     cifar = load_settings(CONFIGS / "cifar10_10pct+networks/r3gan_cifar", [])
     chosen, train = cifar.regularize, cifar.train
     assert (cifar.adversary.name, train.d_steps, chosen.r1_every) == ("relativistic", 1, 1)

@@ -5,10 +5,12 @@ from typing import cast
 import pytest
 import yaml
 
+from gan_vkd.game.ema import HalfLife
 from gan_vkd.game.gradient_penalties import R1
+from gan_vkd.game.settings import load_settings
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.schedule import Schedule
-from tests.conftest import MakeSettings
+from tests.conftest import CONFIGS, MakeSettings
 from tests.test_gan import batch, build
 
 SCHEDULES = (
@@ -50,6 +52,47 @@ def test_the_augmentation_follows_the_iterations_of_the_steps(small: MakeSetting
         gan.generator_step(given.labels, number // 2)
         seen.append(float(cutout.now))
     assert seen == [1, 0.5, 0, 0]
+
+
+def test_schedules_over_auto_iterations_are_as_long_as_the_run(small: MakeSettings) -> None:
+    """Wherever a schedule may be: rates, betas, the EMA, penalties and augmentations."""
+    auto = [item.replace("iterations: 4", "iterations: auto") for item in SCHEDULES]
+    auto = [item.replace("iterations: 2", "iterations: auto") for item in auto]
+    fade = "augment=[{name: cutout, p: {start: 1, end: 0, iterations: auto}}]"
+    gan = build(small, *auto, fade, "train.iterations=8", arm="none")
+    (cutout,) = gan.augment.parts
+    r1 = cast(R1, gan.regularizers["r1_loss"])
+    ends = {0: (1e-3, 0.9, 0, 2, 1), 4: (5.5e-4, 0.945, 0.25, 1.5, 0.5), 8: (1e-4, 0.99, 0.5, 1, 0)}
+    for iteration, values in ends.items():
+        gan.set_iteration(iteration)
+        (group,) = gan.g_optimizer.param_groups
+        rates = float(group["lr"]), group["betas"][1], gan.ema.decay(iteration)
+        assert (*rates, float(r1.weight_now), float(cutout.now)) == pytest.approx(values)
+
+
+def test_r3gan_is_annealed_over_any_length() -> None:
+    for length in (700, 20_000):
+        items = [f"train.iterations={length}", "data.source=digits"]
+        settings = load_settings(CONFIGS / "folder+networks/r3gan", items).of_length()
+        train, chosen = settings.train, settings.regularize
+        half_life = cast(HalfLife, train.ema_decay).half_life
+        values = train.g_lr, train.d_lr, train.betas[1], chosen.r1, chosen.r2, half_life
+        assert {cast(Schedule, value).iterations for value in values} == {length}
+
+
+def test_the_length_of_the_run_has_to_be_known() -> None:
+    with pytest.raises(ValueError, match="the length of the run is not known"):
+        Schedule(start=1, end=0, iterations="auto")(3)
+
+
+def test_r3gans_half_life_is_the_published_share_of_a_long_run() -> None:
+    """The limit on short runs has no effect at the length of `folder`."""
+    settings = load_settings(CONFIGS / "folder+networks/r3gan", ["data.source=digits"]).of_length()
+    limited = cast(HalfLife, settings.train.ema_decay)
+    free = limited.model_copy(update={"ramp_up": None})
+    decays = [x.of_batch(settings.train.batch_size) for x in (limited, free)]
+    for iteration in range(1, 20_001, 111):
+        assert decays[0](iteration) == decays[1](iteration)
 
 
 def test_a_schedule_is_stored_and_read_again(small: MakeSettings) -> None:

@@ -49,6 +49,7 @@ def build_trainer(
         ValueError: a layer, width or batch size does not fit the method, or no direction agrees
             between the views.
     """
+    settings = settings.of_length()
     train, shape = settings.train, settings.data.shape
     network = NETWORKS.make(settings.model.chosen)
     generator = network.generator(shape, classes).to(device)

@@ -15,7 +15,7 @@ from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.runtime.components import Choice, OneOf, choice
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.precision import Precision
-from gan_vkd.runtime.schedule import Schedule, number_or_schedule
+from gan_vkd.runtime.schedule import Schedule, number_or_schedule, over_run
 from gan_vkd.runtime.section import Section
 from gan_vkd.runtime.settings import (
     STORED_KEYS,
@@ -248,10 +248,14 @@ class Settings(RunSettings):
         """The same with this number of channels: that of a training set which has been read."""
         return self.model_copy(update={"data": self.data.of_channels(channels)})
 
+    def of_length(self) -> "Settings":
+        """The same with schedules over `auto` iterations as long as the run."""
+        return type(self).model_validate(over_run(self.model_dump(), self.total))
+
     @property
     def policy(self) -> list[dict[str, Any]]:
         """The augmentations with their options; a `flip` that is null is that of the data."""
-        parts = [part.chosen for part in self.augment]
+        parts = over_run([part.chosen for part in self.augment], self.total)
         return [
             part | {"flip": self.data.flip} if part.get("flip", "") is None else part
             for part in parts
