@@ -177,10 +177,13 @@ def sample(
     wanted = None if seeds is None else parse_seeds(seeds)
     from gan_vkd.networks.sampling import draw_samples
     from gan_vkd.report.pictures import FORMATS, class_grid, grid, save_image, save_png
+    from gan_vkd.runtime.files import require_writable
     from gan_vkd.tools.inputs import inputs_of, load, pictures, shares_of
 
+    kind = FORMATS.get(out.suffix.lower())
+    require_writable(out if kind else out / "000000.png")
     generator, facts = load(run, device, truncation, alone=wanted is not None)
-    shares, kind = shares_of(facts, class_), FORMATS.get(out.suffix.lower())
+    shares = shares_of(facts, class_)
     if wanted is not None:
         images = pictures(generator, *inputs_of(generator, shares, wanted))
         names = [f"seed{number:06d}" for number in wanted]
@@ -230,11 +233,13 @@ def teach(
 ) -> None:
     """Train a small classifier, to be used as a teacher or a judge."""
     require_data(config, overrides or [])
+    from gan_vkd.runtime.files import require_writable
     from gan_vkd.runtime.settings_file import load_as
     from gan_vkd.teachers.teach import TeachSettings
     from gan_vkd.teachers.teach import teach as train_classifier
 
     settings = load_as(TeachSettings, config, overrides)
+    require_writable(out)
     accuracy = train_classifier(settings, out)
     heldout = "no held-out set" if accuracy is None else f"held-out accuracy {accuracy:.1%}"
     print(f"{out}: {heldout}")

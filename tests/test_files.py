@@ -13,6 +13,7 @@ from gan_vkd.runtime.files import (
     read_bytes,
     read_text,
     remove_unfinished,
+    require_writable,
     subfolder,
     user_path,
     write_atomically,
@@ -140,6 +141,19 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(VkdError, match=r"cannot be written \(embedded null byte"):
         write_text(tmp_path / "a\0b", "text")
     assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_file_is_tried_without_a_trace(tmp_path):
+    require_writable(tmp_path / "new" / "folder" / "file")
+    (tmp_path / "file").write_text("old")
+    require_writable(tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    (tmp_path / "folder").mkdir()
+    for name in ("file/below", "folder", "link/file", "a\0b", "x" * 300):
+        with pytest.raises(VkdError, match="cannot be written"):
+            require_writable(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "link"]
     assert (tmp_path / "file").read_text() == "old"
 
 

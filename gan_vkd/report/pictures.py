@@ -12,7 +12,7 @@ from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs, draw_samples, generate
 from gan_vkd.report.figures import label, save_figure
 from gan_vkd.runtime.errors import SettingsError
-from gan_vkd.runtime.files import write_atomically
+from gan_vkd.runtime.files import require_writable, write_atomically
 
 FORMATS = {  # of Pillow, by suffix
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tiff": "TIFF",
@@ -61,15 +61,20 @@ def save_image(image: Tensor, path: Path, kind: str) -> None:
 
 
 def save_named(image: Tensor, path: Path) -> None:
-    """Writes a uint8 image (C, H, W) in the format of the file's name.
+    """Writes a uint8 image (C, H, W) in the format of the file's name, one of FORMATS."""
+    save_image(image, path, FORMATS[path.suffix.lower()])
+
+
+def require_picture(path: Path) -> None:
+    """Tries whether `save_named` could write a file, before its picture is made.
 
     Raises:
         SettingsError: the name ends in none of FORMATS.
+        VkdError: it cannot be written.
     """
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
+    if path.suffix.lower() not in FORMATS:
         raise SettingsError(f"{path}: expected a name that ends in one of {', '.join(FORMATS)}")
-    save_image(image, path, kind)
+    require_writable(path)
 
 
 def on_white(image: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ import re
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from errno import EISDIR
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from gan_vkd.runtime.errors import SettingsError, VkdError
@@ -114,6 +116,27 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     finally:
         with suppress(OSError, ValueError):  # renamed, or never made
             temporary.unlink()
+
+
+def require_writable(path: Path) -> None:
+    """Tries whether `write_atomically` could write a file, before the work whose result it is.
+
+    Nothing is made but for a moment, in the folder or, if it does not exist yet, the nearest one
+    above it.
+
+    Raises:
+        VkdError: it could not.
+    """
+    folder = path.parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "a folder")
+        with NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", suffix=".vkd-tmp"):
+            pass
+    except (OSError, ValueError) as error:
+        raise VkdError(f"{path}: cannot be written ({reason(error)})") from None
 
 
 def write_text(path: Path, text: str) -> None:

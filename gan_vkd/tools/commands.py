@@ -48,10 +48,11 @@ def truncation(
     wanted, psis = parse_seeds(seeds), parse_psis(psi)
     if measure:
         require_data(run, overrides or [], given=True)
-    from gan_vkd.report.pictures import save_named
+    from gan_vkd.report.pictures import require_picture, save_named
     from gan_vkd.tools.inputs import load, shares_of
     from gan_vkd.tools.truncation import truncation_grid
 
+    require_picture(out)
     generator, facts = load(run, device)
     shares = shares_of(facts, class_)
     save_named(truncation_grid(generator, shares, wanted, psis, run), out)
@@ -87,11 +88,12 @@ def mix(
 ) -> None:
     """Mix the styles of seeds in a grid (StyleGAN2)."""
     of_rows, of_columns = parse_seeds(rows, "--rows"), parse_seeds(columns, "--columns")
-    from gan_vkd.report.pictures import save_named
+    from gan_vkd.report.pictures import require_picture, save_named
     from gan_vkd.tools.inputs import load, shares_of
     from gan_vkd.tools.mixing import mixing_grid, parse_layers
     from gan_vkd.tools.styles import with_styles
 
+    require_picture(out)
     generator, facts = load(run, device)
     network = with_styles(generator, run, "style mixing")
     network.truncate(truncation)
@@ -188,11 +190,9 @@ def project(
     from gan_vkd.tools.latent_spaces import space_named
     from gan_vkd.tools.perceptual import Distance, load_network
     from gan_vkd.tools.projection import project as find
-    from gan_vkd.tools.projection_files import read_target, save_projection
-    from gan_vkd.tools.video import require_video
+    from gan_vkd.tools.projection_files import read_target, require_files, save_projection
 
-    if video is not None:
-        require_video(video)
+    require_files(out, video)
     settings = load_settings(run, ["data.download=false", *(overrides or [])])
     generator, facts = load(run, device)
     target = read_target(picture, settings.data, generator)

@@ -16,11 +16,12 @@ from gan_vkd.report.figures import save_figure
 from gan_vkd.report.pictures import save_png
 from gan_vkd.runtime.checkpoint import save_weights
 from gan_vkd.runtime.errors import VkdError
-from gan_vkd.runtime.files import read_bytes, user_path
+from gan_vkd.runtime.files import read_bytes, require_writable, user_path
 from gan_vkd.tools.captions import captioned
 from gan_vkd.tools.projection import Projected
-from gan_vkd.tools.video import write_video
+from gan_vkd.tools.video import require_video, write_video
 
+NAMES = ("projected.safetensors", "projected.png", "projection.png", "curve.png")
 FPS = 20  # of the video
 
 
@@ -39,10 +40,22 @@ def read_target(picture: Path, data: DataSettings, generator: Generator) -> Tens
     return to_network(image).to(next(generator.parameters()).device)
 
 
+def require_files(folder: Path, video: Path | None) -> None:
+    """Tries whether `save_projection` could write its files, before anything is searched.
+
+    Raises:
+        SettingsError, VkdError: it could not.
+    """
+    for name in NAMES:
+        require_writable(folder / name)
+    if video is not None:
+        require_video(video)
+
+
 def save_projection(
     found: Projected, target: Tensor, facts: dict[str, Any], folder: Path, video: Path | None
 ) -> str:
-    """Writes projected.safetensors, projected.png, projection.png and curve.png, and the video.
+    """Writes NAMES into a folder, and the video.
 
     Args:
         found: the result.
@@ -60,11 +73,12 @@ def save_projection(
         "perceptual": {"start": start, "end": end},
         "pixels": {"start": start_pixels, "end": end_pixels},
     }
-    save_weights(folder / "projected.safetensors", found.state, facts)
-    save_png(found.image, folder / "projected.png")
+    weights, picture, beside, curve = (folder / name for name in NAMES)
+    save_weights(weights, found.state, facts)
+    save_png(found.image, picture)
     pair = torch.stack([wanted, found.image])
-    save_png(captioned(pair, ["target", "projection"]), folder / "projection.png")
-    _save_curve(found.course, folder / "curve.png")
+    save_png(captioned(pair, ["target", "projection"]), beside)
+    _save_curve(found.course, curve)
     if video is not None:
         pairs = (torch.stack([wanted, image]) for image in found.snapshots)
         write_video((captioned(two, ["target", "projection"]) for two in pairs), video, FPS)

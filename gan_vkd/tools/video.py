@@ -13,15 +13,15 @@ from torch import Tensor
 
 from gan_vkd.report.pictures import on_white
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.files import write_atomically
+from gan_vkd.runtime.files import require_writable, write_atomically
 
 
 def require_video(path: Path) -> None:
-    """Raises an error if a video of this name cannot be made here, before its frames are.
+    """Raises an error if a video of this name cannot be written here, before its frames are made.
 
     Raises:
         SettingsError: the name ends in neither .gif nor .mp4.
-        VkdError: .mp4, and imageio or imageio-ffmpeg is not installed.
+        VkdError: it cannot be written; or .mp4, and imageio or imageio-ffmpeg is not installed.
     """
     if path.suffix not in (".gif", ".mp4"):
         raise SettingsError(f"{path}: expected a name that ends in .gif or .mp4")
@@ -33,6 +33,7 @@ def require_video(path: Path) -> None:
             raise VkdError(
                 f"{path}: {error}; pip install imageio imageio-ffmpeg, or write a .gif"
             ) from None
+    require_writable(path)
 
 
 def write_video(frames: Iterable[Tensor], path: Path, fps: int) -> None:
@@ -42,7 +43,7 @@ def write_video(frames: Iterable[Tensor], path: Path, fps: int) -> None:
     column or row is repeated where they are odd. GIF has 256 colours and times in 1/100 s.
 
     Raises:
-        SettingsError, VkdError: as in `require_video`; or the file cannot be written.
+        SettingsError, VkdError: as in `require_video`.
     """
     require_video(path)
     write = _write_gif if path.suffix == ".gif" else _write_mp4
