@@ -191,6 +191,7 @@ TABLE = [  # pictures, machine, items, expected settings by key
     (Pictures(1), GPU, [], {"evaluate.features": None}),
     (PHOTOS, GPU, ["data.num_images=1"], {"evaluate.features": None}),
     (PHOTOS, CPU, ["evaluate.features.name=cifar_resnet20"], {"evaluate.reference": "train"}),
+    (PHOTOS, CPU, ["data.heldout=kept"], {"evaluate.reference": "heldout"}),
     (PHOTOS, CPU, ["train.iterations=20"], {"evaluate.every": 20, "train.sample_first": 16}),
     (PHOTOS, CPU, ["train.batch_size=8"], {"train.iterations": 12_500, "regularize.r1": "auto"}),
     (PHOTOS, GPU, ["model=biggan"], {"data.resolution": 64, "adversary.name": "hinge"}),

@@ -105,6 +105,18 @@ def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path, monkey
         code, _, err = vkd("photos", "--dry-run", *wrong)
         assert (code, len(err.splitlines())) == (2, 1)
         assert reason in err
+    for key in ("data.heldout", "evaluate.reference"):
+        for other, reason in (("WRONG", "no such folder or zip"), ("file", "nor a readable zip")):
+            code, _, err = vkd("photos", "--dry-run", f"{key}={other}")
+            assert (code, len(err.splitlines())) == (1, 1)
+            assert err.startswith(f"vkd: {key} = {other}: ")
+            assert reason in err
+    unheld = "evaluate.reference=heldout", "evaluate.features.name=cifar_resnet20"
+    code, _, err = vkd("photos", "--dry-run", *unheld)
+    assert (code, err) == (
+        2,
+        "vkd: evaluate.reference = heldout: give data.heldout=FOLDER as well\n",
+    )
     monkeypatch.setattr(ranks, "launched", lambda: True)
     assert "under torchrun give settings or a run folder" in vkd("photos")[2]
 

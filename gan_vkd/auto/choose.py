@@ -248,7 +248,7 @@ def _evaluation(pick: Picks, number: int, iterations: int, machine: Machine) -> 
     pick("train.checkpoint_every", max(1, every // 5), "a fifth of that is lost at most")
     pick("train.logger", "tensorboard", "tensorboard --logdir RUN")
     pick("evaluate.features", *_judge(number, machine))
-    pick("evaluate.reference", "train", "none is held out, so copies of the pictures score best")
+    pick("evaluate.reference", *_reference(pick))
     kind = "cpu" if machine.is_cpu else "gpu"
     why = "usual number" if kind == "gpu" else "for a CPU; compares checkpoints, not papers"
     pick("evaluate.num_samples", SAMPLES[kind], why)
@@ -263,6 +263,12 @@ def _judge(number: int, machine: Machine) -> tuple[dict[str, str] | None, str]:
         return None, "no distance: Inception is neither here nor reachable; look at samples/"
     where = "is here" if machine.inception == "here" else "will be fetched (91 MiB)"
     return {"name": "inception"}, f"FID; Inception {where}"
+
+
+def _reference(pick: Picks) -> tuple[str, str]:
+    if pick.given("data.heldout", None) not in (None, "test"):
+        return "heldout", "pictures that are not trained on"
+    return "train", "none is held out, so copies of the pictures score best"
 
 
 def tree_of(choices: list[Choice]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from gan_vkd.auto.machine import Machine, this_machine
 from gan_vkd.evaluation.few import FEW, WARNINGS
 from gan_vkd.game.settings import Settings
 from gan_vkd.runtime import ranks
-from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.settings_file import merged, merged_items, merged_trees, validated
 from gan_vkd.training import train
@@ -70,6 +70,7 @@ def train_pictures(
         raise SettingsError(f"--out {folder}: is the folder of the pictures; give another one")
     if user_path(folder).exists() and not user_path(folder).is_dir():
         raise SettingsError(f"--out {folder}: is a file; give a folder")
+    _require_others(settings)
     asked_for = settings.data.num_images or 0
     if asked_for > pictures.count:
         raise SettingsError(f"data.num_images = {asked_for}: {path} has {pictures.count} pictures")
@@ -104,6 +105,24 @@ def _asked(path: Path, items: list[str], size: int | None) -> tuple[dict[str, An
     usual = {"arm": "none", "data": data, "model": {"name": "stylegan2"}}
     validated(Settings, merged_trees(usual, asked), str(path), values)
     return asked, values
+
+
+def _require_others(settings: Settings) -> None:
+    """Looks at the held-out and reference pictures, if any, before the estimate.
+
+    Raises:
+        SettingsError: evaluate.reference=heldout without data.heldout.
+        VkdError: unusable ones.
+    """
+    heldout, reference = settings.data.heldout, settings.evaluate.reference
+    if settings.evaluate.judges and reference == "heldout" and heldout in (None, "test"):
+        raise SettingsError("evaluate.reference = heldout: give data.heldout=FOLDER as well")
+    for key, other in (("data.heldout", heldout), ("evaluate.reference", reference)):
+        if other not in (None, "test", "heldout", "train"):
+            try:
+                look(user_path(other))
+            except VkdError as error:
+                raise VkdError(f"{key} = {other}: {error}") from None
 
 
 def _name(path: Path) -> str:
