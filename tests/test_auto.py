@@ -13,6 +13,8 @@ from gan_vkd.auto.choose import Choice, choose, flat, tree_of
 from gan_vkd.auto.look import Pictures, look
 from gan_vkd.auto.machine import Machine
 from gan_vkd.auto.reference import are_pictures
+from gan_vkd.data.sets import load_training_set
+from gan_vkd.data.settings import DataSettings
 from gan_vkd.game.ema import HalfLife
 from gan_vkd.game.settings import Settings
 from gan_vkd.runtime.errors import SettingsError, VkdError
@@ -114,6 +116,25 @@ def test_grey_is_seen_in_the_pixels_too(kind, tmp_path):
     assert look(folder(tmp_path, files)).grey == 1
 
 
+def test_one_coloured_picture_among_many_keeps_its_colours(tmp_path):
+    """As with data.channels=auto, though most pictures are not looked at one by one."""
+    grey = encoded(picture(mode="L"))
+    tinted = picture(mode="L").convert("RGB")
+    tinted.putpixel((3, 3), (100, 100, 103))
+    path = folder(tmp_path, {f"{i:03}.png": grey for i in range(200)})
+    assert look(path).grey == 1
+    folder(path, {"101.png": encoded(tinted)})
+    assert 0.99 < look(path).grey < 1
+    assert load_training_set(DataSettings(source=str(path))).shape.channels == 3
+
+
+def test_grey_pictures_of_lossy_formats_are_grey(tmp_path):
+    noise = picture(mode="L").convert("RGB")
+    path = folder(tmp_path, {"a.webp": encoded(noise, "WEBP"), "b.jpg": encoded(noise, "JPEG")})
+    assert look(path).grey == 1
+    assert load_training_set(DataSettings(source=str(path))).shape.channels == 1
+
+
 def test_sixteen_bits_and_transparency_are_seen(tmp_path):
     deep = Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40)
     opaque, through = picture(mode="RGBA"), picture(mode="RGBA")
@@ -181,7 +202,9 @@ TABLE = [  # pictures, machine, items, expected settings by key
     (Pictures(9, side=480, aspect=3), CPU, ["model=biggan"], {"data.resolution": (32, 64)}),
     (Pictures(9, transparent=0.9), CPU, [], {"data.channels": 4}),
     (Pictures(9, transparent=0.1), CPU, [], {"data.channels": 3}),
+    (Pictures(9, transparent=1), CPU, ["data.background=white"], {"data.channels": 3}),
     (Pictures(9, grey=1), CPU, [], {"data.channels": 1}),
+    (Pictures(9, grey=0.99), CPU, [], {"data.channels": 3}),
     (PHOTOS, CPU, ["data.resolution=256"], {"data.resolution": 256, "train.batch_size": 16}),
     (Pictures(40, classes={"a": 30, "b": 10}), CPU, [], {"data.conditional": True}),
     (Pictures(18, classes={"a": 9, "b": 9}), CPU, [], {"data.conditional": False}),

@@ -116,7 +116,7 @@ def _data(
         why += f"; width / height of {pictures.alike:.0%} are about {pictures.aspect:.2f}"
     sides = pick("data.resolution", sides, why)
     height, width = sides if isinstance(sides, list) else (sides, sides)
-    pick("data.channels", *_channels(pictures))
+    pick("data.channels", *_channels(pictures, pick.gives("data.background")))
     classes = pictures.classes or {}
     each = pictures.count / max(len(classes), 1)
     conditional, why = False, "no class folders" if not classes else "one folder only"
@@ -131,12 +131,16 @@ def _data(
     return height, width
 
 
-def _channels(pictures: Pictures) -> tuple[int, str]:
+def _channels(pictures: Pictures, flattened: bool) -> tuple[int, str]:
+    """flattened: the user gives the background that transparency is put on."""
+    if pictures.transparent and flattened:
+        return 3, "transparency is put on data.background"
     if pictures.transparent >= MOSTLY:
         return 4, f"{pictures.transparent:.0%} of the pictures are transparent"
     if pictures.grey == 1:
         return 1, "all pictures are grey"
-    return 3, "colour" + "; transparency is put on white" * (pictures.transparent > 0)
+    why = "colour" if pictures.grey < MOSTLY else "some of the pictures have colours"
+    return 3, why + "; transparency is put on white" * (pictures.transparent > 0)
 
 
 def _sides(size: int, pictures: Pictures, network: str) -> int | list[int]:

@@ -147,7 +147,7 @@ def described(path: Path, pictures: Pictures, machine: Machine) -> str:
     if p.transparent:
         lines.append(f"{p.transparent:.0%} transparent")
     if p.grey:
-        lines.append(f"{p.grey:.0%} grey{', 16 bits' if p.deep else ''}")
+        lines.append(f"{int(100 * p.grey)}% grey{', 16 bits' if p.deep else ''}")
     if p.count < FEW:
         lines.append(f"{WARNINGS['few pictures']}: docs/few_pictures.md")
     return "\n".join([*lines, f"this machine: {machine}"])

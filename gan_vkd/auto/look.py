@@ -11,20 +11,18 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from gan_vkd.data.decoding import FORMATS, MAX_MEGAPIXELS, reads_heif
+from gan_vkd.data.form import SIXTEEN_BITS
 from gan_vkd.data.images import Source, open_source
 from gan_vkd.data.listing import list_images
+from gan_vkd.data.survey import channels_needed, is_grey, is_transparent
 from gan_vkd.runtime.errors import VkdError
 
 SAMPLED = 64  # pictures whose pixels are looked at, evenly spread
-SIDE = 64  # pixels that they are reduced to, JPEGs while they are decoded
-EQUAL = 8  # levels by which the channels of a grey picture may differ: JPEG rounds
+SIDE = 64  # pixels that JPEGs are reduced to while they are decoded
 NEAR = math.log(1.1)  # of two aspects that are alike
-GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"})  # modes of Pillow
-DEEP = frozenset({"I", "I;16", "I;16B", "I;16L"})
 ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)  # EXIF: turned by a quarter
 
 
@@ -36,8 +34,8 @@ class Pictures:
     folder by name, {} for a flat set. formats: pictures of each format. smallest, largest: width
     and height of the picture of the fewest and of the most pixels. side: median of the shorter
     sides. aspect: median of width / height. alike: share within a tenth of it. square: share of
-    squares. grey, deep, transparent:
-    shares of grey, 16-bit and (partly) transparent pictures.
+    squares. grey, deep, transparent: shares of grey (1: all are), 16-bit and (partly) transparent
+    pictures.
     """
 
     count: int
@@ -67,7 +65,8 @@ def look(path: Path) -> Pictures:
 
     Headers show sizes, formats and depths, and which files are no pictures; that pixels are damaged
     shows when all are decoded, for training. Grey and transparent pictures are often saved with
-    three colours and with opaque pixels, so these are counted on the pixels of at most SAMPLED.
+    three colours and with opaque pixels, so these are counted on the pixels of at most SAMPLED. If
+    all of these are grey the others are looked at as well, since their colours would be lost.
 
     Raises:
         VkdError: no such path, no usable picture, or pictures outside the class folders.
@@ -80,6 +79,10 @@ def look(path: Path) -> Pictures:
             good = [index for index, header in enumerate(found) if header is not None]
             chosen = [names[good[k]] for k in _evenly(len(good), SAMPLED)]
             pixels = [x for x in pool.map(lambda name: _pixels(source, name), chosen) if x]
+        grey = _share([grey for grey, _ in pixels])
+        usable = [names[index] for index in good]
+        if grey == 1 and channels_needed(source.read, usable, "white", MAX_MEGAPIXELS) > 1:
+            grey -= 1 / len(good)
     headers = [header for header in found if header is not None]
     if not headers:
         raise VkdError(f"{path}: none of its {len(names)} pictures can be read")
@@ -97,8 +100,8 @@ def look(path: Path) -> Pictures:
         aspect=aspect,
         alike=_share([abs(math.log(w / h / aspect)) < NEAR for w, h in sizes]),
         square=_share([width == height for width, height in sizes]),
-        grey=_share([grey for grey, _ in pixels]),
-        deep=_share([h.mode in DEEP for h in headers]),
+        grey=grey,
+        deep=_share([h.mode in SIXTEEN_BITS for h in headers]),
         transparent=_share([transparent for _, transparent in pixels]),
     )
 
@@ -138,14 +141,8 @@ def _pixels(source: Source, name: str) -> tuple[bool, bool] | None:
     """Whether a picture is grey, and whether it is transparent anywhere; None if damaged."""
     try:
         with _opened(source, name) as image:
-            grey, transparent = image.mode in GREY, image.has_transparency_data
             image.draft("RGB", (SIDE, SIDE))
-            if not grey:
-                colours = np.asarray(image.convert("RGB").resize((SIDE, SIDE))).astype(int)
-                grey = bool(np.ptp(colours, axis=2).max() <= EQUAL)
-            if transparent:
-                opacity = np.asarray(image.convert("RGBA").getchannel("A"))
-                transparent = bool(opacity.min() < 255)
-            return grey, transparent
+            image.load()
+            return is_grey(image), is_transparent(image)
     except Exception:  # as above
         return None

@@ -1,4 +1,4 @@
-"""The number of channels that a set of image files needs."""
+"""Which images are grey or transparent, and the number of channels that a set of files needs."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +11,7 @@ from gan_vkd.data.decoding import BadImage, decoded, upright
 from gan_vkd.data.form import SIXTEEN_BITS, flat
 
 GREY = ("1", "L", *SIXTEEN_BITS)
+ROUNDED = 2  # levels by which the channels of a grey pixel may differ: lossy formats round
 
 
 def channels_needed(
@@ -43,13 +44,21 @@ def channels_needed(
 
 def _needed(image: Image.Image, background: str | None, coloured: bool) -> int:
     """Channels that an image needs; coloured: whether its set needs three in any case."""
-    if image.has_transparency_data:
-        image = upright(image)
-        if background is None and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-            return 4
-    elif image.mode in GREY:
+    if background is None and image.has_transparency_data and is_transparent(upright(image)):
+        return 4
+    if image.mode in GREY and not image.has_transparency_data:
         return 1
-    if coloured:
-        return 3
-    pixels = np.asarray(flat(upright(image), background or "white"))
-    return 1 if (pixels == pixels[..., :1]).all() else 3
+    return 1 if not coloured and is_grey(upright(image), background or "white") else 3
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether any pixel of a loaded image is transparent."""
+    alpha = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else None
+    return alpha is not None and bool(alpha.min() < 255)
+
+
+def is_grey(image: Image.Image, background: str = "white") -> bool:
+    """Whether a loaded image is grey in all pixels, with transparency on the background."""
+    if image.mode in GREY and not image.has_transparency_data:
+        return True
+    return bool(np.ptp(np.asarray(flat(image, background)), axis=2).max() <= ROUNDED)
