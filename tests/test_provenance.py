@@ -1,11 +1,14 @@
 """Whether a teacher was trained on the judge's training images, and that tables say so."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from gan_vkd.report import compare as compare_module
 from gan_vkd.report.compare import compare
 from gan_vkd.report.provenance import relation, trained_on
+from gan_vkd.run import Run
 from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.teachers.settings import NetworkSettings
 from gan_vkd.training import train
@@ -133,3 +136,25 @@ def test_captions_name_the_relation_and_each_judge_gets_a_table(
     text = compare([trained(arm="none"), tmp_path / "b", tmp_path / "c"], tmp_path / "out")
     assert text.count("| arm") == 2
     assert text.count("; judge ") == 2
+
+
+def test_a_table_says_which_runs_started_from_other_weights(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "_picture", lambda runs, path: None)
+    folders = [trained(arm="none")]
+    settings, source = Run(folders[0]).settings(), "runs/a\x1b[2J"
+    for seed, frozen in ((1, 0), (2, 3), (3, 0)):
+        section = settings.train.model_copy(update={"freeze_d": frozen})
+        changed = {"arm": "tuned", "seed": seed, "init_from": source, "train": section}
+        folders.append(tmp_path / str(seed))
+        shutil.copytree(folders[0], folders[-1])
+        Run(folders[-1]).write_settings(settings.model_copy(update=changed).dump())
+    lines = compare(folders, tmp_path / "out").splitlines()
+    start = r"started from runs/a\x1b[2J"
+    assert [line for line in lines if "started" in line] == [
+        f"tuned, seed 1 3: {start}",
+        f"tuned, seed 2: {start}, the 3 lowest layers of the discriminator not trained "
+        "(train.freeze_d)",
+    ]
+    assert "started" not in compare(folders[:1], tmp_path / "out")

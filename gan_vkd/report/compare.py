@@ -13,7 +13,7 @@ from gan_vkd.evaluation.record import BESIDE, evaluation, is_evaluation
 from gan_vkd.game.settings import Settings
 from gan_vkd.report.arms import by_arm, over_seeds, write_tables
 from gan_vkd.report.pictures import class_grid, save_side_by_side
-from gan_vkd.report.provenance import relation
+from gan_vkd.report.provenance import relation, start
 from gan_vkd.report.published import published_fid
 from gan_vkd.report.tables import Row, confidence, mean_and_deviation
 from gan_vkd.run import Run
@@ -233,10 +233,20 @@ def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:
 
 
 def _notes(group: list[Measured]) -> list[str]:
-    """Lines below the tables: the judges' agreement, and what the runs' warnings mean."""
+    """Lines below the tables: what runs started from if not anew, the judges' agreement, and what
+    the runs' warnings mean."""
     found = {warning for run in group for warning in run.warnings}
     explained = [f"{w}: {why}; {ADVICE}" for w, why in WARNINGS.items() if w in found]
-    return _agreement(group) + explained
+    return _starts(group) + _agreement(group) + explained
+
+
+def _starts(group: list[Measured]) -> list[str]:
+    """One line for each arm with runs that did not start anew, and for each start."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for run in group:
+        if begun := start(run.settings):
+            seeds.setdefault((run.settings.arm, begun), []).append(str(run.settings.seed))
+    return [f"{arm}, seed {' '.join(numbers)}: {begun}" for (arm, begun), numbers in seeds.items()]
 
 
 def _agreement(group: list[Measured]) -> list[str]:

@@ -1,4 +1,5 @@
-"""What frozen networks were trained on: whether a teacher has seen the judge's training images.
+"""What frozen networks were trained on: whether a teacher has seen the judge's training images;
+and what trained networks started from.
 
 A Frechet distance is taken on its judge's features. A teacher that was trained on the same images
 can lower it by passing such features on, without better samples (Kynkaanniemi et al., ICLR 2023,
@@ -10,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 
 from gan_vkd.evaluation.settings import INCEPTION
+from gan_vkd.game.settings import Settings
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import user_path
@@ -74,6 +76,16 @@ def _is_published(resnet: NetworkSettings) -> bool:
         return False
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return digest.startswith(published.partition("-")[2].removesuffix(".th"))
+
+
+def start(settings: Settings) -> str:
+    """Says which weights a run started from, and what of them was not trained; "" for a run that
+    started anew."""
+    kept = settings.train.freeze_d
+    facts = [f"started from {settings.init_from}"] if settings.init_from is not None else []
+    if kept:
+        facts.append(f"the {kept} lowest layers of the discriminator not trained (train.freeze_d)")
+    return ", ".join(facts)
 
 
 def relation(teacher: NetworkSettings, judges: Sequence[NetworkSettings]) -> str:
