@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torchvision.utils  # noqa: F401  (of grids: its import is not part of the measured time)
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -160,7 +160,7 @@ def _sample_and_judge(game: Game) -> tuple[float, float]:
     device = game.trainer.device
     generator = as_sampled(game.trainer.ema.generator, game.shares, game.settings.evaluate)
     grid = partial(class_grid, generator, game.shares)
-    grid()  # imports what makes pictures
+    grid()  # not measured: the first one allocates
     drawing = _timed(grid, device)
     images = draw_samples(generator, game.shares, JUDGED, JUDGED, 0)
     judges = [] if game.evaluator is None else game.evaluator.judges

@@ -21,11 +21,15 @@ WITHOUT_TRANSPARENCY = ("JPEG", "BMP")
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """uint8 images (N, C, H, W) -> one image (C, h, w), with white lines between them."""
-    from torchvision.utils import make_grid  # its import takes longer than drawing samples
-
-    made = make_grid(images, nrow=columns, padding=1, pad_value=255)
-    return made[: images.shape[1]]  # of grey images make_grid returns three equal channels
+    """uint8 images (N, C, H, W) -> one image (C, h, w), with white lines around them."""
+    count, channels, height, width = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    page = images.new_full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), 255)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + 1) + 1, index % columns * (width + 1) + 1
+        page[:, top : top + height, left : left + width] = image
+    return page
 
 
 def class_grid(generator: Generator, shares: Sequence[float], seed: int = 0) -> Tensor:
