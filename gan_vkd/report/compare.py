@@ -16,6 +16,7 @@ from gan_vkd.report.pictures import class_grid, save_side_by_side
 from gan_vkd.report.provenance import relation, start
 from gan_vkd.report.published import published_fid
 from gan_vkd.report.tables import Row, confidence, mean_and_deviation
+from gan_vkd.report.unjudged import CAPTION, Unjudged, is_unjudged
 from gan_vkd.run import Run
 from gan_vkd.runtime.errors import VkdError
 
@@ -40,7 +41,8 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
     alike. Runs on other data, or evaluated in another way (judges, reference, samples, batch norm),
     get separate tables: their numbers are never put in one column. A table's caption says whether
     its teachers have seen the judges' training images. The published figure is a column of its own,
-    filled for runs with the published settings.
+    filled for runs with the published settings. Where no run has a judge, the table has their
+    losses (gan_vkd/report/unjudged.py).
 
     Args:
         folders: run folders.
@@ -52,8 +54,12 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
             and seed.
     """
     runs = [Run(folder) for folder in folders]
-    groups = _comparable([Measured.of(run) for run in runs])
-    text = write_tables(groups, out, lambda group: _over_seeds(group, baseline), _notes)
+    if all(map(is_unjudged, runs)):
+        unmeasured = {CAPTION: [Unjudged.of(run) for run in runs]}
+        text = write_tables(unmeasured, out, lambda group: [])
+    else:
+        groups = _comparable([Measured.of(run) for run in runs])
+        text = write_tables(groups, out, lambda group: _over_seeds(group, baseline), _notes)
     _picture(runs, out / "samples.png")
     return text
 
