@@ -65,7 +65,7 @@ def train_pictures(
     choices = choose(str(path), pictures, machine, given, size)
     tree = merged_trees(tree_of(choices), asked)
     settings = validated(Settings, tree, str(path), values)
-    folder = out or Path("runs", f"{_name(path)}-{settings.data.shape}".replace(" ", ""))
+    folder = out or Path("runs", "".join(f"{_name(path)}-{settings.data.shape}".split()))
     if user_path(folder).resolve() == path.resolve():
         raise SettingsError(f"--out {folder}: is the folder of the pictures; give another one")
     if user_path(folder).exists() and not user_path(folder).is_dir():
