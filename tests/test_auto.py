@@ -71,6 +71,13 @@ def test_a_folder_with_the_name_of_settings_is_refused_in_one_line(name, tmp_pat
     assert are_pictures(tmp_path / name)  # as the line says
 
 
+@pytest.mark.parametrize("name", ["a.JPG", "a.webp", "a.mp4", "a.tar.gz", "a.7z"])
+def test_files_that_are_neither_pictures_nor_settings_are_refused(name, tmp_path):
+    folder(tmp_path, {name: b"\xff\xd8"})
+    with pytest.raises(SettingsError, match="give a folder or a zip of pictures, or settings"):
+        are_pictures(tmp_path / name)
+
+
 # what is seen of pictures
 
 

@@ -1,11 +1,14 @@
 """Whether `vkd train` is given settings or pictures."""
 
 import os
+from mimetypes import guess_type
 from pathlib import Path
 
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.settings_names import file_named
+
+ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")  # which are not read
 
 
 def are_pictures(reference: Path) -> bool:
@@ -15,9 +18,13 @@ def are_pictures(reference: Path) -> bool:
     anything else is settings. A relative path that names settings, too, means neither.
 
     Raises:
-        SettingsError: the reference is both.
+        SettingsError: the reference is both, or a file of one picture, a video or another archive.
     """
     path = user_path(reference)
+    kind = guess_type(path.name)[0] or ""
+    other = kind.startswith(("image/", "video/")) or path.suffix.lower() in ARCHIVES
+    if other and path.is_file():
+        raise SettingsError(f"{reference}: give a folder or a zip of pictures, or settings")
     if path.is_dir():
         pictures = not os.path.lexists(path / "settings.yaml")
     else:
