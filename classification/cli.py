@@ -6,16 +6,21 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Front, Overrides, RunOrFile, commands, run_app, run_folders
+from gan_vkd.front import Front, Overrides, RunOrFile, commands, example, run_app, run_folders
+from gan_vkd.runtime.terminal import result
+from gan_vkd.script_options import for_scripts
 
 front = Front(
+    program="vkd-classify",
     module="classification",
+    settings=("cifar10_vit", "cifar10_vit_vkd"),
     about="Recognition with knowledge distilled from frozen teachers. Detection: vkd-detect.",
     trained="a student",
     best="student",
     sweeps=Path("runs/classification"),
     load="classification.recognition.settings:load_settings",
     train="classification.recognition.training:train",
+    dry_run="classification.recognition.training:dry_run",
     tables="classification.recognition.compare:compare",
     export="classification.recognition.exchange:export_student",
     formats="*.safetensors or *.pth (timm), *.pth.tar (VkD's released code), or *.onnx.",
@@ -33,7 +38,8 @@ def main() -> None:
     run_app(app)
 
 
-@app.command()
+@app.command(epilog=example("vkd-classify export runs/mine mine.safetensors"))
+@for_scripts
 def export(
     run: RunOrFile,
     out: Annotated[Path, typer.Argument(help=front.formats)],
@@ -42,10 +48,11 @@ def export(
     """Export a run's best student, or a file's, for use without this project."""
     from classification.recognition.weights import given_student
 
-    print(front.function("export")(run, out, given_student(overrides or [])))
+    result(front.function("export")(run, out, given_student(overrides or [])), file=out)
 
 
-@app.command()
+@app.command(epilog=example("vkd-classify features runs/mine runs/other --out figures"))
+@for_scripts
 def features(
     arguments: Annotated[
         list[str],
@@ -64,5 +71,5 @@ def features(
 
     from classification.recognition.features import look
 
-    for file in look(runs, out, count, device, overrides):
-        print(file)
+    files = look(runs, out, count, device, overrides)
+    result("\n".join(map(str, files)), files=files)

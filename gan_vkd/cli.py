@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from gan_vkd.auto.reference import are_pictures
+from gan_vkd.completion import settings_names
 from gan_vkd.front import (
     ENDS,
+    DryRun,
     Front,
     MaxTime,
     OutOrDefault,
@@ -15,25 +17,32 @@ from gan_vkd.front import (
     Resume,
     RunFolder,
     commands,
+    example,
     existing,
     in_seconds,
+    measured,
     require_data,
     run_app,
 )
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.settings_names import extended, files_of
+from gan_vkd.runtime.terminal import result
+from gan_vkd.script_options import for_scripts
 from gan_vkd.tools.commands import Class
 from gan_vkd.tools.commands import app as tools
 from gan_vkd.tools.seeds import parse_seeds
 
 front = Front(
+    program="vkd",
     module="gan_vkd",
+    settings=("quickstart", "quickstart_whitening"),
     about="Data-limited GANs with knowledge distilled into the discriminator.",
     trained="a GAN",
     best="generator",
     sweeps=Path("runs/sweep"),
     load="gan_vkd.game.settings:load_settings",
     train="gan_vkd.training:train",
+    dry_run="gan_vkd.auto.dry_run:dry_run",
     tables="gan_vkd.report.compare:compare",
     export="gan_vkd.exchange:export_generator",
     formats="*.safetensors or *.pth (names as published), or *.onnx.",
@@ -53,8 +62,10 @@ def main() -> None:
 @app.command(
     help="Train a GAN on a folder or zip of pictures, or by settings, alone or as one of "
     "torchrun's ranks. For pictures all settings are chosen, and printed with the reasons."
-    f"\n\n{ENDS}"
+    f"\n\n{ENDS}",
+    epilog=example("vkd train ./photos --size 64 --max-time 2h"),
 )
+@for_scripts
 def train(
     config: Annotated[
         Path,
@@ -62,6 +73,7 @@ def train(
             metavar="PICTURES|CONFIG",
             help="A folder or zip of pictures; or settings: a file, a shipped name, NAME+NAME, or "
             "a run folder.",
+            autocompletion=settings_names,
         ),
     ],
     overrides: Overrides = None,
@@ -71,9 +83,7 @@ def train(
     out: OutOrDefault = None,
     resume: Resume = False,
     max_time: MaxTime = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="For pictures: print the settings, time and memory.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     budget = in_seconds(max_time)
     if are_pictures(config):
@@ -81,17 +91,20 @@ def train(
 
         train_pictures(config, overrides or [], size, out, budget, dry_run)
         return
-    if size is not None or dry_run:
+    if size is not None:
         raise SettingsError(
-            f"{config}: no folder or zip of pictures, which --size and --dry-run are for; with "
-            "settings give data.resolution=N"
+            f"{config}: no folder or zip of pictures, which --size is for; with settings give "
+            "data.resolution=N"
         )
-    front.train_settings(config, overrides or [], out, resume, budget)
+    front.train_settings(config, overrides or [], out, resume, budget, dry_run)
 
 
-@app.command()
+@app.command(epilog=example("vkd configs cifar10_10pct+methods/whitening"))
 def configs(
-    name: Annotated[str | None, typer.Argument(help="NAME or NAME+NAME; default: all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="NAME or NAME+NAME; default: all.", autocompletion=settings_names),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """List the names of the shipped settings, or print the settings of a name."""
@@ -106,7 +119,8 @@ def configs(
     print(yaml.safe_dump(merged(Path(name), overrides), sort_keys=False), end="")
 
 
-@app.command()
+@app.command(epilog=example("vkd evaluate runs/mine evaluate.reference=train"))
+@for_scripts
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
@@ -143,11 +157,11 @@ def evaluate(
     record = {"iteration": facts["iteration"]} | evaluator(generator, facts["shares"])
     Run(run).append("evaluations", record)
     judges = ", ".join(f"{judge['name']} {judge['identity']}" for judge in record["judges"])
-    for key, value in (record | {"judges": judges} | distances(record)).items():
-        print(f"{key}: {value}")
+    measured(record | {"judges": judges} | distances(record))
 
 
-@app.command()
+@app.command(epilog=example("vkd sample runs/mine --out grid.png"))
+@for_scripts
 def sample(
     run: RunFolder,
     out: Annotated[
@@ -196,10 +210,11 @@ def sample(
     else:
         for name, image in zip(names, images, strict=True):
             save_png(image, out / f"{name}.png")
-    print(out)
+    result(str(out), out=out)
 
 
-@app.command("import")
+@app.command("import", epilog=example("vkd import G_ema.pth cifar10_10pct --out runs/published"))
+@for_scripts
 def import_generator(
     weights: Annotated[
         Path,
@@ -220,10 +235,11 @@ def import_generator(
     from gan_vkd.exchange import import_generator as import_weights
 
     import_weights(weights, settings, out)
-    print(out)
+    result(str(out), out=out)
 
 
-@app.command()
+@app.command(epilog=example("vkd teach quickstart_teacher --out runs/teacher.safetensors"))
+@for_scripts
 def teach(
     config: Annotated[Path, typer.Argument(help="Settings of the classifier.")],
     overrides: Overrides = None,
@@ -242,4 +258,4 @@ def teach(
     require_writable(out)
     accuracy = train_classifier(settings, out)
     heldout = "no held-out set" if accuracy is None else f"held-out accuracy {accuracy:.1%}"
-    print(f"{out}: {heldout}")
+    result(f"{out}: {heldout}", out=out, accuracy=accuracy)

@@ -1,9 +1,10 @@
 """The commands that vkd, vkd-classify and vkd-detect have in common.
 
 A program describes itself by a `Front`, from which `commands` makes a typer application with the
-commands train, sweep, compare, evaluate and export. Modules are imported only when needed.
+commands train, sweep, compare, evaluate, export and doctor. Modules are imported only when needed.
 """
 
+import csv
 import os
 import re
 import sys
@@ -17,10 +18,12 @@ from typing import Annotated, Any
 import typer
 
 from gan_vkd import __version__
+from gan_vkd.completion import run_names, setting_items, settings_names
 from gan_vkd.runtime.errors import VkdError, one_line_without_memory
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.settings_names import extended, files_of, short_name
-from gan_vkd.runtime.terminal import plain, plain_output
+from gan_vkd.runtime.terminal import finish, plain, plain_output, result
+from gan_vkd.script_options import for_scripts
 
 
 def existing(path: Path) -> Path:
@@ -49,17 +52,33 @@ def number_of_runs(text: str) -> int | None:
 
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="+NAME, key.sub=value", show_default=False)
+    list[str] | None,
+    typer.Argument(help="+NAME, key.sub=value", show_default=False, autocompletion=setting_items),
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder.", callback=run_folders)]
+RunFolder = Annotated[
+    Path, typer.Argument(help="A run folder.", callback=run_folders, autocompletion=run_names)
+]
 RunOrFile = Annotated[
-    Path, typer.Argument(help="A run folder, or a file of weights.", callback=run_folders)
+    Path,
+    typer.Argument(
+        help="A run folder, or a file of weights.", callback=run_folders, autocompletion=run_names
+    ),
 ]
 Config = Annotated[
-    Path, typer.Argument(help="Settings: a file, a shipped name or NAME+NAME; or a run folder.")
+    Path,
+    typer.Argument(
+        help="Settings: a file, a shipped name or NAME+NAME; or a run folder.",
+        autocompletion=settings_names,
+    ),
 ]
 OutOrDefault = Annotated[Path | None, typer.Option(help="The run folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run if it has started.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Measure a few iterations: networks, time and memory; train nothing."
+    ),
+]
 MaxTime = Annotated[
     str | None, typer.Option(metavar="TIME", help="Stop after 45s, 90m, 3h30m or 02:30:00.")
 ]
@@ -69,6 +88,7 @@ ConfigsAndOverrides = Annotated[
         metavar="CONFIG[+NAME][+KEY.SUB=VALUE]... [KEY.SUB=VALUE]...",
         help="One CONFIG per arm, with its own +key=value; key=value applies to all that have it.",
         show_default=False,
+        autocompletion=settings_names,
     ),
 ]
 Seeds = Annotated[
@@ -90,7 +110,10 @@ Slurm = Annotated[
         help="Submit each run as a SLURM job: timeout_min=240,partition=gpu,gpus_per_node=1",
     ),
 ]
-Runs = Annotated[list[Path], typer.Argument(help="Run folders.", callback=run_folders)]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(help="Run folders.", callback=run_folders, autocompletion=run_names),
+]
 Out = Annotated[Path, typer.Option(help="Folder for tables (table.md, table.csv) and a picture.")]
 SweepOut = Annotated[Path, typer.Option(help="Folder for the runs, their logs and the table.")]
 Baseline = Annotated[str, typer.Option(help="The arm that the others are compared with.")]
@@ -103,20 +126,26 @@ ENDS = (
 )
 PROGRAMS = (
     "vkd trains GANs, vkd-classify recognisers, vkd-detect detectors; all have train, sweep, "
-    "compare, evaluate and export."
+    "compare, evaluate and export. vkd doctor shows what this machine has and what is missing."
 )
+
+
+def example(line: str) -> str:
+    """Epilog of a command's help: a line that can be pasted."""
+    return f"\b\nExample:\n  {line}"
 
 
 @dataclass(frozen=True)
 class Front:
     """The texts, defaults and functions of a program. Functions are given as "module:name".
 
-    module: the module for `python -m`.
+    program: its name. module: the module for `python -m`. settings: shipped arms, for examples.
     about: description of the program, one sentence.
     trained: what a run trains, with its article; best: the part that is evaluated and exported.
     sweeps: default folder of a sweep.
     load: (file, overrides) -> settings.
     train: (settings, folder, resume, seconds or None) -> None.
+    dry_run: (settings, folder) -> what the run would need (gan_vkd/runtime/dry_run.py).
     tables: (run folders, output folder, baseline) -> Markdown.
     export: (run folder, file) -> message to print.
     formats: help on the exported files.
@@ -130,13 +159,16 @@ class Front:
     own: names of common commands that the program defines itself, with further options.
     """
 
+    program: str
     module: str
+    settings: tuple[str, ...]
     about: str
     trained: str
     best: str
     sweeps: Path
     load: str
     train: str
+    dry_run: str
     tables: str
     export: str
     formats: str
@@ -157,9 +189,10 @@ class Front:
 
     def compare(self, runs: list[Path], out: Path, baseline: str, **options: Any) -> None:
         """The command compare; options: further arguments of the program's `tables`."""
-        print(self.function("tables")(runs, out, baseline, **options))
-        print(f"\n{out / 'table.md'}  {out / 'table.csv'}  {out / self.picture}")
-        print("runs: " + "  ".join(str(run) for run in runs))
+        table = self.function("tables")(runs, out, baseline, **options)
+        files = [out / "table.md", out / "table.csv", out / self.picture]
+        lines = ["", "  ".join(map(str, files)), "runs: " + "  ".join(map(str, runs))]
+        result("\n".join([table, *lines]), files=files, runs=runs, rows=_rows(files[1]))
 
     def train_settings(
         self,
@@ -168,6 +201,7 @@ class Front:
         out: Path | None,
         resume: bool,
         max_time: float | None,
+        dry_run: bool = False,
     ) -> None:
         """The command train; max_time: in seconds."""
         config, overrides = extended(config, overrides)
@@ -177,6 +211,10 @@ class Front:
         settings = self.function("load")(config, overrides)
         usual = Path("runs", short_name(config), f"seed{settings.seed}")
         folder = out or (config if config.is_dir() else usual)
+        if dry_run:
+            needs = self.function("dry_run")(settings, folder)
+            result(str(needs), **needs.facts)
+            return
         self.function("train")(settings, folder, resume, max_time)
 
     def sweep(
@@ -186,6 +224,7 @@ class Front:
         jobs: int | None,
         out: Path,
         slurm: str | None,
+        dry_run: bool = False,
         **options: Any,
     ) -> None:
         """The command sweep: runs everything here and compares, or submits a SLURM job per run.
@@ -194,11 +233,18 @@ class Front:
             VkdError: a run failed; the finished ones have been compared.
         """
         from gan_vkd.sweep.local import sweep
-        from gan_vkd.sweep.plan import Program, read_arguments
+        from gan_vkd.sweep.plan import Program, arms, read_arguments
         from gan_vkd.sweep.slurm import submit
 
         program = Program([sys.executable, "-m", self.module], self.function("load"))
         configs, numbers, overrides = read_arguments(arguments, seeds)
+        if dry_run:
+            from gan_vkd.runtime.dry_run import of_sweep
+
+            measure = self.function("dry_run")
+            found = arms(program, configs, overrides)
+            of_sweep([(name, measure(s, out / name)) for name, s in found], len(numbers))
+            return
         if slurm is not None:
             submit(program, configs, numbers, out, overrides, slurm)
             return
@@ -218,7 +264,6 @@ def commands(front: Front) -> typer.Typer:
         help=front.about,
         epilog=PROGRAMS,
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,  # its colours are commands to the terminal
         pretty_exceptions_enable=False,
     )
@@ -241,8 +286,9 @@ def commands(front: Front) -> typer.Typer:
         out: OutOrDefault = None,
         resume: Resume = False,
         max_time: MaxTime = None,
+        dry_run: DryRun = False,
     ) -> None:
-        front.train_settings(config, overrides or [], out, resume, in_seconds(max_time))
+        front.train_settings(config, overrides or [], out, resume, in_seconds(max_time), dry_run)
 
     def sweep(
         arguments: ConfigsAndOverrides,
@@ -250,8 +296,9 @@ def commands(front: Front) -> typer.Typer:
         jobs: Jobs = "auto",
         out: SweepOut = front.sweeps,
         slurm: Slurm = None,
+        dry_run: DryRun = False,
     ) -> None:
-        front.sweep(arguments, seeds, jobs, out, slurm)
+        front.sweep(arguments, seeds, jobs, out, slurm, dry_run)
 
     def compare(runs: Runs, out: Out, baseline: Baseline = front.baseline) -> None:
         front.compare(runs, out, baseline)
@@ -262,22 +309,51 @@ def commands(front: Front) -> typer.Typer:
             config, implied = front.images, front.function("implied")(run, given)
         require_data(config, given, given=True)
         settings = front.function("load")(config, [*front.offline, *implied, *given])
-        for key, value in front.function("evaluate")(run, settings).items():
-            print(f"{key}: {value}")
+        measured(front.function("evaluate")(run, settings))
 
     def export(run: RunFolder, out: Annotated[Path, typer.Argument(help=front.formats)]) -> None:
-        print(front.function("export")(run, out))
+        result(front.function("export")(run, out), file=out)
 
-    for command, about in (
-        (train, f"Train {front.trained}, alone or as one of torchrun's ranks.\n\n{ENDS}"),
-        (sweep, "Train every arm at every seed, then compare. Repeat to continue."),
-        (compare, f"Compare runs: {front.compares}."),
-        (evaluate, f"Measure a run's best {front.best}, or a file's, {front.measures}."),
-        (export, f"Export a run's best {front.best}, for use without this project."),
-    ):
+    for command, about, usual in (
+        (train, f"Train {front.trained}, alone or as one of torchrun's ranks.\n\n{ENDS}",
+         f"{front.settings[0]} --out runs/mine"),
+        (sweep, "Train every arm at every seed, then compare. Repeat to continue.",
+         f"{' '.join(front.settings)} --seeds 0 1 2 --out runs/table"),
+        (compare, f"Compare runs: {front.compares}.", "runs/mine runs/other --out runs/compared"),
+        (evaluate, f"Measure a run's best {front.best}, or a file's, {front.measures}.",
+         "runs/mine"),
+        (export, f"Export a run's best {front.best}, for use without this project.",
+         "runs/mine mine.safetensors"),
+    ):  # fmt: skip
         if command.__name__ not in front.own:
-            app.command(help=about)(command)
+            line = example(f"{front.program} {command.__name__} {usual}")
+            app.command(help=about, epilog=line)(for_scripts(command))
+
+    @app.command(epilog=example(f"{front.program} doctor --network"))
+    @for_scripts
+    def doctor(
+        network: Annotated[
+            bool, typer.Option("--network", help="Ask the servers of weights and data, too.")
+        ] = False,
+    ) -> None:
+        """Show versions, devices, folders, weights and optional packages; exit code 1 if something
+        that is needed is missing or broken."""
+        from gan_vkd.doctor import examine
+
+        examine(network)
+
     return app
+
+
+def measured(values: dict[str, Any]) -> None:
+    """Says the result of an evaluation, a measure a line."""
+    result("\n".join(f"{key}: {value}" for key, value in values.items()), **values)
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a table of runs, as text."""
+    with open(user_path(file), newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def in_seconds(time: str | None) -> float | None:
@@ -315,7 +391,7 @@ def require_data(config: Path, overrides: list[str], given: bool = False) -> Non
     for key in keys:
         path = data.get(key)
         named = any(item.startswith(f"data.{key}=") for item in overrides)
-        if not isinstance(path, str) or os.sep not in path or (given and not named):
+        if not isinstance(path, str) or not os.path.dirname(path) or (given and not named):
             continue
         if "{" not in path and not user_path(path).exists():  # no shards
             raise VkdError(f"data.{key} = {path}: no such folder or file")
@@ -326,27 +402,31 @@ def run_app(app: typer.Typer) -> None:
 
     Also where standard output cannot be written; if its reader is gone, nothing is printed.
     """
+    if sys.stderr is None or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of other packages, redrawn by "\\r"
     threading.excepthook = lambda died: print(f"vkd: {died.exc_value}", file=sys.stderr)
     with plain_output():
-        code = _exit_code(app)
+        code, error = _exit_code(app)
         try:
-            print(end="", flush=True)  # nothing where standard output is closed
-        except (VkdError, BrokenPipeError) as error:
+            finish(code, error)
+        except (VkdError, BrokenPipeError) as fault:
             # what is left is written nowhere, since Python would try again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if not code and isinstance(error, VkdError):
-                print(f"vkd: {error}", file=sys.stderr)
+            if not code and isinstance(fault, VkdError):
+                print(f"vkd: {fault}", file=sys.stderr)
             code = code or 1
     sys.exit(code)
 
 
-def _exit_code(app: typer.Typer) -> Any:
+def _exit_code(app: typer.Typer) -> tuple[int, str]:
+    """The exit code, and the error if there was one."""
     try:
         with one_line_without_memory("set device=cpu, or a smaller batch"):
             app()
     except VkdError as error:
         for line in str(error).split("\n"):
             print(f"vkd: {plain(line)}", file=sys.stderr)
-        return error.exit_code
+        return error.exit_code, str(error)
     except SystemExit as end:
-        return end.code
+        return (end.code if isinstance(end.code, int) else int(end.code is not None)), ""
+    return 0, ""

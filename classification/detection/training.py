@@ -13,8 +13,10 @@ from classification.detection.learner import Learner
 from classification.detection.network.build import load_detector
 from classification.detection.run import Run
 from classification.detection.settings import DetectionSettings, facts_of
+from classification.epochs.dry_run import dry_run as measured_needs
 from classification.epochs.task import EpochTask
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.dry_run import Needs
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.training import run_to_end
 
@@ -24,6 +26,11 @@ def train(
 ) -> None:
     """Trains a detector to `train.epochs`, by `gan_vkd.runtime.training.run_to_end`."""
     run_to_end(Detection, settings, Run(folder), resume, max_time)
+
+
+def dry_run(settings: DetectionSettings, folder: Path) -> Needs:
+    """What the run would need; see `classification.epochs.dry_run`."""
+    return measured_needs(Detection, settings, folder)
 
 
 class Detection(EpochTask):
@@ -65,6 +72,11 @@ class Detection(EpochTask):
             learner = Learner(settings, self.detector, teacher, feed.per_epoch, device)
         except ValueError as error:
             raise SettingsError(f"distill: {error}") from None
+        self.networks = {
+            "detector": self.detector,
+            "distillation": learner.distill,
+            "teacher (frozen)": teacher,
+        }
         objects = [len(found.labels) for found in images.objects]
         data = (
             f"{images.count:,} images ({objects.count(0):,} of them without objects), "

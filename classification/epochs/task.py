@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+from torch import nn
+
 from classification.epochs.update import Updates
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
@@ -24,6 +26,8 @@ class EpochTask(Task):
             exported.
     """
 
+    # networks by name, for --dry-run
+    networks: dict[str, nn.Module | None]
     # measures in percent by key, with the names shown; the first one selects the best network
     shown: ClassVar[dict[str, str]]
 

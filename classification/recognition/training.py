@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 import classification.recognition.teacher  # noqa: F401  (registers it)
+from classification.epochs.dry_run import dry_run as measured_needs
 from classification.epochs.task import EpochTask
 from classification.recognition.data.feed import Feed
 from classification.recognition.data.images import load_heldout_images, load_training_images
@@ -19,6 +21,7 @@ from classification.recognition.views import remember
 from gan_vkd.distill import Teacher
 from gan_vkd.distill.folding import fold_batch_norms
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.dry_run import Needs
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.training import run_to_end
 from gan_vkd.teachers.frozen import load_recogniser
@@ -29,6 +32,11 @@ def train(
 ) -> None:
     """Trains a student to `train.epochs`, by `gan_vkd.runtime.training.run_to_end`."""
     run_to_end(Recognition, settings, Run(folder), resume, max_time)
+
+
+def dry_run(settings: ClassifierSettings, folder: Path) -> Needs:
+    """What the run would need; see `classification.epochs.dry_run`."""
+    return measured_needs(Recognition, settings, folder)
 
 
 class Recognition(EpochTask):
@@ -78,6 +86,11 @@ class Recognition(EpochTask):
         except ValueError as error:
             raise SettingsError(f"objective: {error}") from None
         remember(self.student, feed)
+        self.networks = {
+            "student": student,
+            "distillation": self.student.objective,
+            "teachers (frozen)": nn.ModuleList(teachers),
+        }
         super().__init__(
             self.student,
             feed,

@@ -13,9 +13,11 @@ from gan_vkd.auto.machine import Machine, this_machine
 from gan_vkd.evaluation.few import FEW, WARNINGS
 from gan_vkd.game.settings import Settings
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.dry_run import Needs, duration, in_words, pace
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.settings_file import merged, merged_items, merged_trees, validated
+from gan_vkd.runtime.terminal import result
 from gan_vkd.training import train
 
 LONGEST = 34  # characters of a shown value
@@ -89,7 +91,11 @@ def train_pictures(
         if settings.data.conditional and pictures.classes:
             classes = sorted(pictures.classes)
         found = estimate(settings, classes, pictures.count, machine.device)
-        print(expected(found, settings, folder, machine))
+        needs = needs_of(found, expected(found, settings, folder, machine))
+        if dry_run:
+            result(needs.text, run=folder, settings=settings.model_dump(mode="json"), **needs.facts)
+        else:
+            print(needs.text)
     if not dry_run:
         train(settings, folder, resume=True, max_time=max_time)
 
@@ -166,20 +172,25 @@ def _shown(choice: Choice) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
+def needs_of(found: Estimate, text: str) -> Needs:
+    return Needs(text, found.networks, found.iteration, found.total, found.memory, found.file)
+
+
 def expected(found: Estimate, settings: Settings, folder: Path, machine: Machine) -> str:
     """The estimate of time and memory, and where the results go."""
     train = settings.train
-    pace = train.batch_size * train.d_steps / found.iteration
+    images = train.batch_size * train.d_steps / found.iteration
     first = (train.sample_first or train.sample_every) * found.iteration + found.grid
     where = "of memory" if machine.is_cpu else "on the GPU"
     lines = [
-        f"{_duration(found.total)} for {train.iterations:,} iterations of "
-        f"{_seconds(found.iteration)} ({pace:.0f} images/s), measured on a few; first samples "
-        f"after {_duration(first)}",
+        in_words(found.networks),
+        f"{duration(found.total)} for {train.iterations:,} iterations of "
+        f"{pace(found.iteration)} ({images:.0f} images/s), measured on a few; first samples "
+        f"after {duration(first)}",
     ]
     if found.evaluation:
         lines.append(
-            f"of it {_duration(found.evaluation)} an evaluation, and {_duration(found.reference)} "
+            f"of it {duration(found.evaluation)} an evaluation, and {duration(found.reference)} "
             "once for the features of the pictures"
         )
     lines += [
@@ -189,16 +200,3 @@ def expected(found: Estimate, settings: Settings, folder: Path, machine: Machine
         f"command, or vkd train {folder} --resume, continues",
     ]
     return "\n".join(lines)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2g} s" if value >= 0.1 else f"{value * 1000:.2g} ms"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,10 +1,7 @@
 """Time and memory of a run, measured by a few iterations of it on this machine."""
 
 import gc
-import resource
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +13,16 @@ import torch
 from gan_vkd.data.image_set import ImageSet
 from gan_vkd.evaluation.few import FEW
 from gan_vkd.game.settings import Settings
+from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.networks.standing import as_sampled
 from gan_vkd.report.pictures import class_grid
 from gan_vkd.run import Run
 from gan_vkd.runtime.checkpoint import save_state
+from gan_vkd.runtime.dry_run import parameters, timed
 from gan_vkd.runtime.errors import one_line_without_memory
 from gan_vkd.runtime.graphs import EAGER, own_stream
+from gan_vkd.runtime.memory import peak_memory
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.training import Game
 
@@ -38,7 +38,7 @@ COPIES = 2  # of the training images on the host: the set, and its bytes for the
 class Estimate:
     """iteration, evaluation, grid, checkpoint: seconds of one. reference: seconds of the judge on
     the training images, once. memory: peak in bytes, on the GPU or else of the process. file: bytes
-    of a checkpoint. total: seconds of the whole run."""
+    of a checkpoint. networks: parameters by name. total: seconds of the whole run."""
 
     iteration: float
     evaluation: float
@@ -47,6 +47,7 @@ class Estimate:
     reference: float
     memory: int
     file: int
+    networks: dict[str, int]
     total: float
 
 
@@ -89,13 +90,15 @@ def _estimate(settings: Settings, classes: list[str], count: int, device: str) -
         iteration = _iteration(game, settings, Meter(device))
         sample, judge = _sample_and_judge(game)
         file = Path(folder, "checkpoint.safetensors")
-        checkpoint = _timed(lambda: save_state(file, game.trainer.state()), game.trainer.device)
+        checkpoint = timed(lambda: save_state(file, game.trainer.state()), game.trainer.device)
         size = file.stat().st_size
+        networks = _parameters(game.trainer)
     s, train = settings.evaluate, settings.train
     evaluation, grid = (sample + judge) * s.num_samples * bool(s.judges), sample * IN_A_GRID
     reference = judge * count
     evaluations, saves = (-(-train.iterations // e) for e in (s.every, train.checkpoint_every))
     early = train.sample_first or train.sample_every
+    copies = 1 if device.startswith("cuda") else COPIES
     grids = -(-train.iterations // train.sample_every) + (train.sample_every // early).bit_length()
     return Estimate(
         iteration,
@@ -103,13 +106,26 @@ def _estimate(settings: Settings, classes: list[str], count: int, device: str) -
         grid,
         checkpoint,
         reference,
-        _memory(device, count * noise.images[0].numel()),
+        peak_memory(device) + copies * count * noise.images[0].numel(),
         size,
+        networks,
         train.iterations * iteration
         + evaluations * evaluation
         + (saves + evaluations) * checkpoint
         + grids * grid
         + reference,
+    )
+
+
+def _parameters(trainer: Trainer) -> dict[str, int]:
+    distillation = trainer.distillation
+    return parameters(
+        {
+            "generator": trainer.generator,
+            "discriminator": trainer.discriminator,
+            "distillation": distillation,
+            "teacher (frozen)": None if distillation is None else distillation.teacher,
+        }
     )
 
 
@@ -140,7 +156,7 @@ def _iteration(game: Game, settings: Settings, meter: Meter) -> float:
     begun = time.perf_counter()
     while not all(seconds.values()) or time.perf_counter() - begun < SECONDS:
         for done, taken in seconds.items():
-            taken.append(_timed(partial(step, done), device))
+            taken.append(timed(partial(step, done), device))
     return sum(share[done] * median(taken) for done, taken in seconds.items())
 
 
@@ -161,29 +177,8 @@ def _sample_and_judge(game: Game) -> tuple[float, float]:
     generator = as_sampled(game.trainer.ema.generator, game.shares, game.settings.evaluate)
     grid = partial(class_grid, generator, game.shares)
     grid()  # not measured: the first one allocates
-    drawing = _timed(grid, device)
+    drawing = timed(grid, device)
     images = draw_samples(generator, game.shares, JUDGED, JUDGED, 0)
     judges = [] if game.evaluator is None else game.evaluator.judges
-    judging = sum(_timed(partial(judge.features, images, JUDGED), device) for judge in judges)
+    judging = sum(timed(partial(judge.features, images, JUDGED), device) for judge in judges)
     return drawing / IN_A_GRID, judging / JUDGED
-
-
-def _timed(work: Callable[[], object], device: str) -> float:
-    _wait(device)
-    begun = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - begun
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
-def _memory(device: str, images: int) -> int:
-    """Peak memory with `images` bytes of training images."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_reserved(device) + images
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + COPIES * images

@@ -18,6 +18,7 @@ from gan_vkd.data.form import SIXTEEN_BITS
 from gan_vkd.data.images import Source, open_source
 from gan_vkd.data.listing import list_images
 from gan_vkd.data.survey import channels_needed, is_grey, is_transparent
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.errors import VkdError
 
 SAMPLED = 64  # pictures whose pixels are looked at, evenly spread
@@ -75,7 +76,8 @@ def look(path: Path) -> Pictures:
         source = open_source(path, "skip", stack)
         names, folders = list_images(path, source.names())
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(lambda name: _header(source, name), names))
+            headers = pool.map(lambda name: _header(source, name), names)
+            found = list(progress_bar(headers, "pictures looked at", total=len(names)))
             good = [index for index, header in enumerate(found) if header is not None]
             chosen = [names[good[k]] for k in _evenly(len(good), SAMPLED)]
             pixels = [x for x in pool.map(lambda name: _pixels(source, name), chosen) if x]
@@ -83,17 +85,17 @@ def look(path: Path) -> Pictures:
         usable = [names[index] for index in good]
         if grey == 1 and channels_needed(source.read, usable, "white", MAX_MEGAPIXELS) > 1:
             grey -= 1 / len(good)
-    headers = [header for header in found if header is not None]
-    if not headers:
+    known = [header for header in found if header is not None]
+    if not known:
         raise VkdError(f"{path}: none of its {len(names)} pictures can be read")
-    sizes = sorted(((h.width, h.height) for h in headers), key=lambda size: size[0] * size[1])
+    sizes = sorted(((h.width, h.height) for h in known), key=lambda size: size[0] * size[1])
     aspect = median(width / height for width, height in sizes)
     classes = Counter(folders[index] for index in good)
     return Pictures(
-        count=len(headers),
-        damaged=len(names) - len(headers),
+        count=len(known),
+        damaged=len(names) - len(known),
         classes={} if "" in classes else dict(classes),
-        formats=dict(Counter(h.format for h in headers).most_common()),
+        formats=dict(Counter(h.format for h in known).most_common()),
         smallest=sizes[0],
         largest=sizes[-1],
         side=median(min(size) for size in sizes),
@@ -101,7 +103,7 @@ def look(path: Path) -> Pictures:
         alike=_share([abs(math.log(w / h / aspect)) < NEAR for w, h in sizes]),
         square=_share([width == height for width, height in sizes]),
         grey=grey,
-        deep=_share([h.mode in SIXTEEN_BITS for h in headers]),
+        deep=_share([h.mode in SIXTEEN_BITS for h in known]),
         transparent=_share([transparent for _, transparent in pixels]),
     )
 

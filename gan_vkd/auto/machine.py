@@ -10,6 +10,7 @@ from cleanfid.downloads_helper import inception_url
 
 from gan_vkd.evaluation.judge import inception_file
 from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.memory import total_memory
 
 PATIENCE = 3  # seconds to wait for the server of Inception's weights
 Judge = Literal["here", "reachable", "absent"]
@@ -44,7 +45,7 @@ def this_machine(device: str, judged: bool = True) -> Machine:
         VkdError: the device cannot be used.
     """
     device, name = pick_device(device), ""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = total_memory()
     if device.startswith("cuda"):
         gpu = torch.cuda.get_device_properties(device)
         name, memory = gpu.name, gpu.total_memory

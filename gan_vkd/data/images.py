@@ -18,6 +18,7 @@ from gan_vkd.data.form import Form
 from gan_vkd.data.listing import list_images, printable
 from gan_vkd.data.storage import empty, rows_of
 from gan_vkd.data.survey import channels_needed
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.errors import VkdError
 
 # About files that are read all the same, or refused with a reason; filters cannot be set in threads
@@ -151,7 +152,7 @@ def read_images(
                 bad[index] = str(error)
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(load, range(len(names))))
+            list(progress_bar(pool.map(load, range(len(names))), "images", total=len(names)))
     if bad:
         _report(
             path, [f"{printable(names[i])} ({bad[i]})" for i in sorted(bad)], damaged, len(names)

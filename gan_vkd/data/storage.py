@@ -9,6 +9,7 @@ import numpy as np
 
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import reason
+from gan_vkd.runtime.memory import free_memory
 
 SHARE = 0.5  # of the free memory that a set may take
 BLOCK = 1000  # images that are copied at a time
@@ -53,20 +54,3 @@ def rows_of(array: np.ndarray, rows: list[int], folder: Path | None = None) -> n
     for start in range(0, len(rows), BLOCK):
         found[start : start + BLOCK] = array[rows[start : start + BLOCK]]
     return found
-
-
-def free_memory() -> int:
-    """Returns the bytes of memory that this process can still take, without swapping.
-
-    On Linux what the system has available, or less if the control group has a limit; elsewhere half
-    of the memory.
-    """
-    bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        bounds = [int(fields["MemAvailable"].split()[0]) * 1024]
-    limit, used = (Path("/sys/fs/cgroup", f"memory.{name}") for name in ("max", "current"))
-    if limit.exists() and (most := limit.read_text().strip()) != "max":
-        bounds.append(int(most) - int(used.read_text()))
-    return max(min(bounds), 0)

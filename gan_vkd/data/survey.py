@@ -1,6 +1,6 @@
 """Which images are grey or transparent, and the number of channels that a set of files needs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -9,13 +9,14 @@ from PIL import Image
 
 from gan_vkd.data.decoding import BadImage, decoded, upright
 from gan_vkd.data.form import SIXTEEN_BITS, flat
+from gan_vkd.runtime.bars import progress_bar
 
 GREY = ("1", "L", *SIXTEEN_BITS)
 ROUNDED = 2  # levels by which the channels of a grey pixel may differ: lossy formats round
 
 
 def channels_needed(
-    read: Callable[[str], bytes], names: Iterable[str], background: str | None, max_megapixels: int
+    read: Callable[[str], bytes], names: Sequence[str], background: str | None, max_megapixels: int
 ) -> int:
     """Returns 1 if all images are grey, 4 if any is transparent in some pixel, else 3.
 
@@ -38,7 +39,7 @@ def channels_needed(
         return _needed(image, background, 3 in found)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(look, names))
+        list(progress_bar(pool.map(look, names), "channels of images", total=len(names)))
     return max(found, default=3)
 
 

@@ -24,6 +24,7 @@ from gan_vkd.data.image_set import ImageSet
 from gan_vkd.distill import Teacher
 from gan_vkd.distill.channels import WHITE, as_map, as_rgb
 from gan_vkd.evaluation.settings import INCEPTION
+from gan_vkd.runtime.bars import on_terminal, progress_bar
 from gan_vkd.runtime.checkpoint import digest
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.files import user_path
@@ -89,7 +90,8 @@ class Extractor:
         They are those that clean-fid computes from lossless files, of grey and transparent images
         from files of their RGB (`as_rgb`).
         """
-        batches = (self._rgb(batch.to(self.device)) for batch in images.split(batch_size))
+        parts = progress_bar(images.split(batch_size), f"features by {self.name}")
+        batches = (self._rgb(batch.to(self.device)) for batch in parts)
         return torch.cat([self.model(batch) for batch in batches]).cpu().numpy()
 
     def _rgb(self, images: Tensor) -> Tensor:
@@ -108,9 +110,8 @@ class Extractor:
             return key if white else key | {"background": list(self.background)}
 
         def compute(rows: Tensor) -> Tensor:
-            parts = [
-                self.features(data.images[part], batch_size) for part in rows.split(batch_size)
-            ]
+            bar = progress_bar(rows.split(batch_size), f"reference features by {self.name}")
+            parts = [self.features(data.images[part], batch_size) for part in bar]
             return torch.from_numpy(np.concatenate(parts))
 
         return compute_once(compute, len(data), folder, facts, self.weights).numpy()
@@ -206,9 +207,10 @@ def _fetch_inception() -> Path:
     path = inception_file()
     if not path.exists():
         try:
+            print(f"fetching {inception_url}")
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(
-                inception_url, str(path), hash_prefix=INCEPTION_SHA256, progress=False
+                inception_url, str(path), hash_prefix=INCEPTION_SHA256, progress=on_terminal()
             )
         except Exception as error:  # urllib, ssl, hash mismatch: all mean no weights
             reason = one_line(error)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan_vkd.runtime.bars import progress_bar
+
 BLOCK = 1_000_000  # distances in a block: 8 MB, which stay in the cache of a CPU
 ROUNDING = 1e-9  # relative change of a radius that makes a ball closed or open
 
@@ -181,7 +183,7 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     centre = y.mean(0)
     x, y = x - centre, y - centre
     rounding = 1e-6 * y.square().sum(1).mean().sqrt()  # equal samples get distance zero
-    for rows in x.split(max(1, BLOCK // len(y))):
+    for rows in progress_bar(x.split(max(1, BLOCK // len(y))), "nearest neighbours"):
         block = torch.cdist(rows, y, compute_mode="use_mm_for_euclid_dist")
         yield block.masked_fill_(block < rounding, 0.0)
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from gan_vkd.data.image_set import to_uint8
 from gan_vkd.networks.interface import Generator
+from gan_vkd.runtime.bars import progress_bar
 
 
 def draw_inputs(
@@ -24,8 +25,10 @@ def draw_inputs(
 def generate(generator: Generator, latents: Tensor, labels: Tensor, batch_size: int) -> Tensor:
     """Latents (N, z_dim), labels (N,) -> uint8 samples (N, C, H, W), on the generator's device."""
     device = next(generator.parameters()).device
-    batches = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
-    images = [to_uint8(generator(z.to(device), y.to(device))) for z, y in batches]
+    batches = list(zip(latents.split(batch_size), labels.split(batch_size), strict=True))
+    images = [
+        to_uint8(generator(z.to(device), y.to(device))) for z, y in progress_bar(batches, "samples")
+    ]
     return torch.cat(images)
 
 

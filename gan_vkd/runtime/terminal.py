@@ -1,10 +1,15 @@
-"""Text on its way out: characters that command a terminal are written as escapes."""
+"""Text on its way out: characters that command a terminal are written as escapes, and what scripts
+ask for (--quiet, --json) is said in place of the usual text."""
 
+import json
+import math
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from dataclasses import dataclass, field
+from typing import Any, Literal, TextIO
 
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import reason
@@ -61,3 +66,66 @@ def plain_output() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        vars(_said).update(vars(_Said()))
+
+
+# What a command says
+
+
+@dataclass
+class _Said:
+    """form: of the output. results: standard output, while other text is kept from it. facts: what
+    the JSON object has."""
+
+    form: Literal["text", "quiet", "json"] = "text"
+    results: TextIO | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+_said = _Said()
+
+
+def choose_form(form: Literal["quiet", "json"]) -> None:
+    """Keeps all text but errors and results from standard output, until `plain_output` ends.
+
+    form: quiet, the text of results; json, one object of all their facts, at the end, while other
+    text goes to standard error. Only the first of torchrun's ranks gives results.
+    """
+    nowhere = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
+    first = os.environ.get("RANK", "0") == "0"
+    _said.form, _said.results = form, sys.stdout if first and sys.stdout else nowhere
+    sys.stdout = nowhere if form == "quiet" else sys.stderr
+
+
+def is_quiet() -> bool:
+    """Whether only errors and results are wanted."""
+    return _said.form == "quiet"
+
+
+def result(text: str, **facts: Any) -> None:
+    """Says the result of a command: prints the text, or keeps the facts for the JSON object."""
+    print(text, file=_said.results if is_quiet() else sys.stdout)
+    _said.facts |= facts
+
+
+def finish(code: int, error: str = "") -> None:
+    """Writes the JSON object, if that is wanted, and what is left in the buffer of standard output.
+
+    Raises:
+        VkdError, BrokenPipeError: as in `PlainStream`.
+    """
+    if _said.results is not None:
+        sys.stdout = _said.results
+    if _said.form == "json":
+        object_ = {"exit_code": code} | ({"error": error} if error else {}) | _said.facts
+        print(json.dumps(_valid(object_), default=str))
+    print(end="", flush=True)  # nothing where standard output is closed
+
+
+def _valid(value: Any) -> Any:
+    """The value with numbers that JSON lacks (nan, inf) as None."""
+    if isinstance(value, dict):
+        return {str(key): _valid(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

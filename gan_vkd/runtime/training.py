@@ -2,15 +2,15 @@
 
 import math
 import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import one_line_without_memory
 from gan_vkd.runtime.folder import RunFolder
@@ -22,6 +22,7 @@ from gan_vkd.runtime.progress import Progress, RunState, is_finished
 from gan_vkd.runtime.settings import RunSettings
 from gan_vkd.runtime.stopping import End, Stop, Stopped
 from gan_vkd.runtime.task import Hook, Task
+from gan_vkd.runtime.terminal import result
 
 AnySettings = TypeVar("AnySettings", bound=RunSettings)
 AnyFolder = TypeVar("AnyFolder", bound=RunFolder)
@@ -60,7 +61,7 @@ def run_to_end(
 
     with ranks.joined(), one_line_without_memory(advice):
         if ranks.from_first(finished):
-            print(f"{run.path}: finished already ({settings.length})")
+            result(f"{run.path}: finished already ({settings.length})", run=run.path)
             return
         with run.locked(), stop.listening():
             if ranks.from_first(finished):
@@ -89,8 +90,10 @@ def _report_end(run: RunFolder, task: Task, progress: Progress, end: End) -> Non
         run.record_end(end)
     if end is End.FINISHED:
         best = task.best(progress)
-        print(
-            f"{run.path}: finished, {progress.seconds:.0f} s of training{best and f', best {best}'}"
+        result(
+            f"{run.path}: finished, {progress.seconds:.0f} s of training"
+            f"{best and f', best {best}'}",
+            **_facts(run, progress),
         )
         return
     why = "out of time" if end is End.OUT_OF_TIME else "stopped"
@@ -99,6 +102,12 @@ def _report_end(run: RunFolder, task: Task, progress: Progress, end: End) -> Non
         f"{run.path}: {text}" if ranks.is_first() else "",
         0 if ranks.launched() else end,  # torchrun restarts a failed process
     )
+
+
+def _facts(run: RunFolder, progress: Progress) -> dict[str, Any]:
+    """What scripts are told of a run: where it is, how far it came, its best loss."""
+    kept = "iteration", "seconds", "best", "best_iteration"
+    return {"run": run.path} | progress.model_dump(include=set(kept))
 
 
 class Training:
@@ -139,12 +148,10 @@ class Training:
             self._save()  # for a rollback before the first checkpoint is due
         if 0 < started != self.progress.evaluated and self._is_due(task.evaluate_every, started):
             self._evaluate(started)  # the run was killed between checkpoint and evaluation
-        bar = tqdm(
-            total=total * images, initial=started * images, desc=self.settings.arm,
-            unit=" images" if task.images else "it", dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 5, disable=not ranks.is_first(),
-        )  # fmt: skip
-        with bar:
+        with progress_bar(
+            desc=self.settings.arm, total=total * images, initial=started * images,
+            unit=" images" if task.images else "it", leave=True,
+        ) as bar:  # fmt: skip
             since = time.perf_counter()
             while self.progress.iteration < total:
                 now = self.progress.iteration + 1

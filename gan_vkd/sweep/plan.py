@@ -104,8 +104,7 @@ def plan(
     out, jobs = user_path(out), []
     for seed in seeds:
         for config, arm in zip(configs, arms, strict=True):
-            plain = program.load(config, [])
-            chosen = [item for item in overrides if _concerns(item, plain)]
+            chosen = _chosen(program, config, overrides)
             if seed == seeds[0]:
                 for item in [item for item in overrides if item not in chosen]:
                     print(f"{arm}: {item} is ignored, since it does not apply to this arm")
@@ -129,6 +128,21 @@ def plan(
     except OSError as error:
         raise VkdError(f"{out}: cannot be written ({error.strerror})") from None
     return jobs
+
+
+def arms(
+    program: Program, configs: list[Path], overrides: list[str]
+) -> list[tuple[str, RunSettings]]:
+    """Returns the name of each arm, and its settings with the overrides that concern it."""
+    return [
+        (short_name(config), program.load(config, _chosen(program, config, overrides)))
+        for config in configs
+    ]
+
+
+def _chosen(program: Program, config: Path, overrides: list[str]) -> list[str]:
+    plain = program.load(config, [])
+    return [item for item in overrides if _concerns(item, plain)]
 
 
 def _concerns(override: str, settings: RunSettings) -> bool:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gan_vkd.networks.cifar_resnet import CifarResNet
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
+from gan_vkd.runtime.bars import on_terminal
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.facts import Facts, checked
@@ -45,7 +46,7 @@ def _published(depth: int, settings: NetworkSettings, whole: bool = False) -> Bu
         url = f"{CIFAR_RESNET_URL}/{CIFAR_RESNET_FILES[depth]}"
         try:
             saved = torch.hub.load_state_dict_from_url(
-                url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+                url, map_location="cpu", check_hash=True, weights_only=True, progress=on_terminal()
             )
         except Exception as error:  # urllib, ssl, hash mismatch: all mean no weights
             raise unreachable(name, url, error) from None

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gan_vkd.data.augment import Augmentations
 from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.distill import Teacher
 from gan_vkd.distill.channels import WHITE
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.checkpoint import digest, load_state, save_state
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import user_path
@@ -161,7 +161,7 @@ def _view(pixels: Tensor, seed: int, policy: Sequence[Chosen]) -> Tensor:
 
 
 def _batches(rows: Tensor) -> Iterable[Tensor]:
-    return tqdm(rows.split(BATCH), "teacher features", leave=False, disable=None)
+    return progress_bar(rows.split(BATCH), "teacher features")
 
 
 def teacher_facts(teacher: Teacher) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from gan_vkd.data.augment import translation
 from gan_vkd.data.batches import Batches
@@ -14,6 +13,7 @@ from gan_vkd.data.sets import load_heldout_set, load_training_set
 from gan_vkd.data.settings import DataSettings
 from gan_vkd.networks.cifar_resnet import CifarResNet
 from gan_vkd.networks.weights import require_finite
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.checkpoint import save_state
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError
@@ -67,7 +67,7 @@ def teach(settings: TeachSettings, out: Path) -> float | None:
     batches = Batches(
         data, settings.batch_size, flip=settings.data.flip, seed=settings.seed, device=device
     )
-    for number in tqdm(range(settings.iterations), unit="it", desc=f"resnet{settings.depth}"):
+    for number in progress_bar(range(settings.iterations), f"resnet{settings.depth}"):
         batch = batches(number)
         logits = network(translation(batch.images))
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)

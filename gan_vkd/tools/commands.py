@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from gan_vkd.front import Overrides, RunFolder, existing, require_data
+from gan_vkd.front import Overrides, RunFolder, example, existing, require_data
+from gan_vkd.runtime.terminal import result
+from gan_vkd.script_options import for_scripts
 from gan_vkd.tools.seeds import parse_psis, parse_seeds
 
 app = typer.Typer(rich_markup_mode=None)
@@ -23,7 +25,8 @@ Psi = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=example("vkd truncation runs/mine --out truncation.png"))
+@for_scripts
 def truncation(
     run: RunFolder,
     out: Picture,
@@ -56,7 +59,7 @@ def truncation(
     generator, facts = load(run, device)
     shares = shares_of(facts, class_)
     save_named(truncation_grid(generator, shares, wanted, psis, run), out)
-    print(out)
+    result(str(out), out=out)
     if measure:
         from gan_vkd.game.settings import load_settings
         from gan_vkd.report.tables import markdown
@@ -66,10 +69,11 @@ def truncation(
         settings = load_settings(run, ["cache=null", "data.download=false", *(overrides or [])])
         table = markdown(truncation_table(generator, shares, psis, run, settings))
         write_text(out.with_suffix(".md"), f"{table}\n")
-        print(table)
+        result(table, table=out.with_suffix(".md"))
 
 
-@app.command()
+@app.command(epilog=example("vkd mix runs/mine --out mix.png --rows 0-3 --columns 10-15"))
+@for_scripts
 def mix(
     run: RunFolder,
     out: Picture,
@@ -100,10 +104,11 @@ def mix(
     chosen = parse_layers(layers, network.synthesis.styles)
     picture = mixing_grid(network, shares_of(facts, class_), of_rows, of_columns, chosen)
     save_named(picture, out)
-    print(out)
+    result(str(out), out=out)
 
 
-@app.command()
+@app.command(epilog=example("vkd interpolate runs/mine --out walk.gif --seeds 0-3"))
+@for_scripts
 def interpolate(
     run: RunFolder,
     out: Video,
@@ -142,10 +147,11 @@ def interpolate(
     chosen = space_of(generator, space, run)
     walk = interpolated(generator, latents, labels, frames, chosen)
     write_video((enlarged(frame, 128) for frame in walk), out, fps)
-    print(out)
+    result(str(out), out=out)
 
 
-@app.command()
+@app.command(epilog=example("vkd progress runs/mine --out training.gif"))
+@for_scripts
 def progress(
     run: RunFolder,
     out: Video,
@@ -160,10 +166,11 @@ def progress(
 
     require_video(out)
     write_video(progress_frames(sample_grids(run), held=2 * fps), out, fps)
-    print(out)
+    result(str(out), out=out)
 
 
-@app.command()
+@app.command(epilog=example("vkd project runs/mine photo.jpg --out projected"))
+@for_scripts
 def project(
     run: RunFolder,
     picture: Annotated[Path, typer.Argument(help="An image file.", callback=existing)],
@@ -200,4 +207,5 @@ def project(
     distance = Distance(network, target)
     searched = space_named(space, generator, shares_of(facts, class_), seed, distance, run)
     found = find(searched, distance, steps, seed)
-    print(save_projection(found, target, {"seed": seed, "steps": steps}, out, video))
+    said = save_projection(found, target, {"seed": seed, "steps": steps}, out, video)
+    result(str(said), out=out)

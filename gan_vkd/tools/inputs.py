@@ -12,6 +12,7 @@ from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.sampling import draw_inputs
 from gan_vkd.networks.standing import normalize_by_batch
 from gan_vkd.run import Run
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError
 
@@ -92,5 +93,5 @@ def pictures(make: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
     Each is made alone: sums in another order, of another batch size, differ by rounding.
     """
-    rows = zip(*inputs, strict=True)
+    rows = progress_bar(list(zip(*inputs, strict=True)), "pictures")
     return torch.cat([to_uint8(make(*(value[None] for value in row))) for row in rows])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gan_vkd.data.image_set import to_uint8
 from gan_vkd.networks import stylegan2
 from gan_vkd.networks.interface import Generator
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.tools.inputs import inputs_of, shares_of
 from gan_vkd.tools.styles import has_styles, with_styles
@@ -54,7 +55,8 @@ def interpolated(
         between = _StyleGAN2(generator, latents, labels, space)
     else:
         between = _OtherGenerator(generator, latents, labels)
-    for i, j, t in walk(len(latents), frames):
+    steps = walk(len(latents), frames)
+    for i, j, t in progress_bar(steps, "frames", total=len(latents) * frames):
         yield to_uint8(between(i, j, t))[0]
 
 

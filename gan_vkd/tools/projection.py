@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from gan_vkd.data.image_set import to_uint8
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.tools.latent_spaces import LatentSpace
 from gan_vkd.tools.perceptual import Distance
 
@@ -88,7 +88,7 @@ def project(space: LatentSpace, distance: Distance, steps: int, seed: int) -> Pr
         return torch.cat(distance(space.images(latent, noises)))
 
     before = measured()
-    for step in tqdm(range(steps), "projection", leave=False, disable=None):
+    for step in progress_bar(range(steps), "projection"):
         optimizer.param_groups[0]["lr"] = rate_at(step / steps)
         drawn = torch.randn(latent.shape, generator=source).to(latent.device)
         image = space.images(latent + drawn * (noise_at(step / steps) * space.deviation), noises)

@@ -21,6 +21,7 @@ from classification.epochs.items import Faults, seed_generators
 from classification.epochs.order import BatchesFrom, Order, images_per_rank
 from gan_vkd.data.decoding import BadImage
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.stopping import outlive
 
@@ -167,7 +168,8 @@ def heldout_batches(settings: DetectionSettings, images: Coco, device: str) -> I
     ]
     view = whole_view(evaluate.scale, evaluate.longest, data.mean, data.std)
     items = Viewed(images, view, substitute=False)
-    for batch in _loader(settings, items, device, batches[ranks.own_part(len(batches))]):
+    loader = _loader(settings, items, device, batches[ranks.own_part(len(batches))])
+    for batch in progress_bar(loader, "held-out images"):
         yield batch.to(device)
 
 

@@ -13,6 +13,7 @@ from classification.detection.network.vidt import ViDT
 from classification.detection.settings import DetectorSettings
 from classification.epochs.weights import named_tensors
 from gan_vkd.networks.weights import fill, load_foreign
+from gan_vkd.runtime.bars import on_terminal
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.files import user_path
 
@@ -124,7 +125,9 @@ def _fetch(size: str, source: str) -> dict[str, Any]:
 
             return dict(timm.create_model(name, pretrained=True).state_dict())
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.hub.load_state_dict_from_url(name, map_location="cpu", weights_only=True)
+            return torch.hub.load_state_dict_from_url(
+                name, map_location="cpu", weights_only=True, progress=on_terminal()
+            )
     except Exception as error:  # hub and network errors of many kinds
         reason = one_line(error)
         raise VkdError(

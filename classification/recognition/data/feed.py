@@ -21,6 +21,7 @@ from classification.recognition.data.transforms import test_transform, training_
 from classification.recognition.settings import ClassifierSettings
 from gan_vkd.data.decoding import BadImage
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.runtime.stopping import outlive
 
@@ -162,7 +163,7 @@ def heldout_batches(
     items = Transformed(images, transform, settings.data.resolution)
     places = [((index,), index) for index in range(part.start, part.stop)]
     workers = settings.data.workers
-    yield from DataLoader(
+    loader = DataLoader(
         items,
         batch_size=settings.evaluate.batch_size,
         sampler=places,
@@ -171,3 +172,4 @@ def heldout_batches(
         prefetch_factor=2 if workers else None,
         pin_memory=device.startswith("cuda"),
     )
+    yield from progress_bar(loader, "held-out images")
