@@ -1,5 +1,6 @@
-"""vkd train | sweep | configs | evaluate | sample | compare | export | import | teach, and tools"""
+"""vkd train | sweep | quickstart | configs | evaluate | sample | compare | export | import | teach, and tools"""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,14 @@ from gan_vkd.front import (
     ENDS,
     DryRun,
     Front,
+    Jobs,
     MaxTime,
     OutOrDefault,
     Overrides,
     Resume,
     RunFolder,
+    Seeds,
+    SweepOut,
     commands,
     example,
     existing,
@@ -99,7 +103,28 @@ def train(
     front.train_settings(config, overrides or [], out, resume, budget, dry_run)
 
 
+@app.command(epilog=example("vkd quickstart --out runs/digits"))
+@for_scripts
+def quickstart(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", show_default=False)
+    ] = None,
+    seeds: Seeds = None,
+    jobs: Jobs = "auto",
+    out: SweepOut = Path("runs/quickstart"),
+) -> None:
+    """Train the example on handwritten digits: a teacher, a judge, three arms, and a table.
+
+    Nothing is downloaded. Minutes on two CPU cores; repeat to continue.
+    """
+    from gan_vkd.quickstart import ARMS, teach_classifiers
+
+    teach_classifiers()
+    front.sweep([*ARMS, *(arguments or [])], seeds, jobs, out, None)
+
+
 @app.command(epilog=example("vkd configs cifar10_10pct+methods/whitening"))
+@for_scripts
 def configs(
     name: Annotated[
         str | None,
@@ -107,16 +132,20 @@ def configs(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """List the names of the shipped settings, or print the settings of a name."""
+    """List the shipped settings with what they are, or print the settings of a name."""
     import yaml
 
     from gan_vkd.runtime.settings_file import merged
-    from gan_vkd.runtime.settings_names import shipped_names
+    from gan_vkd.runtime.settings_names import description, shipped_names
 
     if name is None:
-        print("\n".join(shipped_names()))
+        about = {name: description(name) for name in shipped_names()}
+        width = max(map(len, about))
+        lines = (f"{name:<{width}}  {text}".rstrip() for name, text in about.items())
+        result("\n".join(lines), configs=about)
         return
-    print(yaml.safe_dump(merged(Path(name), overrides), sort_keys=False), end="")
+    tree = merged(Path(name), overrides)
+    result(yaml.safe_dump(tree, sort_keys=False).rstrip(), settings=tree)
 
 
 @app.command(epilog=example("vkd evaluate runs/mine evaluate.reference=train"))
@@ -141,7 +170,7 @@ def evaluate(
     if inception is not None:
         judge = load_settings(run).evaluate.features
         name = judge.name if judge and judge.name in INCEPTION else "inception"
-        own = [*own, f"evaluate.features={{name: {name}, weights: {str(inception)!r}}}"]
+        own = [*own, f"evaluate.features={{name: {name}, weights: {json.dumps(str(inception))}}}"]
     settings = load_settings(run, ["cache=null", "data.download=false", *own])
     from gan_vkd.evaluation.evaluator import Evaluator
     from gan_vkd.evaluation.record import distances

@@ -213,7 +213,7 @@ class Front:
         folder = out or (config if config.is_dir() else usual)
         if dry_run:
             needs = self.function("dry_run")(settings, folder)
-            result(str(needs), **needs.facts)
+            result(needs.text, **needs.facts)
             return
         self.function("train")(settings, folder, resume, max_time)
 

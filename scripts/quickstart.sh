@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# All steps in minutes on two CPU cores, without a download: handwritten digits, training of a teacher and
-# a judge, three arms, a table and a picture.
+# `vkd quickstart`, all steps in minutes on two CPU cores, in an environment that is made if there is none.
+#   bash scripts/quickstart.sh [seeds=0] [jobs=auto] [out=DIR] [key.sub=value ...]
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
-teacher=runs/quickstart/teacher.safetensors judge=runs/quickstart/judge.safetensors
-[ -e $teacher ] || vkd teach quickstart_teacher --out $teacher
-[ -e $judge ] || vkd teach quickstart_teacher seed=1 depth=8 --out $judge
-exec bash scripts/arms.sh quickstart "$@"
+seeds=0 jobs=auto out=runs/quickstart
+options "seeds jobs out" "$@"
+exec vkd quickstart --seeds "$seeds" --jobs "$jobs" --out "$out" ${settings[@]+"${settings[@]}"}

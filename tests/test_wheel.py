@@ -35,7 +35,8 @@ def test_the_wheel_trains_the_quickstart_from_an_empty_folder(
     where = python("-c", "import gan_vkd; print(gan_vkd.__file__)")
     assert where.startswith(str(tmp_path / "installed"))
     names = {str(file.relative_to(ROOT / "configs")) for file in (ROOT / "configs").rglob("*.yaml")}
-    assert {f"{name}.yaml" for name in python("-m", "gan_vkd", "configs").split()} == names
+    listed = python("-m", "gan_vkd", "configs").splitlines()
+    assert {f"{line.split()[0]}.yaml" for line in listed} == names
     judge = f"evaluate.features.weights={classifier}"
     output = python("-m", "gan_vkd", "train", "quickstart", *SMALL, judge)
     assert "runs/quickstart/seed0: finished, " in output

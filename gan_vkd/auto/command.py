@@ -91,7 +91,11 @@ def train_pictures(
         if settings.data.conditional and pictures.classes:
             classes = sorted(pictures.classes)
         found = estimate(settings, classes, pictures.count, machine.device)
-        needs = needs_of(found, expected(found, settings, folder, machine))
+        where = (
+            f"results: {folder} (samples/, settings.yaml). Ctrl-C stops with a checkpoint; the "
+            f"same command, or vkd train {folder} --resume, continues"
+        )
+        needs = needs_of(found, f"{expected(found, settings, machine)}\n{where}")
         if dry_run:
             result(needs.text, run=folder, settings=settings.model_dump(mode="json"), **needs.facts)
         else:
@@ -176,8 +180,8 @@ def needs_of(found: Estimate, text: str) -> Needs:
     return Needs(text, found.networks, found.iteration, found.total, found.memory, found.file)
 
 
-def expected(found: Estimate, settings: Settings, folder: Path, machine: Machine) -> str:
-    """The estimate of time and memory, and where the results go."""
+def expected(found: Estimate, settings: Settings, machine: Machine) -> str:
+    """The networks and the estimate of time and memory."""
     train = settings.train
     images = train.batch_size * train.d_steps / found.iteration
     first = (train.sample_first or train.sample_every) * found.iteration + found.grid
@@ -196,7 +200,5 @@ def expected(found: Estimate, settings: Settings, folder: Path, machine: Machine
     lines += [
         f"{found.memory / 2**30:.1f} GiB {where} at the peak; {found.file / 2**20:.0f} MiB a "
         f"checkpoint, {train.keep_checkpoints + 1} are kept",
-        f"results: {folder} (samples/, settings.yaml). Ctrl-C stops with a checkpoint; the same "
-        f"command, or vkd train {folder} --resume, continues",
     ]
     return "\n".join(lines)

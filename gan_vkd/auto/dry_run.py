@@ -23,4 +23,5 @@ def dry_run(settings: Settings, folder: Path) -> Needs:
     classes, count = data.classes, len(data)
     del data  # so that the memory of both is not counted
     found = estimate(settings, classes, count, machine.device)
-    return needs_of(found, f"{described}\n{expected(found, settings, folder, machine)}")
+    lines = [described, expected(found, settings, machine), f"results: {folder}"]
+    return needs_of(found, "\n".join(lines))

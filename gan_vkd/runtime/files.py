@@ -16,6 +16,8 @@ from typing import IO, Any
 
 from gan_vkd.runtime.errors import SettingsError, VkdError
 
+# which Windows lacks: not through a link, without waiting for the writer of a pipe
+NO_LINK, NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 TEMPORARY = re.compile(r"\..+\.\d+\.vkd-tmp")  # names of files that are being written
 
 
@@ -63,7 +65,7 @@ def read_bytes(path: Path, most: int) -> bytes:
             larger one.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+        descriptor = os.open(path, os.O_RDONLY | NO_WAIT)
         with os.fdopen(descriptor, "rb") as file:
             kind = os.fstat(descriptor).st_mode
             if path.parent == SHELL_PIPES and stat.S_ISFIFO(kind):
@@ -103,7 +105,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             temporary.unlink()  # left by a killed process that had the same number
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK
         with os.fdopen(os.open(temporary, flags, 0o666), "w+b") as file:
             write(file)
             file.flush()
@@ -173,7 +175,9 @@ def reason(error: BaseException) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The new name outlives a loss of power too."""
+    """The new name outlives a loss of power too; Windows opens no folders."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,6 +12,8 @@ from gan_vkd.runtime import ranks
 from gan_vkd.runtime.checkpoint import load_state, save_state
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import (
+    NO_LINK,
+    NO_WAIT,
     read_bytes,
     reason,
     remove_unfinished,
@@ -121,7 +123,7 @@ class RunFolder:
         """Appends a record as a JSON line to NAME.jsonl (metrics, evaluations)."""
         file = self.path / f"{name}.jsonl"
         try:
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK | NO_WAIT
             with os.fdopen(os.open(file, flags, 0o666), "ab+") as handle:
                 if handle.tell():
                     handle.seek(-1, os.SEEK_END)

@@ -7,6 +7,7 @@
 import difflib
 import os
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import gan_vkd
@@ -97,7 +98,14 @@ def short_name(reference: Path) -> str:
 def shipped_names() -> list[str]:
     """Returns the names of all shipped files, as references use them."""
     files = sorted(SHIPPED.rglob("*.yaml"))
-    return [str(file.relative_to(SHIPPED)).removesuffix(".yaml") for file in files]
+    return [file.relative_to(SHIPPED).as_posix().removesuffix(".yaml") for file in files]
+
+
+def description(name: str) -> str:
+    """The first sentence of the comment at the top of a shipped file, or of its first line."""
+    lines = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8").split("\n")
+    comment = " ".join(line[1:].strip() for line in takewhile(lambda x: x.startswith("#"), lines))
+    return re.split(r"(?<=[\w)])[.:;](?: |$)", comment)[0]
 
 
 def _find(name: str, places: list[Path]) -> Path | None:

@@ -15,14 +15,19 @@ from gan_vkd.runtime.errors import SettingsError, VkdError
 SECOND = 1.0  # seconds in which a repeated signal is ignored: launchers send it twice
 
 
+# which Windows lacks: the closed terminal, and the warning before a scheduler's time limit
+HANGUP, WARNING = (getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1"))
+STOPS = [n for n in (signal.SIGINT, signal.SIGTERM, HANGUP, WARNING) if n is not None]
+
+
 class End(IntEnum):
     """How a run ended; the value is the exit code of its command."""
 
     FINISHED = 0
     OUT_OF_TIME = 124  # as of timeout(1)
-    SIGHUP = 128 + signal.SIGHUP
+    SIGHUP = 128 + (HANGUP or 1)
     SIGINT = 128 + signal.SIGINT
-    SIGUSR1 = 128 + signal.SIGUSR1
+    SIGUSR1 = 128 + (WARNING or 10)
     SIGTERM = 128 + signal.SIGTERM
 
 
@@ -36,7 +41,7 @@ class Stopped(VkdError):
 
 def ignored_hangup() -> bool:
     """Returns whether SIGHUP is ignored, as under nohup."""
-    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_IGN
 
 
 @contextmanager
@@ -44,7 +49,7 @@ def handled(
     numbers: Sequence[int], handle: Callable[[int, FrameType | None], Any]
 ) -> Iterator[None]:
     """Installs a signal handler within the context. An ignored SIGHUP (nohup) stays ignored."""
-    numbers = [n for n in numbers if n != signal.SIGHUP or not ignored_hangup()]
+    numbers = [n for n in numbers if n != HANGUP or not ignored_hangup()]
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
@@ -56,9 +61,10 @@ def handled(
 def outlive(worker: int) -> None:
     """Initialises a data loader's worker to survive signals that a launcher sends to all processes:
     the run needs batches until it stops. After SIGTERM the worker lives for another minute."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))
 
 
 class Stop:
@@ -79,12 +85,12 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
         self._terminals = [number for number in (1, 2) if os.isatty(number)]
-        with handled([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], self._handle):
+        with handled(STOPS, self._handle):
             yield self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if number == signal.SIGHUP:  # the terminal is gone: writing to it would fail
+        if number == HANGUP:  # the terminal is gone: writing to it would fail
             null = os.open(os.devnull, os.O_WRONLY)
             for terminal in self._terminals:
                 os.dup2(null, terminal)

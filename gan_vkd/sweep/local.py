@@ -5,17 +5,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from gan_vkd.runtime.errors import SettingsError
-from gan_vkd.runtime.stopping import Stopped, handled
+from gan_vkd.runtime.stopping import HANGUP, Stopped, handled
 from gan_vkd.sweep.places import Place, places
 from gan_vkd.sweep.plan import Job, Program, plan
 from gan_vkd.sweep.process import describe, last_line, start
 
 REPORT_EVERY = 30  # seconds
-STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+STOPS = [n for n in (signal.SIGINT, signal.SIGTERM, HANGUP) if n is not None]
 
 
 def sweep(
@@ -111,7 +111,8 @@ def _ended(
                 forwarded = True
                 number = signal.SIGINT if signals[0] == signal.SIGINT else signal.SIGTERM
                 for _, process, *_ in running.values():  # SIGHUP would end a run without checkpoint
-                    process.send_signal(number)
+                    with suppress(ValueError):  # on Windows Ctrl-C reaches the runs by itself
+                        process.send_signal(number)
                 print("stopping the runs; a further SIGINT (Ctrl-C) kills them", flush=True)
             if signal.SIGINT in signals[1:]:
                 for _, process, *_ in running.values():
