@@ -1,4 +1,5 @@
-"""vkd train | sweep | quickstart | configs | evaluate | sample | compare | export | import | teach, and tools"""
+"""vkd train | sweep | quickstart | configs | evaluate | sample | compare | export | import |
+teach | doctor, and tools"""
 
 import json
 from pathlib import Path

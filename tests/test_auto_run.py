@@ -94,7 +94,7 @@ def test_invalid_settings_are_refused_before_anything_else(vkd, tmp_path, monkey
     assert vkd("photo.zip")[::2] == (2, f"vkd: {tmp_path / 'photo.zip'}: no such folder or zip\n")
     code, _, err = vkd("folder", "--size", 64)
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "--size and --dry-run are for" in err
+    assert "--size is for" in err
     for wrong, reason in (
         (["data.source=other"], "and data.source: give one of them"),
         (["--out", "photos"], "is the folder of the pictures"),

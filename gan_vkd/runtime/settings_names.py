@@ -14,6 +14,7 @@ import gan_vkd
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.runtime.files import user_path
 
+LONGEST = 100  # characters of a description
 _PACKAGE = Path(gan_vkd.__file__).parent
 # Inside the package when installed from a wheel, beside it in a checkout
 SHIPPED = next(
@@ -102,10 +103,11 @@ def shipped_names() -> list[str]:
 
 
 def description(name: str) -> str:
-    """The first sentence of the comment at the top of a shipped file, or of its first line."""
+    """The first sentence of the comment on top of a shipped file, of at most LONGEST characters."""
     lines = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8").split("\n")
     comment = " ".join(line[1:].strip() for line in takewhile(lambda x: x.startswith("#"), lines))
-    return re.split(r"(?<=[\w)])[.:;](?: |$)", comment)[0]
+    sentence = comment.partition(". ")[0].removesuffix(".")
+    return sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST - 3]}..."
 
 
 def _find(name: str, places: list[Path]) -> Path | None:

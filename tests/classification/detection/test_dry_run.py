@@ -1,0 +1,22 @@
+"""--dry-run of detection: what a run would need, and nothing in its folder."""
+
+from pathlib import Path
+
+import pytest
+
+from classification.detection.training import dry_run
+from classification.epochs import dry_run as by_epochs
+from tests.classification.detection.conftest import MakeDetection
+
+
+def test_a_detector_by_settings(
+    tiny_detection: MakeDetection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_epochs, "SECONDS", 0.01)
+    needs = dry_run(tiny_detection("train.epochs=4"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert set(needs.networks) == {"detector", "distillation", "teacher (frozen)"}
+    assert needs.total >= 4 * needs.iteration > 0
+    assert needs.memory > needs.checkpoint > 0
+    assert "4 epochs of" in needs.text
+    assert "without evaluations" in needs.text
