@@ -63,7 +63,7 @@ def dry_run(
         f"{task.data}; {device}, {task.trained.precision}",
         in_words(networks),
         f"{duration(total)} for {task.epochs} epochs of {task.learner.per_epoch:,} updates of "
-        f"{pace(iteration)} ({task.learner.settings.train.batch_size / iteration:.0f} images/s), "
+        f"{pace(iteration)} ({task.learner.settings.train.batch_size / iteration:.2g} images/s), "
         f"measured on {len(taken)}, without evaluations",
         f"{memory / 2**30:.1f} GiB at the peak; {size / 2**20:.0f} MiB a checkpoint",
         f"results: {folder}",

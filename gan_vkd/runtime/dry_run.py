@@ -28,7 +28,11 @@ class Needs:
 
 
 def of_sweep(arms: list[tuple[str, Needs]], seeds: int) -> None:
-    """Says what each arm needs, and all runs one after the other."""
+    """Says what each arm needs, and all runs one after the other.
+
+    arms: names, and needs measured in one process, so that the memory of each is at least that of
+    those before it.
+    """
     lines = [line for name, needs in arms for line in (f"{name}:", indented(needs.text))]
     total = seeds * sum(needs.total for _, needs in arms)
     lines.append(f"{len(arms)} arms x {seeds} seeds, one after the other: {duration(total)}")
