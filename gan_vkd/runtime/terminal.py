@@ -102,9 +102,10 @@ def is_quiet() -> bool:
     return _said.form == "quiet"
 
 
-def result(text: str, **facts: Any) -> None:
-    """Says the result of a command: prints the text, or keeps the facts for the JSON object."""
-    print(text, file=_said.results if is_quiet() else sys.stdout)
+def result(text: str = "", **facts: Any) -> None:
+    """Says the result of a command: prints the text if any, keeps the facts for the JSON object."""
+    if text:
+        print(text, file=_said.results if is_quiet() else sys.stdout)
     _said.facts |= facts
 
 

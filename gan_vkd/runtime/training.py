@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -88,13 +88,13 @@ def _report_end(run: RunFolder, task: Task, progress: Progress, end: End) -> Non
     """Prints and records how the run ended; raises `Stopped` if it is not finished."""
     if ranks.is_first():
         run.record_end(end)
+    # what scripts are told of the run: where it is, how far it came, its best loss
+    kept = {"iteration", "seconds", "best", "best_iteration"}
+    result(run=run.path, **progress.model_dump(include=kept))
     if end is End.FINISHED:
         best = task.best(progress)
-        result(
-            f"{run.path}: finished, {progress.seconds:.0f} s of training"
-            f"{best and f', best {best}'}",
-            **_facts(run, progress),
-        )
+        took = f"{progress.seconds:.0f} s of training"
+        result(f"{run.path}: finished, {took}{best and f', best {best}'}")
         return
     why = "out of time" if end is End.OUT_OF_TIME else "stopped"
     text = f"{why} at {task.place(progress.iteration)}, checkpoint written; continue with --resume"
@@ -102,12 +102,6 @@ def _report_end(run: RunFolder, task: Task, progress: Progress, end: End) -> Non
         f"{run.path}: {text}" if ranks.is_first() else "",
         0 if ranks.launched() else end,  # torchrun restarts a failed process
     )
-
-
-def _facts(run: RunFolder, progress: Progress) -> dict[str, Any]:
-    """What scripts are told of a run: where it is, how far it came, its best loss."""
-    kept = "iteration", "seconds", "best", "best_iteration"
-    return {"run": run.path} | progress.model_dump(include=set(kept))
 
 
 class Training:
