@@ -12,13 +12,13 @@ from gan_vkd.runtime.terminal import choose_form
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _quiet(chosen: bool) -> None:
-    if chosen:
+def _quiet(context: typer.Context, chosen: bool) -> None:
+    if chosen and not context.resilient_parsing:  # of the shell's completion
         choose_form("quiet")
 
 
-def _json(chosen: bool) -> None:
-    if chosen:
+def _json(context: typer.Context, chosen: bool) -> None:
+    if chosen and not context.resilient_parsing:
         choose_form("json")
 
 

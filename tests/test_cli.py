@@ -142,6 +142,23 @@ def test_the_version_is_shown(module):
     assert (done.stdout, done.stderr, done.returncode) == (f"gan-vkd {__version__}\n", "", 0)
 
 
+def test_the_shell_completes_without_torch(monkeypatch):
+    code = (
+        "import sys\nsys.argv = ['vkd']\nfrom gan_vkd.cli import main\n"
+        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
+    )
+    monkeypatch.setenv("_VKD_COMPLETE", "complete_bash")
+    for line, found in (
+        ("vkd train cifar10_1", ["cifar10_10pct"]),
+        ("vkd train --quiet --json cifar10_1", ["cifar10_10pct"]),
+        ("vkd train quickstart train.ba", ["train.batch_size="]),
+    ):
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+        done = process("-c", code)
+        assert (done.stdout.split(), done.stderr) == (found, "")
+
+
 # output that cannot be written
 
 
