@@ -22,6 +22,7 @@ front = Front(
     train="classification.recognition.training:train",
     dry_run="classification.recognition.training:dry_run",
     tables="classification.recognition.compare:compare",
+    report="classification.recognition.compare:report",
     export="classification.recognition.exchange:export_student",
     formats="*.safetensors or *.pth (timm), *.pth.tar (VkD's released code), or *.onnx.",
     evaluate="classification.recognition.evaluation:evaluate_run",

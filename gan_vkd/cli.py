@@ -49,6 +49,7 @@ front = Front(
     train="gan_vkd.training:train",
     dry_run="gan_vkd.auto.dry_run:dry_run",
     tables="gan_vkd.report.compare:compare",
+    report="gan_vkd.report.html:report",
     export="gan_vkd.exchange:export_generator",
     formats="*.safetensors or *.pth (names as published), or *.onnx.",
     baseline="none",

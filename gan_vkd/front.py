@@ -1,7 +1,8 @@
 """The commands that vkd, vkd-classify and vkd-detect have in common.
 
 A program describes itself by a `Front`, from which `commands` makes a typer application with the
-commands train, sweep, compare, evaluate, export and doctor. Modules are imported only when needed.
+commands train, sweep, compare, report, evaluate, export and doctor. Modules are imported only when
+needed.
 """
 
 import csv
@@ -110,6 +111,7 @@ Slurm = Annotated[
         help="Submit each run as a SLURM job: timeout_min=240,partition=gpu,gpus_per_node=1",
     ),
 ]
+ReportFile = Annotated[Path, typer.Option(help="The HTML file to write.")]
 Runs = Annotated[
     list[Path],
     typer.Argument(help="Run folders.", callback=run_folders, autocompletion=run_names),
@@ -126,7 +128,8 @@ ENDS = (
 )
 PROGRAMS = (
     "vkd trains GANs, vkd-classify recognisers, vkd-detect detectors; all have train, sweep, "
-    "compare, evaluate and export. vkd doctor shows what this machine has and what is missing."
+    "compare, report, evaluate and export. vkd doctor shows what this machine has and what is "
+    "missing."
 )
 
 
@@ -147,6 +150,7 @@ class Front:
     train: (settings, folder, resume, seconds or None) -> None.
     dry_run: (settings, folder) -> what the run would need (gan_vkd/runtime/dry_run.py).
     tables: (run folders, output folder, baseline) -> Markdown.
+    report: (run folders, HTML file, baseline) -> a line for each thing that is missing.
     export: (run folder, file) -> message to print.
     formats: help on the exported files.
     evaluate: (run folder or file, settings) -> measured values by name; unused if the command is
@@ -170,6 +174,7 @@ class Front:
     train: str
     dry_run: str
     tables: str
+    report: str
     export: str
     formats: str
     evaluate: str = ""
@@ -303,6 +308,13 @@ def commands(front: Front) -> typer.Typer:
     def compare(runs: Runs, out: Out, baseline: Baseline = front.baseline) -> None:
         front.compare(runs, out, baseline)
 
+    def report(
+        runs: Runs, out: ReportFile = Path("report.html"), baseline: Baseline = front.baseline
+    ) -> None:
+        for line in front.function("report")(runs, out, baseline):
+            print(f"missing: {line}", file=sys.stderr)
+        result(str(out), file=out)
+
     def evaluate(run: RunOrFile, overrides: Overrides = None) -> None:
         config, given, implied = run, overrides or [], list[str]()
         if user_path(run).is_file():
@@ -320,6 +332,8 @@ def commands(front: Front) -> typer.Typer:
         (sweep, "Train every arm at every seed, then compare. Repeat to continue.",
          f"{' '.join(front.settings)} --seeds 0 1 2 --out runs/table"),
         (compare, f"Compare runs: {front.compares}.", "runs/mine runs/other --out runs/compared"),
+        (report, "Write one HTML file about runs: tables, curves and pictures, to open offline.",
+         "runs/mine runs/other --out report.html"),
         (evaluate, f"Measure a run's best {front.best}, or a file's, {front.measures}.",
          "runs/mine"),
         (export, f"Export a run's best {front.best}, for use without this project.",

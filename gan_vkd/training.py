@@ -24,6 +24,8 @@ from gan_vkd.game.trainer import Trainer
 from gan_vkd.game.updates import Updates
 from gan_vkd.networks.interface import Generator
 from gan_vkd.networks.standing import as_sampled
+from gan_vkd.report.html import GANS
+from gan_vkd.report.page.write import ProgressPage
 from gan_vkd.report.pictures import class_grid, grid, save_png
 from gan_vkd.run import Run
 from gan_vkd.runtime import ranks
@@ -33,7 +35,7 @@ from gan_vkd.runtime.graphs import cuda_graph
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress
-from gan_vkd.runtime.task import Evaluation, Hook, Task
+from gan_vkd.runtime.task import Evaluation, Hook, Status, Task
 from gan_vkd.runtime.training import run_to_end
 from gan_vkd.teachers.features import load_bank, load_views
 from gan_vkd.teachers.frozen import load_teacher
@@ -115,6 +117,7 @@ class Game(Task):
         self.explained: ExplainedShare | None = None
         if heldout is not None and ExplainedShare.is_defined(self.trainer) and ranks.is_first():
             self.explained = ExplainedShare(self.trainer, heldout, settings.seed)
+        self.page = ProgressPage(GANS, run.path)
         self._warned = False
         self._said: set[str] = set()
         self._last = ""
@@ -172,6 +175,9 @@ class Game(Task):
         self._last = f"{first['frechet']:.3f}"
         text = f"iteration {now}: {first['frechet_name']} {self._last}"
         return Evaluation(first["frechet"], export, result, text)
+
+    def show(self, status: Status) -> None:
+        self.page(status)
 
     def _warn(self, found: list[str]) -> None:
         """Prints each warning (gan_vkd/evaluation/few.py) once."""

@@ -19,6 +19,7 @@ from gan_vkd.evaluation import judge
 from gan_vkd.evaluation.evaluator import Evaluator
 from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.networks.biggan import Generator
+from gan_vkd.report.page.write import ProgressPage
 from gan_vkd.report.pictures import save_png
 from gan_vkd.sweep.plan import Program
 from gan_vkd.teachers.teach import TeachSettings, teach
@@ -57,6 +58,15 @@ MakeSettings = Callable[..., Settings]
 Trained = Callable[..., Path]
 CPU = torch.device("cpu")
 SHARES = [0.1] * 10
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pages() -> Iterator[None]:
+    """Runs write no progress.html, which takes longer than most of the tests' training; those of
+    tests/test_progress_page.py do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProgressPage, "__call__", lambda page, status: None)
+        yield
 
 
 @pytest.fixture(scope="session")

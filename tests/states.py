@@ -8,7 +8,7 @@ import torch
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.folder import RunFolder
 
-TIMED = ("seconds", "images_per_second", "hours_left")
+TIMED = ("seconds", "images_per_second", "hours_left", "memory_gib")
 
 
 def flat(node: Any, name: str = "") -> dict[str, Any]:

@@ -42,6 +42,7 @@ front = Front(
     train="classification.detection.training:train",
     dry_run="classification.detection.training:dry_run",
     tables="classification.detection.compare:compare",
+    report="classification.detection.compare:report",
     export="classification.detection.run:export_detector",
     formats="*.safetensors, or *.pth as ViDT's authors save.",
     evaluate="classification.detection.evaluation:evaluate_run",

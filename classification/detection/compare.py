@@ -1,6 +1,7 @@
 """Comparison of detection runs: AP, and the updates until an AP50 was reached."""
 
 import statistics
+from functools import partial
 from pathlib import Path
 
 from classification.detection.evaluation import MEASURES
@@ -8,6 +9,8 @@ from classification.detection.run import Run
 from classification.detection.settings import DetectionSettings
 from classification.epochs.comparison import EvaluationFacts, Measured, Percent
 from classification.epochs.comparison import compare as compare_arms
+from classification.epochs.page import subject
+from gan_vkd.report.page.write import write_report
 
 
 class DetectionFacts(EvaluationFacts):
@@ -82,3 +85,7 @@ def compare(folders: list[Path], out: Path, baseline: str = "plain", target: flo
         VkdError: a folder that is not a run, or was never evaluated; two runs of one arm and seed.
     """
     return compare_arms([Detected(Run(folder), target) for folder in folders], out, baseline)
+
+
+DETECTORS = subject(Run, partial(Detected, target=50.0))
+report = partial(write_report, DETECTORS)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from classification.detection.compare import DETECTORS
 from classification.detection.data.coco import load_heldout_images, load_training_images
 from classification.detection.data.feed import Feed
 from classification.detection.evaluation import measure, require_pycocotools
@@ -15,6 +16,7 @@ from classification.detection.run import Run
 from classification.detection.settings import DetectionSettings, facts_of
 from classification.epochs.dry_run import dry_run as measured_needs
 from classification.epochs.task import EpochTask
+from gan_vkd.report.page.write import ProgressPage
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.dry_run import Needs
 from gan_vkd.runtime.errors import SettingsError
@@ -84,7 +86,7 @@ class Detection(EpochTask):
             f"{settings.student.size}"
         )
         every = None if self.heldout is None else settings.evaluate.every
-        super().__init__(learner, feed, data, every)
+        super().__init__(learner, feed, data, every, ProgressPage(DETECTORS, run.path))
 
     def measure(self) -> dict[str, Any]:
         assert self.heldout is not None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from classification.epochs.settings import EpochRunSettings
-from gan_vkd.report.arms import over_seeds, write_tables
+from gan_vkd.report.arms import Tables, over_seeds, tables, write_tables
 from gan_vkd.report.figures import label, save_figure
 from gan_vkd.report.tables import Row, confidence, in_line, mean_and_deviation
 from gan_vkd.runtime.errors import VkdError
@@ -107,12 +107,22 @@ def compare(runs: Sequence[Measured], out: Path, baseline: str = "plain") -> str
     Raises:
         VkdError: two runs of one arm and seed.
     """
-    groups: dict[str, list[Measured]] = {}
-    for run in runs:
-        groups.setdefault(run.caption, []).append(run)
+    groups = _by_caption(runs)
     text = write_tables(groups, out, lambda group: _over_seeds(group, baseline))
     _curves(groups, out / "curves.png")
     return text
+
+
+def tables_of(runs: Sequence[Measured], baseline: str) -> list[Tables[Measured]]:
+    """The tables of `compare`, one for each set of images."""
+    return tables(_by_caption(runs), lambda group: _over_seeds(group, baseline))
+
+
+def _by_caption(runs: Sequence[Measured]) -> dict[str, list[Measured]]:
+    groups: dict[str, list[Measured]] = {}
+    for run in runs:
+        groups.setdefault(run.caption, []).append(run)
+    return groups
 
 
 def _over_seeds(group: list[Measured], baseline: str) -> list[Row]:

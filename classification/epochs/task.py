@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from torch import nn
 
 from classification.epochs.update import Updates
+from gan_vkd.report.page.write import ProgressPage
 from gan_vkd.runtime.loggers.interface import Logger
 from gan_vkd.runtime.meter import Meter
 from gan_vkd.runtime.progress import Progress
-from gan_vkd.runtime.task import Evaluation, Task
+from gan_vkd.runtime.task import Evaluation, Status, Task
 
 
 class EpochTask(Task):
@@ -24,6 +25,7 @@ class EpochTask(Task):
         data: description of the training data.
         evaluate_every: epochs between evaluations; None: no evaluation, the last network is
             exported.
+        page: shows where the run is.
     """
 
     # networks by name, for --dry-run
@@ -37,7 +39,9 @@ class EpochTask(Task):
         feed: Callable[[int], Any],
         data: str,
         evaluate_every: int | None,
+        page: ProgressPage,
     ) -> None:
+        self.page = page
         self.trained = self.learner = learner
         self.feed, self.data, self.is_measured = feed, data, evaluate_every is not None
         train = learner.settings.train
@@ -50,6 +54,9 @@ class EpochTask(Task):
     def step(self, done: int, meter: Meter) -> None:
         meter.add(self.learner.step(self.feed(done), done))
         meter.watch(self.learner.decompositions())
+
+    def show(self, status: Status) -> None:
+        self.page(status)
 
     def notes(self, now: int) -> dict[str, float]:
         return {"epoch": now / self.learner.per_epoch, "lr": self.learner.rate.now}

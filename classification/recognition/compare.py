@@ -1,11 +1,14 @@
 """Comparison of classification runs: top-1 and top-5."""
 
+from functools import partial
 from pathlib import Path
 
 from classification.epochs.comparison import EvaluationFacts, Measured, Percent
 from classification.epochs.comparison import compare as compare_arms
+from classification.epochs.page import subject
 from classification.recognition.run import Run
 from classification.recognition.settings import ClassifierSettings
+from gan_vkd.report.page.write import write_report
 
 
 class RecognitionFacts(EvaluationFacts):
@@ -50,3 +53,7 @@ def compare(folders: list[Path], out: Path, baseline: str = "plain") -> str:
         VkdError: a folder that is not a run, or was never evaluated; two runs of one arm and seed.
     """
     return compare_arms([Recognised(Run(folder)) for folder in folders], out, baseline)
+
+
+STUDENTS = subject(Run, Recognised)
+report = partial(write_report, STUDENTS)

@@ -10,6 +10,7 @@ from torch import nn
 import classification.recognition.teacher  # noqa: F401  (registers it)
 from classification.epochs.dry_run import dry_run as measured_needs
 from classification.epochs.task import EpochTask
+from classification.recognition.compare import STUDENTS
 from classification.recognition.data.feed import Feed
 from classification.recognition.data.images import load_heldout_images, load_training_images
 from classification.recognition.evaluation import measure
@@ -20,6 +21,7 @@ from classification.recognition.settings import ClassifierSettings, facts_of
 from classification.recognition.views import remember
 from gan_vkd.distill import Teacher
 from gan_vkd.distill.folding import fold_batch_norms
+from gan_vkd.report.page.write import ProgressPage
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.dry_run import Needs
 from gan_vkd.runtime.errors import SettingsError
@@ -96,6 +98,7 @@ class Recognition(EpochTask):
             feed,
             f"{images.count:,} images, {len(self.classes)} classes, {settings.student.name}",
             None if self.heldout is None else settings.evaluate.every,
+            ProgressPage(STUDENTS, run.path),
         )
 
     def measure(self) -> dict[str, Any]:

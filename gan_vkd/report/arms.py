@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from gan_vkd.report.tables import Row, as_csv, complete, in_line, markdown
 from gan_vkd.runtime.errors import VkdError
@@ -53,18 +53,27 @@ def over_seeds(
     return complete([{"arm": arm} | row(runs, pairs[arm]) for arm, runs in arms.items()])
 
 
-def write_tables(
+class Tables(NamedTuple, Generic[Run]):
+    """The tables of comparable runs: over seeds (empty where every arm has one) and of each run,
+    with lines below them."""
+
+    caption: str
+    group: list[Run]
+    over_seeds: list[Row]
+    runs: list[Row]
+    notes: list[str]
+
+
+def tables(
     groups: dict[str, list[Run]],
-    out: Path,
     spread: Callable[[list[Run]], list[Row]],
     notes: Callable[[list[Run]], list[str]] = lambda group: [],
-) -> str:
-    """Writes table.md and table.csv and returns the tables as Markdown.
+) -> list[Tables[Run]]:
+    """Makes the tables of each group.
 
     Args:
         groups: the runs of each table by its caption.
-        out: folder for the files.
-        spread: a group -> rows of the table over seeds, which comes first.
+        spread: a group -> rows of the table over seeds.
         notes: a group -> lines below its tables.
 
     Raises:
@@ -75,12 +84,24 @@ def write_tables(
         if count > 1:
             arm, seed = identity
             raise VkdError(f"two runs of arm {arm} at seed {seed} ({caption}): set another arm")
-    tables = {caption: complete([run.row() for run in group]) for caption, group in groups.items()}
-    parts = []
-    for caption, group in groups.items():
-        shown = [rows for rows in (spread(group), tables[caption]) if rows]
-        parts += [in_line(caption), *map(markdown, shown), *map(in_line, notes(group))]
+    return [
+        Tables(caption, group, spread(group), complete([run.row() for run in group]), notes(group))
+        for caption, group in groups.items()
+    ]
+
+
+def write_tables(
+    groups: dict[str, list[Run]],
+    out: Path,
+    spread: Callable[[list[Run]], list[Row]],
+    notes: Callable[[list[Run]], list[str]] = lambda group: [],
+) -> str:
+    """Writes table.md and table.csv into `out` and returns the tables as Markdown; see `tables`."""
+    made, parts = tables(groups, spread, notes), list[str]()
+    for table in made:
+        shown = [rows for rows in (table.over_seeds, table.runs) if rows]
+        parts += [in_line(table.caption), *map(markdown, shown), *map(in_line, table.notes)]
     text = "\n\n".join(parts)
     write_text(out / "table.md", text + "\n")
-    write_text(out / "table.csv", as_csv(tables))
+    write_text(out / "table.csv", as_csv({table.caption: table.runs for table in made}))
     return text

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from gan_vkd.evaluation.few import ADVICE, WARNINGS, warnings
 from gan_vkd.evaluation.record import BESIDE, evaluation, is_evaluation
 from gan_vkd.game.settings import Settings
-from gan_vkd.report.arms import by_arm, over_seeds, write_tables
+from gan_vkd.report.arms import Tables, by_arm, over_seeds, tables, write_tables
 from gan_vkd.report.pictures import class_grid, save_side_by_side
 from gan_vkd.report.provenance import relation, start
 from gan_vkd.report.published import published_fid
@@ -62,6 +62,11 @@ def compare(folders: list[Path], out: Path, baseline: str = "none") -> str:
         text = write_tables(groups, out, lambda group: _over_seeds(group, baseline), _notes)
     _picture(runs, out / "samples.png")
     return text
+
+
+def tables_of(runs: list["Measured"], baseline: str) -> list[Tables["Measured"]]:
+    """The tables of `compare`, one for each way in which runs were evaluated."""
+    return tables(_comparable(runs), lambda group: _over_seeds(group, baseline), _notes)
 
 
 def _comparable(everything: list["Measured"]) -> dict[str, list["Measured"]]:

@@ -25,14 +25,20 @@ def mean_and_deviation(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
-def confidence(differences: list[float]) -> str:
-    """The mean difference, and for several differences its 95% interval (Student's t)."""
-    n, mean = len(differences), statistics.fmean(differences)
-    if n == 1:
-        return f"{mean:+.3f}"
+def half_interval(values: list[float]) -> float:
+    """Half the width of the 95% interval of the mean of two or more values (Student's t)."""
     from scipy.special import stdtrit
 
-    half = stdtrit(n - 1, 0.975) * statistics.stdev(differences) / n**0.5
+    n = len(values)
+    return float(stdtrit(n - 1, 0.975) * statistics.stdev(values) / n**0.5)
+
+
+def confidence(differences: list[float]) -> str:
+    """The mean difference, and for several differences its 95% interval (Student's t)."""
+    mean = statistics.fmean(differences)
+    if len(differences) == 1:
+        return f"{mean:+.3f}"
+    half = half_interval(differences)
     return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 
 

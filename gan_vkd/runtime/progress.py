@@ -21,6 +21,10 @@ from gan_vkd.runtime.settings import RunSettings
 from gan_vkd.runtime.settings_file import differences, load_as, parsed_as
 
 
+class Diverged(VkdError):
+    """Values that are not finite, and no rollback left."""
+
+
 class Trained(Protocol):
     """The state that is trained: networks, EMA, optimisers, projections, statistics.
 
@@ -212,8 +216,8 @@ class RunState:
             if tried:
                 line += f" after {tried} rollback{'s' if tried > 1 else ''}"
             if not kept:
-                raise VkdError(f"{line}; there is no checkpoint yet; {advice}")
-            raise VkdError(
+                raise Diverged(f"{line}; there is no checkpoint yet; {advice}")
+            raise Diverged(
                 f"{line}; the last good checkpoint is {kept[-1]}; {advice}, or continue this one "
                 f"from there with --resume train.rollbacks={tried + 3}"
             )

@@ -4,6 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from gan_vkd.runtime.loggers.interface import Logger
@@ -47,6 +48,24 @@ class Evaluation:
     export: Callable[[], None]
     record: dict[str, Any] = field(default_factory=dict)
     text: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run in training is, for people who follow it.
+
+    state: running, finished, or why it ended. place: the position in words. left: estimated seconds
+    to the end; None: not known.
+    """
+
+    state: str
+    place: str
+    is_running: bool = False
+    left: float | None = None
+
+    def __str__(self) -> str:
+        left = "" if self.left is None else f", about {timedelta(seconds=round(self.left))} left"
+        return f"{self.state}: {self.place}{left}"
 
 
 class Task(ABC):
@@ -97,6 +116,11 @@ class Task(ABC):
     def hooks(self, logger: Logger) -> list[Hook]:
         """Returns further callbacks between iterations."""
         return []
+
+    @abstractmethod
+    def show(self, status: Status) -> None:
+        """Shows people where the run is; called on rank 0 between iterations: at the start, after
+        the task's hooks and evaluations, and at the end."""
 
     @classmethod
     def remedy(cls, name: str) -> str:

@@ -3,8 +3,8 @@
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -12,16 +12,17 @@ from tqdm import tqdm
 from gan_vkd.runtime import ranks
 from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.devices import pick_device
-from gan_vkd.runtime.errors import one_line_without_memory
+from gan_vkd.runtime.errors import one_line, one_line_without_memory
 from gan_vkd.runtime.folder import RunFolder
 from gan_vkd.runtime.graphs import own_stream
 from gan_vkd.runtime.loggers import LOGGERS
 from gan_vkd.runtime.loggers.interface import Logger
+from gan_vkd.runtime.memory import peak_memory
 from gan_vkd.runtime.meter import Meter
-from gan_vkd.runtime.progress import Progress, RunState, is_finished
+from gan_vkd.runtime.progress import Diverged, Progress, RunState, is_finished
 from gan_vkd.runtime.settings import RunSettings
 from gan_vkd.runtime.stopping import End, Stop, Stopped
-from gan_vkd.runtime.task import Hook, Task
+from gan_vkd.runtime.task import Hook, Status, Task
 from gan_vkd.runtime.terminal import result
 
 AnySettings = TypeVar("AnySettings", bound=RunSettings)
@@ -79,15 +80,30 @@ def run_to_end(
                     f"arm {settings.arm}, seed {settings.seed}, from {task.place(done)}"
                 )
                 shown = settings.train.logger.chosen if ranks.is_first() else "none"
-                with closing(LOGGERS.make(shown, run.path, done + 1)) as logger:
+                made = LOGGERS.make(shown, run.path, done + 1)
+                with closing(made) as logger, _shown_if_failed(task, state):
                     end = Training(task, state, stop, logger).loop()
             _report_end(run, task, state.progress, end)
+
+
+@contextmanager
+def _shown_if_failed(task: Task, state: RunState) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if ranks.is_first():
+            word = "diverged" if isinstance(error, Diverged) else "failed"
+            place = task.place(state.progress.iteration)
+            task.show(Status(word, f"{place}, {one_line(error)}"))
+        raise
 
 
 def _report_end(run: RunFolder, task: Task, progress: Progress, end: End) -> None:
     """Prints and records how the run ended; raises `Stopped` if it is not finished."""
     if ranks.is_first():
         run.record_end(end)
+        word = "finished" if end is End.FINISHED else "stopped"
+        task.show(Status(word, task.place(progress.iteration)))
     # what scripts are told of the run: where it is, how far it came, its best loss
     kept = {"iteration", "seconds", "best", "best_iteration"}
     result(run=run.path, **progress.model_dump(include=kept))
@@ -108,8 +124,9 @@ class Training:
     """The training loop, with its hooks between iterations.
 
     After an iteration the hooks that are due are called in order: record, the task's own,
-    evaluation, checkpoint. Values that were not finite cause a rollback to the last checkpoint
-    instead; after the hooks, the loop ends if a stop was requested.
+    evaluation, checkpoint; what the task's own and an evaluation made is then shown (`Task.show`).
+    Values that were not finite cause a rollback to the last checkpoint instead; after the hooks,
+    the loop ends if a stop was requested.
     """
 
     def __init__(self, task: Task, state: RunState, stop: Stop, logger: Logger) -> None:
@@ -119,10 +136,13 @@ class Training:
         self._mark()
         self._shown: dict[str, str] = {}
         train = self.settings.train
-        self.hooks = [
-            Hook(train.log_every, self._record, every_rank=True),
+        self.shown = [
             *task.hooks(logger),
             Hook(task.evaluate_every, self._evaluate, every_rank=True),
+        ]
+        self.hooks = [
+            Hook(train.log_every, self._record, every_rank=True),
+            *self.shown,
             Hook(train.checkpoint_every, self._checkpoint, every_rank=True),
         ]
 
@@ -142,6 +162,8 @@ class Training:
             self._save()  # for a rollback before the first checkpoint is due
         if 0 < started != self.progress.evaluated and self._is_due(task.evaluate_every, started):
             self._evaluate(started)  # the run was killed between checkpoint and evaluation
+        begun = time.perf_counter()
+        self._show(None)
         with progress_bar(
             desc=self.settings.arm, total=total * images, initial=started * images,
             unit=" images" if task.images else "it", leave=True,
@@ -166,12 +188,21 @@ class Training:
                     for hook in due:
                         if hook.every_rank or ranks.is_first():
                             hook.call(now)
+                    if any(hook in self.shown for hook in due) and now < total:
+                        pace = (time.perf_counter() - begun) / max(now - started, 1)
+                        self._show(pace * (total - now))
                     bar.set_postfix(self._shown, refresh=False)
                     if self.end is not End.FINISHED and now < total:
                         self._checkpoint(now)
                         return self.end
                 since = time.perf_counter()
         return End.FINISHED
+
+    def _show(self, left: float | None) -> None:
+        """left: estimated seconds to the end."""
+        if ranks.is_first():
+            place = self.task.place(self.progress.iteration)
+            self.task.show(Status("running", place, is_running=True, left=left))
 
     def _is_due(self, period: int, now: int) -> bool:
         return now % period == 0 or now == self.task.total
@@ -192,7 +223,8 @@ class Training:
         if not ranks.is_first():
             return
         self._shown = {k: f"{v:.3g}" for k, v in means.items() if "loss" in k}
-        record = means | self._pace(now) | self.task.notes(now)
+        memory = {"memory_gib": round(peak_memory(self.state.device) / 2**30, 3)}
+        record = means | self._pace(now) | self.task.notes(now) | memory
         self.run.append("metrics", self._stamp(now) | record)
         self.logger.scalars("train", record, now)
 
