@@ -60,6 +60,9 @@ CPU = torch.device("cpu")
 SHARES = [0.1] * 10
 
 
+WRITE_PAGE = ProgressPage.__call__
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_pages() -> Iterator[None]:
     """Runs write no progress.html, which takes longer than most of the tests' training; those of
