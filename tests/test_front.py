@@ -22,7 +22,7 @@ PROGRAMS = {
 def test_every_function_named_by_a_program_exists(name: str) -> None:
     front = PROGRAMS[name].front
     named = [f.name for f in fields(Front) if ":" in str(getattr(front, f.name)).split(" ")[0]]
-    assert {"load", "train", "tables", "export"} <= set(named)
+    assert {"load", "train", "tables", "report", "export"} <= set(named)
     for what in named:
         assert callable(front.function(what))
 
@@ -33,7 +33,7 @@ def test_every_program_has_the_common_commands(name: str) -> None:
         command.name or command.callback.__name__
         for command in PROGRAMS[name].app.registered_commands
     ]
-    assert {"train", "sweep", "compare", "evaluate", "export"} <= set(commands)
+    assert {"train", "sweep", "compare", "report", "evaluate", "export"} <= set(commands)
     assert len(commands) == len(set(commands))
 
 

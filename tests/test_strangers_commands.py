@@ -19,6 +19,8 @@ COMMANDS = [
     ["interpolate", "RUN", "--out", "OUT/x.gif", "--seeds", "0-1", "--frames", "1"],
     ["progress", "RUN", "--out", "OUT/x.gif"],
     ["compare", "RUN", "--out", "OUT"],
+    ["report", "RUN", "--out", "OUT/report.html"],
+    ["report", "RUN", "--out", "OUT/report.html"],
     ["export", "RUN", "OUT/g.safetensors"],
     ["evaluate", "RUN", "evaluate.num_samples=20"],
     ["train", "RUN", "--resume", "--max-time", "1s"],

@@ -15,6 +15,7 @@ from gan_vkd.runtime.errors import VkdError
 from gan_vkd.sweep import local
 from tests.classification.conftest import MakeStudent
 from tests.processes import Forked, called, ranks_of
+from tests.test_report import Parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +44,12 @@ def test_a_run_from_training_to_export(written, tmp_path: Path) -> None:
     measured = vkd_classify("evaluate", run, "data.heldout=test")
     top1 = Run(run).records("metrics")[-1]["top1"]
     assert f"top1: {top1}" in measured.stdout
+    reported = vkd_classify("report", run, "--out", tmp_path / "report.html")
+    assert (reported.returncode, reported.stderr) == (0, "")
+    page = Parsed(tmp_path / "report.html")
+    assert all(address.startswith("#") for address in page.addresses)
+    for text in ("vkd, seed 0", "finished", f"{top1:.2f}", "label_loss", "images_per_second"):
+        assert text in page.text, text
     exported = vkd_classify("export", run, tmp_path / "student.pth")
     assert exported.stdout.startswith(str(tmp_path / "student.pth"))
 
