@@ -1,7 +1,6 @@
 """The page about GANs (gan_vkd/report/page), by `vkd report` and in training."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,21 +28,16 @@ def _warnings(run: Measured) -> list[str]:
 
 
 def _strips(views: Sequence[View[Any]], source: Source) -> list[Strip]:
-    scores = strip(
-        "Scores of the discriminator",
-        "Of training, held-out and generated images.",
-        views, "scores", source,
-    )  # fmt: skip
+    nearest = (
+        "In each row a sample of the best evaluation, then the training images nearest to it by "
+        "the first judge's features: copies would look alike."
+    )
+    of_scores = "By the discriminator, of training, held-out and generated images."
     return [
         strip("Samples", "Of the same latents and classes.", views, "samples", source),
-        single(
-            "Nearest training images",
-            "In each row a sample of the best evaluation, then the training images nearest to it "
-            "by the first judge's features: copies would look alike.",
-            views, "neighbours.png", source,
-        ),
-        replace(scores, is_plot=True),
-    ]  # fmt: skip
+        single("Nearest training images", nearest, views, "neighbours.png", source),
+        strip("Histograms of scores", of_scores, views, "scores", source, is_plot=True),
+    ]
 
 
 GANS = Subject[Measured](Run, _record, Measured.of, tables_of, _distances, _warnings, _strips)

@@ -80,33 +80,31 @@ def relative(folder: Path, file: Path) -> str:
 
 
 def strip(
-    title: str, about: str, views: Sequence[View[Any]], subfolder: str, source: Source
+    title: str,
+    about: str,
+    views: Sequence[View[Any]],
+    subfolder: str,
+    source: Source,
+    is_plot: bool = False,
 ) -> Strip:
     """The numbered images of a subfolder of each run; what cannot be read is noted in the views."""
     most = max(2, min(MOST_FRAMES, MOST_TOGETHER // len(views)))
-    return Strip(
-        title, about,
-        {
-            v.name: [
-                frame
-                for file in evenly(_numbered(v, subfolder), most)
-                for frame in _frames(v, file, int(file.stem), source)
-            ]
-            for v in views
-        },
-    )  # fmt: skip
+    frames = {
+        v.name: [
+            frame
+            for file in evenly(_numbered(v, subfolder), most)
+            for frame in _frames(v, file, int(file.stem), source)
+        ]
+        for v in views
+    }
+    return Strip(title, about, frames, is_plot)
 
 
 def single(title: str, about: str, views: Sequence[View[Any]], name: str, source: Source) -> Strip:
     """One image file of each run, where it is there."""
-    return Strip(
-        title, about,
-        {
-            v.name: _frames(v, v.folder / name, None, source)
-            for v in views
-            if (v.folder / name).exists()
-        },
-    )  # fmt: skip
+    there = [v for v in views if (v.folder / name).exists()]
+    frames = {v.name: _frames(v, v.folder / name, None, source) for v in there}
+    return Strip(title, about, frames)
 
 
 def evenly(files: Sequence[Path], most: int) -> list[Path]:
@@ -137,6 +135,7 @@ def _frames(shown: View[Any], file: Path, iteration: int | None, source: Source)
     except VkdError as error:
         shown.missing.append(str(error))
         return []
-    where = "" if iteration is None else f" at iteration {iteration}"
-    return [Frame(found, f"{file.parent.name if iteration is not None else file.stem} of "
-                  f"{shown.name}{where}", iteration)]  # fmt: skip
+    what, where = file.stem, ""
+    if iteration is not None:
+        what, where = file.parent.name, f" at iteration {iteration}"
+    return [Frame(found, f"{what} of {shown.name}{where}", iteration)]

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ IMAGES_BESIDE = "'self' file:"
 class Page:
     """What page.html shows.
 
-    now: the state of a run in training, in lines; refresh: seconds until the page is loaded again,
+    now: the state of a run in training; refresh: seconds until the page is loaded again,
     0: never. own_files: images may be files beside the page.
     """
 
@@ -42,7 +42,7 @@ class Page:
     strips: list[Strip]
     warnings: list[str]
     missing: list[str]
-    now: list[str] = field(default_factory=list)
+    now: str = ""
     refresh: int = 0
     own_files: bool = False
 

@@ -65,6 +65,6 @@ class ProgressPage:
         shown = view(self.subject, self.folder)
         shown.state = status.state
         made = page(self.subject, [shown], shown.arm, relative)
-        made.now, made.missing, made.own_files = [str(status)], [], True
+        made.now, made.missing, made.own_files = str(status), [], True
         made.refresh = REFRESH if status.is_running else 0
         return made
