@@ -25,7 +25,7 @@ DRAWN = {"#000000": "currentColor", "#0000ff": "var(--faint)"} | {
 }
 INK, FAINT, *ARMS = DRAWN
 WIDTH, HEIGHT = 4.2, 2.4  # inches
-STYLE = {"svg.fonttype": "none", "font.size": 9.0, "axes.edgecolor": INK, "text.color": INK,
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 9.0, "axes.edgecolor": INK, "text.color": INK,
          "grid.color": FAINT, "axes.grid": True, "axes.spines.top": False,
          "axes.spines.right": False, "axes.linewidth": 0.6, "grid.linewidth": 0.5}  # fmt: skip
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from gan_vkd.report.arms import Compared
 from gan_vkd.report.tables import Row
 from gan_vkd.runtime.settings import RunSettings
 
@@ -19,7 +20,7 @@ NOT_DRAWN = (
     "reference_images", "training_images", "hours_left",
 )  # fmt: skip
 
-Measured = TypeVar("Measured")
+Measured = TypeVar("Measured", bound=Compared)
 Series = list[tuple[int, float]]  # iteration and value, in the order of the records
 
 
@@ -130,5 +131,5 @@ def name_apart(views: Sequence[View[Any]]) -> None:
 
 
 def _is_number(record: dict[str, Any], name: str) -> bool:
-    value = record.get(name)
+    value: Any = record.get(name)
     return type(value) in (int, float) and abs(value) <= LARGEST and len(name) <= MOST_IN_A_NAME
