@@ -25,14 +25,16 @@ DRAWN = {"#000000": "currentColor", "#0000ff": "var(--faint)"} | {
 }
 INK, FAINT, *ARMS = DRAWN
 WIDTH, HEIGHT = 4.2, 2.4  # inches
-STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 9.0, "axes.edgecolor": INK, "text.color": INK,
-         "grid.color": FAINT, "axes.grid": True, "axes.spines.top": False,
-         "axes.spines.right": False, "axes.linewidth": 0.6, "grid.linewidth": 0.5}  # fmt: skip
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "font.size": 9.0, "axes.edgecolor": INK, "text.color": INK,
+    "grid.color": FAINT, "axes.grid": True, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.linewidth": 0.6, "grid.linewidth": 0.5,
+}  # fmt: skip
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 # the charts' headings with the names of records below each, and what to know
 GROUPS = (
-    ("Distances", r"(FI?D|KI?D)\b|(FI?D|KI?D)\(", "To the reference images; lower is better."),
+    ("Distances", r"[FK]I?D\b", "To the reference images; lower is better."),
     ("Accuracy", r"top\d|AP", "In percent, on held-out images; higher is better."),
     ("Losses", r".*_loss$", "Means since the record before."),
     (
