@@ -61,7 +61,7 @@ GROUPS = (
     ),
     (
         "Gradient balance",
-        r"(distill_weight|gradient_|z_|explained_share)",
+        r"(distill_weight|gradient_ratio|gradient_cosine|z_|explained_share)",
         "Of the distillation loss against the adversarial one, at the features that are distilled "
         "into; explained_share: of the teacher's variance on held-out images.",
     ),
