@@ -1,5 +1,6 @@
 """The core: feature distillation by orthogonal projection. Depends on torch alone."""
 
+from gan_vkd.distill.distiller import Distiller
 from gan_vkd.distill.losses import METHODS, LayerPairs, VkDLoss
 from gan_vkd.distill.normalization import NORMALIZATIONS, Normalization
 from gan_vkd.distill.projection import PROJECTIONS, Projection, retract
@@ -11,6 +12,7 @@ __all__ = [
     "NORMALIZATIONS",
     "PROJECTIONS",
     "SCALINGS",
+    "Distiller",
     "Layer",
     "LayerPairs",
     "Normalization",
