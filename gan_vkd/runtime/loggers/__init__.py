@@ -20,6 +20,20 @@ def tensorboard(folder: Path, first: int) -> Logger:
     return TensorBoard(subfolder(folder, "tensorboard"), first)
 
 
+@LOGGERS.register("csv")
+def scalars_csv(folder: Path, first: int) -> Logger:
+    from gan_vkd.runtime.loggers.scalars_csv import ScalarsCSV
+
+    return ScalarsCSV(folder / "scalars.csv", first)
+
+
+@LOGGERS.register("wandb")
+def weights_and_biases(folder: Path, first: int, *, project: str = "gan-vkd") -> Logger:
+    from gan_vkd.runtime.loggers.weights_and_biases import WeightsAndBiases
+
+    return WeightsAndBiases(folder, project)
+
+
 @LOGGERS.register("none")
 def none(folder: Path, first: int) -> Logger:
     return Logger()

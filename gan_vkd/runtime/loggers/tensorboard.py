@@ -1,20 +1,17 @@
 """TensorBoard events. A run continues without them if they cannot be written."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from gan_vkd.runtime.errors import one_line
 from gan_vkd.runtime.finite import finite
-from gan_vkd.runtime.loggers.interface import Logger
+from gan_vkd.runtime.loggers.interface import FallibleLogger
 
 
-class TensorBoard(Logger):
-    """Writes event files; the first failure is reported and ends the logging.
+class TensorBoard(FallibleLogger):
+    """Writes event files.
 
     Args:
         folder: for the event files.
@@ -22,39 +19,31 @@ class TensorBoard(Logger):
             repeats them.
     """
 
+    what: ClassVar[str] = "TensorBoard events"
+
     def __init__(self, folder: Path, purge_step: int) -> None:
-        self.folder = folder
-        self._writer: SummaryWriter | None = None
+        super().__init__(folder)
         with self._ending_on_failure():
             self._writer = SummaryWriter(str(folder), purge_step=purge_step)
-
-    @contextmanager
-    def _ending_on_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # the writer's thread passes on any kind of error
-            self._writer = None
-            reason = one_line(error)
-            print(f"{self.folder}: no TensorBoard events from now on ({reason})")
 
     def scalars(self, prefix: str, values: dict[str, Any], iteration: int) -> None:
         with self._ending_on_failure():
             for name, value in values.items():
-                if self._writer is not None and isinstance(value, float):
+                if self.open and isinstance(value, float):
                     self._writer.add_scalar(f"{prefix}/{name}", value, iteration)
 
     def image(self, name: str, picture: Tensor, iteration: int) -> None:
         with self._ending_on_failure():
-            if self._writer is not None:
+            if self.open:
                 self._writer.add_image(name, picture, iteration)
 
     def histograms(self, prefix: str, values: dict[str, Tensor], iteration: int) -> None:
         with self._ending_on_failure():
             for name, tensor in finite(values).items():
-                if self._writer is not None:
+                if self.open:
                     self._writer.add_histogram(f"{prefix}/{name}", tensor, iteration)
 
     def close(self) -> None:
         with self._ending_on_failure():
-            if self._writer is not None:
+            if self.open:
                 self._writer.close()
