@@ -5,12 +5,29 @@ dependencies = [
     "torchvision",
     "timm",
     "safetensors",
+    "huggingface_hub",
     "numpy",
     "PIL",
     "pydantic",
     "tqdm",
     "yaml",
 ]
+
+
+def generator(source: str, device: str = "cpu"):
+    """A trained generator, in eval mode: `images = model.draw(16, seed=0)`.
+
+    It maps latents (B, z_dim) and labels (B,) to images (B, C, H, W) in [-1, 1]; `facts` on it
+    holds the classes, their frequencies and their names.
+
+    Args:
+        source: a run folder, its generator.safetensors, a folder of `vkd export RUN FOLDER --hub`,
+            or OWNER/NAME on the Hugging Face Hub.
+        device: where it is put.
+    """
+    from gan_vkd.hub import load_generator
+
+    return load_generator(source, device)
 
 
 def student(weights: str):

@@ -45,8 +45,16 @@ def export(
     run: RunOrFile,
     out: Annotated[Path, typer.Argument(help=front.formats)],
     overrides: Overrides = None,
+    hub: Annotated[
+        bool, typer.Option("--hub", help="OUT is a folder, in the layout of huggingface_hub.")
+    ] = False,
 ) -> None:
-    """Export a run's best student, or a file's, for use without this project."""
+    """Export a run's best student, or a file's, alone or for the Hugging Face Hub."""
+    if hub:
+        from classification.recognition.hub import export_student as export_to_hub
+
+        print(export_to_hub(run, out))
+        return
     from classification.recognition.weights import given_student
 
     result(front.function("export")(run, out, given_student(overrides or [])), file=out)

@@ -55,7 +55,7 @@ front = Front(
     baseline="none",
     compares="tables over runs and over seeds, and a picture",
     picture="samples.png",
-    own=("train", "evaluate"),
+    own=("train", "evaluate", "export"),
 )
 app = commands(front)
 app.add_typer(tools)
@@ -242,6 +242,24 @@ def sample(
         for name, image in zip(names, images, strict=True):
             save_png(image, out / f"{name}.png")
     result(str(out), out=out)
+
+
+@app.command(epilog=example("vkd export runs/mine generator.safetensors"))
+@for_scripts
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Argument(help=front.formats)],
+    hub: Annotated[
+        bool, typer.Option("--hub", help="OUT is a folder, in the layout of huggingface_hub.")
+    ] = False,
+) -> None:
+    """Export a run's best generator, for use without this project, or for the Hugging Face Hub."""
+    if hub:
+        from gan_vkd.hub import export_generator as export_to_hub
+
+        result(export_to_hub(run, out), file=out)
+        return
+    result(front.function("export")(run, out), file=out)
 
 
 @app.command("import", epilog=example("vkd import G_ema.pth cifar10_10pct --out runs/published"))

@@ -6,7 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
+from gan_vkd.data.shape import Shape
 from gan_vkd.game.settings import Settings, load_settings
 from gan_vkd.networks.interface import NETWORKS, Generator
 from gan_vkd.networks.standing import normalize_by_batch
@@ -80,22 +82,50 @@ class Run(RunFolder):
         file = self.generator_file
         if not file.is_file():
             raise VkdError(f"{file}: no generator yet; train first (vkd train CONFIG --out RUN)")
-        settings = self.settings()
-        state, facts = load_weights(file)
-        facts = checked(GeneratorFacts, facts, file)
-        try:
-            with torch.device("meta"):  # allocates nothing, as untrusted settings may be huge
-                network = NETWORKS.make(settings.model.chosen)
-                shape = settings.data.of_channels(facts["channels"]).shape
-                generator = network.generator(shape, facts["classes"])
-            types = {name: value.dtype for name, value in generator.state_dict().items()}
-            generator.load_state_dict(state, assign=True)
-            for name, value in generator.state_dict().items():
-                if value.dtype != types[name]:
-                    raise ValueError(f"{name} is of {value.dtype}, not {types[name]}")
-        except (ValueError, TypeError, RuntimeError) as error:
-            reason = one_line(error)
-            raise VkdError(f"{file}: not of this run's settings ({reason})") from None
-        require_finite(generator, file)
-        normalize_by_batch(generator, settings.evaluate.batch_norm == "batch")
-        return generator.to(device).eval().requires_grad_(False), facts
+        generator, facts = read_generator(file, self.settings())
+        return generator.to(device), facts
+
+
+def read_generator(file: Path, settings: Settings) -> tuple[Generator, dict[str, Any]]:
+    """Reads a file that `Run.export` wrote, as `Run.load_generator` does, onto the CPU."""
+    state, facts = load_weights(file)
+    facts = checked(GeneratorFacts, facts, file)
+    shape = settings.data.of_channels(facts["channels"]).shape
+    model, by_batch = settings.model.chosen, settings.evaluate.batch_norm == "batch"
+    return build_generator(model, shape, facts["classes"], state, by_batch, file), facts
+
+
+def build_generator(
+    model: dict[str, Any],
+    shape: Shape,
+    classes: int,
+    state: dict[str, Tensor],
+    by_batch: bool,
+    file: Path,
+) -> Generator:
+    """Builds a frozen generator of untrusted settings and weights, in eval mode.
+
+    Args:
+        model: name and options of the network.
+        shape, classes: of its images.
+        state: its weights.
+        by_batch: whether batch norms use the statistics of each batch.
+        file: of the weights, for messages.
+
+    Raises:
+        VkdError: weights of another network, or not finite.
+    """
+    try:
+        with torch.device("meta"):  # allocates nothing, as untrusted settings may be huge
+            generator = NETWORKS.make(model).generator(shape, classes)
+        types = {name: value.dtype for name, value in generator.state_dict().items()}
+        generator.load_state_dict(state, assign=True)
+        for name, value in generator.state_dict().items():
+            if value.dtype != types[name]:
+                raise ValueError(f"{name} is of {value.dtype}, not {types[name]}")
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = one_line(error)
+        raise VkdError(f"{file}: not of this run's settings ({reason})") from None
+    require_finite(generator, file)
+    normalize_by_batch(generator, by_batch)
+    return generator.eval().requires_grad_(False)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from classification.recognition.network.students import Student, build_student
 from classification.recognition.settings import (
     ClassifierSettings,
@@ -52,6 +54,15 @@ def read_student(
     if not file.is_file():
         raise VkdError(f"{file}: no student yet; train first (vkd-classify train CONFIG --out RUN)")
     state, facts = read_weights(file, given)
+    return built_student(state, facts, file).to(device), facts
+
+
+def built_student(state: dict[str, Tensor], facts: dict[str, Any], file: Path) -> Student:
+    """Builds a frozen student of checked facts with its weights, in eval mode.
+
+    Raises:
+        VkdError: weights of another network, or not finite.
+    """
     try:
         settings = StudentSettings(name=facts["name"], options=facts["options"], stem=facts["stem"])
         student = build_student(settings, len(facts["classes"]), facts["tokens"], drop_path=0.0)
@@ -59,4 +70,4 @@ def read_student(
         reason = one_line(error)
         raise VkdError(f"{file}: not a student of vkd-classify ({reason})") from None
     fill(student.network, state, str(file))
-    return student.to(device).eval().requires_grad_(False), facts
+    return student.eval().requires_grad_(False)

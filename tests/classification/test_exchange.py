@@ -8,7 +8,9 @@ import pytest
 import timm
 import torch
 
+from classification.cli import main
 from classification.recognition.exchange import export_student
+from classification.recognition.hub import PretrainedStudent
 from classification.recognition.network.students import build_student
 from classification.recognition.run import Run, read_student
 from classification.recognition.settings import facts_of
@@ -16,6 +18,7 @@ from classification.recognition.training import train
 from gan_vkd.runtime.checkpoint import save_weights
 from gan_vkd.runtime.errors import SettingsError, VkdError
 from tests.classification.conftest import MakeStudent
+from tests.processes import called
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,3 +122,19 @@ def test_a_damaged_student_is_refused(run: Path, tmp_path: Path) -> None:
     file.write_bytes(data[:100])
     with pytest.raises(VkdError, match="damaged, or not a file of this project"):
         read_student(file)
+
+
+@torch.no_grad()
+def test_a_student_is_saved_for_the_hub_and_loaded(
+    run: Path, tmp_path: Path, images: torch.Tensor
+) -> None:
+    done = called(main, "export", run, tmp_path / "out", "--hub")
+    assert "hf upload" in done.stdout, done.stderr
+    loaded = PretrainedStudent.from_pretrained(tmp_path / "out")
+    student, facts = read_student(run)
+    assert torch.equal(loaded(images), student(images))
+    assert loaded.facts == facts
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "top-1 on held-out images" in text
+    assert f"{facts['top1']:.2f}%" in text
+    assert str(run.parent) not in text
