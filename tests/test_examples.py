@@ -37,6 +37,22 @@ def test_the_distillation_takes_ten_lines_at_most(name: str) -> None:
     assert len([line for line in ours if line in trainer and "losses" not in line]) <= 10
 
 
+def test_the_lines_of_the_page_run() -> None:
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    student = nn.Sequential()
+    student.features = nn.Conv2d(3, 64, 3)
+    given: dict[str, Any] = {
+        "network": nn.Conv2d(3, 96, 3), "student": student, "images": torch.randn(4, 3, 8, 8),
+        "optimizer": torch.optim.Adam(student.parameters()), "task_loss": torch.mean,
+    }  # fmt: skip
+    exec(lines, given)
+    given["loss"].backward()
+    given["optimizer"].step()
+    assert student.features.weight.grad.abs().sum() > 0
+    assert not given["vkd"].loss.project.tangent.any(), "retracted"
+
+
 def test_the_plain_loop_runs() -> None:
     assert falls(example("plain_pytorch").main(epochs=2))
 

@@ -62,11 +62,13 @@ class Distiller(nn.Module):
     def join(self, optimizer: Optimizer) -> None:
         """Gives the optimiser the parameters, and retracts the projection after each of its steps.
 
-        A learning rate schedule is made afterwards, as it counts the optimiser's groups.
+        Parameters that the optimiser has already stay in their group. A learning rate schedule is
+        made afterwards, as it counts the groups.
         """
-        trained = list(self.parameters())
-        if trained:  # none with a fixed projection
-            optimizer.add_param_group({"params": trained})
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        new = [p for p in self.parameters() if id(p) not in known]
+        if new:
+            optimizer.add_param_group({"params": new})
         optimizer.register_step_post_hook(lambda *step: retract(self))
 
     def forward(self, features: Tensor, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The distillation as one module: what the trainer computes, in other training loops."""
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gan_vkd.distill import Distiller, Layer, Reader, Teacher
 from tests.conftest import MakeSettings
 from tests.processes import on_ranks
 from tests.test_gan import batch, build
+from tests.waits import NoWaits
 
 HALF = [0.5] * 3
 
@@ -127,6 +129,26 @@ def test_a_fixed_projection_has_nothing_to_train() -> None:
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     vkd.join(optimizer)
     assert len(optimizer.param_groups) == 1
+
+
+def test_parameters_that_the_optimiser_has_stay_in_their_group() -> None:
+    _, vkd = make()
+    optimizer = torch.optim.SGD(vkd.parameters(), lr=0.1)
+    vkd.join(optimizer)
+    assert len(optimizer.param_groups) == 1
+    vkd(torch.randn(16, 6), images(0)).backward()
+    before = vkd.loss.project.matrix().detach().clone()
+    optimizer.step()
+    assert not torch.equal(vkd.loss.project.matrix(), before)
+
+
+def test_a_step_does_not_wait_for_the_device() -> None:
+    """In the third step, since the covariance is decomposed at powers of two."""
+    _, vkd = make(scaling="batch")
+    for step in range(3):
+        features, x = torch.randn(16, 6, requires_grad=True), images(step)
+        with NoWaits() if step == 2 else nullcontext():
+            vkd(features, x).backward()
 
 
 def trained(part: slice, parallel: bool) -> list[np.ndarray]:
