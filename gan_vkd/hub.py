@@ -20,7 +20,7 @@ from gan_vkd.runtime.components import Choice, OneOf
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.files import user_path
-from gan_vkd.runtime.hub import CARD, CONFIG, HubModel
+from gan_vkd.runtime.hub import CONFIG, HubModel
 from gan_vkd.runtime.settings_file import parsed_as
 
 Side = Annotated[int, Field(ge=4, le=8192)]
@@ -97,10 +97,7 @@ def load_generator(source: str, device: str = "cpu") -> PretrainedGenerator:
 
 def export_generator(run: Path, out: Path) -> str:
     """Writes a run's best generator as a folder for the Hub, and returns a line about it."""
-    kept = (out / CARD).exists()
-    PretrainedGenerator.of_run(run).save_pretrained(out)
-    said = "its README.md is kept" if kept else "state the licence in its README.md"
-    return f"{out}: {said}, then: hf upload OWNER/NAME {out}"
+    return PretrainedGenerator.of_run(run).export(out)
 
 
 def _settings_in(file: Path) -> Settings:

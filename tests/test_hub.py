@@ -102,6 +102,13 @@ def test_a_card_that_has_been_edited_is_kept(run: Path, tmp_path: Path) -> None:
     assert (out / "README.md").read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = called(main, "export", run, tmp_path / "taken", "--hub")
+    assert done.returncode == 1
+    assert done.stderr == f"vkd: {tmp_path / 'taken'}: cannot be written (File exists)\n"
+
+
 def test_torch_hub_loads_every_form(run: Path, tmp_path: Path) -> None:
     PretrainedGenerator.of_run(run).save_pretrained(tmp_path / "out")
     alone = tmp_path / "alone.safetensors"

@@ -12,7 +12,7 @@ from gan_vkd.networks.weights import load_foreign
 from gan_vkd.report.card import card, shortened
 from gan_vkd.runtime.facts import Facts
 from gan_vkd.runtime.files import user_path
-from gan_vkd.runtime.hub import CARD, HubModel
+from gan_vkd.runtime.hub import HubModel
 
 USAGE = """from classification.recognition.hub import PretrainedStudent
 
@@ -46,10 +46,7 @@ class PretrainedStudent(HubModel, tags=["knowledge-distillation"]):
 
 def export_student(run: Path, out: Path) -> str:
     """Writes a student as a folder for the Hub, and returns a line about it."""
-    kept = (out / CARD).exists()
-    PretrainedStudent.of_run(run).save_pretrained(out)
-    said = "its README.md is kept" if kept else "state the licence in its README.md"
-    return f"{out}: {said}, then: hf upload OWNER/NAME {out}"
+    return PretrainedStudent.of_run(run).export(out)
 
 
 def _card(source: Path, facts: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Model cards for the Hub: README.md with the facts of a run."""
 
-import os
+import re
 from typing import Any
 
 import yaml
@@ -63,16 +63,16 @@ def card(
 
 def shortened(path: str) -> str:
     """The last name of a path, since folders of a machine are not for publication."""
-    return os.path.basename(path.rstrip("/")) if "/" in path else path
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def _without_folders(tree: Any) -> Any:
+    """The tree with all text shortened, except names, such as timm/NAME."""
     if isinstance(tree, dict):
-        return {key: _without_folders(value) for key, value in tree.items()}
+        return {k: v if k == "name" else _without_folders(v) for k, v in tree.items()}
     if isinstance(tree, list):
         return [_without_folders(value) for value in tree]
-    is_path = isinstance(tree, str) and tree.startswith(("/", "~", "./", "../", "runs/"))
-    return shortened(tree) if is_path else tree
+    return shortened(tree) if isinstance(tree, str) else tree
 
 
 def _escaped(text: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.facts import Facts, checked
-from gan_vkd.runtime.files import read_text, write_atomically, write_text
+from gan_vkd.runtime.files import read_text, reason, write_atomically, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 MOST = 2**24  # bytes of config.json and README.md
@@ -80,6 +80,20 @@ class HubModel(nn.Module, ModelHubMixin, library_name="gan_vkd"):
         network = cls.build(facts, folder / WEIGHTS).to(device)
         card = folder / CARD
         return cls(network, facts, read_text(card, MOST) if card.is_file() else "")
+
+    def export(self, out: Path) -> str:
+        """Writes a folder, and returns a line that says what is left to do.
+
+        Raises:
+            VkdError: it cannot be written.
+        """
+        kept = (out / CARD).exists()
+        try:
+            self.save_pretrained(out)
+        except OSError as error:
+            raise VkdError(f"{out}: cannot be written ({reason(error)})") from None
+        said = "its README.md is kept" if kept else "state the licence in its README.md"
+        return f"{out}: {said}, then: hf upload OWNER/NAME {out}"
 
     def _save_pretrained(self, save_directory: Path) -> None:
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.weights().items()}
