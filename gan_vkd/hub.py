@@ -141,7 +141,7 @@ def _card(run: Run, settings: Settings, iteration: int) -> str:
         "images = generator.draw(16, seed=0)  # uint8 (16, C, H, W)"
     )
     return card(
-        title=settings.arm,
+        title=f"{settings.model.name} on {facts['data']}, arm {settings.arm}",
         pipeline="unconditional-image-generation",
         facts=facts | {name: f"{value:.4g}" for name, value in measured.items()},
         usage=usage,

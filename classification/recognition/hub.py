@@ -68,7 +68,7 @@ def _card(source: Path, facts: dict[str, Any]) -> str:
         if isinstance(facts.get(key), int | float):
             shown[name] = f"{facts[key]:.2f}%"
     return card(
-        title=facts["name"] if settings is None else settings.arm,
+        title=facts["name"] if settings is None else f"{facts['name']}, arm {settings.arm}",
         pipeline="image-classification",
         facts=shown,
         usage=USAGE,
