@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gan_vkd.data.shape import Shape
 from gan_vkd.evaluation.record import distances, evaluation, is_evaluation
 from gan_vkd.game.settings import Settings
-from gan_vkd.networks.interface import NETWORKS
+from gan_vkd.networks.interface import NETWORKS, Generator
 from gan_vkd.networks.sampling import draw_samples
 from gan_vkd.networks.weights import load_foreign
 from gan_vkd.report.card import card, shortened
@@ -43,6 +43,7 @@ class PretrainedGenerator(HubModel, tags=["gan"]):
     """A trained generator. `facts` holds its classes, their frequencies and their names."""
 
     schema: ClassVar[type[Facts]] = HubFacts
+    network: Generator
 
     @classmethod
     def of_run(cls, source: str | Path, device: str = "cpu") -> Self:

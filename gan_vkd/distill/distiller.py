@@ -82,5 +82,5 @@ class Distiller(nn.Module):
         return self.loss(self.feature(features)[1], target)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
-        self.teacher._apply(fn, recurse)
+        self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
