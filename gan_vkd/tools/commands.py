@@ -193,19 +193,13 @@ def project(
     none), or on another network: evaluate.features.name=NAME evaluate.features.weights=FILE.
     """
     from gan_vkd.game.settings import load_settings
-    from gan_vkd.tools.inputs import load, shares_of
-    from gan_vkd.tools.latent_spaces import space_named
-    from gan_vkd.tools.perceptual import Distance, load_network
     from gan_vkd.tools.projection import project as find
-    from gan_vkd.tools.projection_files import read_target, require_files, save_projection
+    from gan_vkd.tools.projection_files import require_files, save_projection
+    from gan_vkd.tools.projection_of_run import search_in
 
     require_files(out, video)
     settings = load_settings(run, ["data.download=false", *(overrides or [])])
-    generator, facts = load(run, device)
-    target = read_target(picture, settings.data, generator)
-    network = load_network(settings, run, str(target.device))
-    distance = Distance(network, target)
-    searched = space_named(space, generator, shares_of(facts, class_), seed, distance, run)
-    found = find(searched, distance, steps, seed)
+    search, target = search_in(run, settings, picture, space, class_, steps, seed, device)
+    found = find(search)
     said = save_projection(found, target, {"seed": seed, "steps": steps}, out, video)
     result(str(said), out=out)

@@ -68,8 +68,10 @@ def correlation(noise: Tensor) -> Tensor:
         noise = 2 * F.avg_pool2d(noise, 2)
 
 
-def project(space: LatentSpace, distance: Distance, steps: int, seed: int) -> Projected:
-    """Finds the latent whose picture is nearest to the target.
+class Search:
+    """The search for the latent whose picture is nearest to the target.
+
+    image: (1, C, H, W), the picture of the last step; of the start before the first one.
 
     Args:
         space: that is searched, with its start.
@@ -77,42 +79,63 @@ def project(space: LatentSpace, distance: Distance, steps: int, seed: int) -> Pr
         steps: number of updates.
         seed: of the noise on the latent.
     """
-    latent = space.start.clone().requires_grad_()
-    noises = {name: noise.clone().requires_grad_() for name, noise in space.noises.items()}
-    optimizer = torch.optim.Adam([latent, *noises.values()], LEARNING_RATE)
-    source = torch.Generator().manual_seed(seed)
-    course, snapshots = [], []
+
+    def __init__(self, space: LatentSpace, distance: Distance, steps: int, seed: int) -> None:
+        self.space, self.distance, self.steps = space, distance, steps
+        self.latent = space.start.clone().requires_grad_()
+        self.noises = {key: noise.clone().requires_grad_() for key, noise in space.noises.items()}
+        self.optimizer = torch.optim.Adam([self.latent, *self.noises.values()], LEARNING_RATE)
+        self.source = torch.Generator().manual_seed(seed)
+        self.course: list[Tensor] = []
+        self.snapshots: list[Tensor] = []
+        self.image, self.before = self._measured()
+
+    def step(self) -> None:
+        """Makes an update; to be called `steps` times."""
+        space, noises = self.space, self.noises.values()
+        done = len(self.course) / self.steps
+        self.optimizer.param_groups[0]["lr"] = rate_at(done)
+        drawn = torch.randn(self.latent.shape, generator=self.source).to(self.latent.device)
+        noisy = self.latent + drawn * (noise_at(done) * space.deviation)
+        image = space.images(noisy, self.noises)
+        perceptual, pixels = self.distance(image)
+        loss = perceptual.sum() + pixels.sum()
+        for noise in noises:
+            loss = loss + REGULARISATION * correlation(noise)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            for noise in noises:
+                noise.sub_(noise.mean()).mul_(noise.square().mean().rsqrt())
+        self.image = image.detach()
+        if len(self.course) % -(-self.steps // SNAPSHOTS) == 0:
+            self.snapshots.append(to_uint8(self.image))
+        self.course.append(torch.cat([perceptual, pixels]).detach())
+
+    def found(self) -> Projected:
+        """The result after the steps so far."""
+        image, after = self._measured()
+        picture = to_uint8(image)
+        state = self.space.state(self.latent) | self.noises
+        return Projected(
+            {name: value.detach() for name, value in state.items()},
+            picture[0],
+            self.before,
+            after,
+            torch.stack(self.course),
+            torch.cat([*self.snapshots, picture]),
+        )
 
     @torch.no_grad()
-    def measured() -> Tensor:
-        return torch.cat(distance(space.images(latent, noises)))
+    def _measured(self) -> tuple[Tensor, Tensor]:
+        """The picture without noise on the latent, and its two distances."""
+        image = self.space.images(self.latent, self.noises)
+        return image, torch.cat(self.distance(image))
 
-    before = measured()
-    for step in progress_bar(range(steps), "projection"):
-        optimizer.param_groups[0]["lr"] = rate_at(step / steps)
-        drawn = torch.randn(latent.shape, generator=source).to(latent.device)
-        image = space.images(latent + drawn * (noise_at(step / steps) * space.deviation), noises)
-        perceptual, pixels = distance(image)
-        loss = perceptual.sum() + pixels.sum()
-        for noise in noises.values():
-            loss = loss + REGULARISATION * correlation(noise)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            for noise in noises.values():
-                noise.sub_(noise.mean()).mul_(noise.square().mean().rsqrt())
-            course.append(torch.cat([perceptual, pixels]))
-            if step % -(-steps // SNAPSHOTS) == 0:
-                snapshots.append(to_uint8(image))
-    with torch.no_grad():
-        image = to_uint8(space.images(latent, noises))
-    state = space.state(latent) | noises
-    return Projected(
-        {name: value.detach() for name, value in state.items()},
-        image[0],
-        before,
-        measured(),
-        torch.stack(course),
-        torch.cat([*snapshots, image]),
-    )
+
+def project(search: Search) -> Projected:
+    """Makes all steps of a search, with a progress bar."""
+    for _ in progress_bar(range(search.steps), "projection"):
+        search.step()
+    return search.found()
