@@ -1,5 +1,4 @@
-"""vkd train | sweep | quickstart | configs | evaluate | sample | compare | export | import |
-teach | doctor, and tools"""
+"""The commands of vkd."""
 
 import json
 from pathlib import Path
@@ -19,6 +18,7 @@ from gan_vkd.front import (
     Overrides,
     Resume,
     RunFolder,
+    Runs,
     Seeds,
     SweepOut,
     commands,
@@ -260,6 +260,24 @@ def export(
         result(export_to_hub(run, out), file=out)
         return
     result(front.function("export")(run, out), file=out)
+
+
+@app.command(epilog=example("vkd demo runs/mine runs/other"))
+def demo(
+    runs: Runs,
+    host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 7860,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Open a page to try trained generators in the browser.
+
+    Samples by class and seed, truncation, interpolation, comparison at the same z, projection of a
+    picture. Needs the extra demo: pip install 'gan-vkd[demo]'. Nothing leaves this machine; others
+    can open the page only with --host.
+    """
+    from gan_vkd.demo.server import serve
+
+    serve(runs, host, port, device)
 
 
 @app.command("import", epilog=example("vkd import G_ema.pth cifar10_10pct --out runs/published"))
