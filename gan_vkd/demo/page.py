@@ -32,6 +32,7 @@ CSS = """
 .pixels .thumbnail-item { aspect-ratio: auto !important; height: auto !important; }
 .pixels .caption-label { position: static !important; max-width: none !important;
   border: 0 !important; text-align: center; }
+.pixels .image-container button, .pixels .image-frame { width: 100%; }
 .pixels .image-container img { width: 100%; max-height: 70vh; object-fit: contain; }
 @media (max-width: 500px) { .tab-container button { padding: 0 6px !important; } }
 """

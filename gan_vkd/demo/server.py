@@ -4,13 +4,15 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import reason
+from gan_vkd.runtime.stopping import handled
 
 
 def serve(paths: list[Path], host: str, port: int, device: str) -> None:
@@ -19,13 +21,13 @@ def serve(paths: list[Path], host: str, port: int, device: str) -> None:
     Raises:
         VkdError: Gradio is not installed, the address is taken, or a run cannot be read.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with served(paths, host, port, device) as address:
-            print(f"{address}  (Ctrl-C stops)", flush=True)
-            signal.pause()
-    except KeyboardInterrupt:
-        print()
+    with (
+        handled([signal.SIGTERM], signal.default_int_handler),
+        suppress(KeyboardInterrupt),
+        served(paths, host, port, device) as address,
+    ):
+        print(f"{address}  (Ctrl-C stops)", flush=True)
+        Event().wait()
 
 
 @contextmanager
