@@ -125,6 +125,39 @@ def quickstart(
     front.sweep([*ARMS, *(arguments or [])], seeds, jobs, out, None)
 
 
+@app.command(epilog=example("vkd advise photos --teacher cifar_resnet56=resnet56.th"))
+@for_scripts
+def advise(
+    pictures: Annotated[
+        Path, typer.Argument(help="A folder or zip of pictures.", callback=existing)
+    ],
+    overrides: Overrides = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[@SIZE][=FILE]",
+            help="A teacher, its input size and local weights, as cifar_resnet56=FILE; repeat for "
+            "more. Default: all whose weights are on this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Longer side in pixels, as for vkd train.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=2, help="The most pictures that are measured.")] = 1000,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="For the networks, by which pictures are left out.")
+    ] = 240,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.md for the same text, or FILE.csv for the tables.")
+    ] = None,
+) -> None:
+    """Rank teachers, their layers and normalisations for pictures, and print settings to paste."""
+    from gan_vkd.advise.command import advise as measured
+
+    result(measured(pictures, overrides or [], teacher or [], size, images, seconds, out))
+
+
 @app.command(epilog=example("vkd configs cifar10_10pct+methods/whitening"))
 @for_scripts
 def configs(

@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # a package, or a file beside the packages, imports only from earlier ones
 ORDER = ["runtime", "distill", "data", "networks", "teachers", "evaluation", "game", "run",
-         "exchange", "transfer", "report", "hub", "training", "auto", "quickstart", "sweep",
-         "completion", "script_options", "doctor", "front", "tools", "demo", "cli",
+         "exchange", "transfer", "report", "hub", "training", "auto", "advise", "quickstart",
+         "sweep", "completion", "script_options", "doctor", "front", "tools", "demo", "cli",
          "__main__"]  # fmt: skip
 
 # likewise in classification; recognition and detection do not import each other

@@ -6,6 +6,7 @@ split, registered by name. It returns None if it has no test split.
 
 import hashlib
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -74,14 +75,14 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def draw_subset(names: list[str], labels: list[int], count: int, seed: int) -> list[int]:
+def draw_subset(names: list[str], labels: Sequence[Hashable], count: int, seed: int) -> list[int]:
     """Returns the indices of a stratified subset, the same for a seed on every machine.
 
     Images are sorted by a hash of seed and name, so no random generator is involved. The j-th of
     the n images of a class has the position (j - 1/2) / n, and the first `count` over all classes
     are taken (Webster's method): classes keep their shares, and subsets of one seed are nested.
     """
-    sizes, counts = Counter(labels), Counter[int]()
+    sizes, counts = Counter(labels), Counter[Hashable]()
     position: dict[int, float] = {}
     for index in sorted(range(len(names)), key=lambda i: hash_of(seed, names[i])):
         label = labels[index]

@@ -15,6 +15,7 @@ import numpy as np
 
 from gan_vkd.data.decoding import MAX_MEGAPIXELS, BadImage, decode
 from gan_vkd.data.form import Form
+from gan_vkd.data.image_set import draw_subset
 from gan_vkd.data.listing import list_images, printable
 from gan_vkd.data.storage import empty, rows_of
 from gan_vkd.data.survey import channels_needed
@@ -117,8 +118,10 @@ def read_images(
     damaged: str = "refuse",
     max_megapixels: int = MAX_MEGAPIXELS,
     folder: Path | None = None,
+    most: int | None = None,
+    seed: int = 0,
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Reads all images of a folder or zip, in the order of their names.
+    """Reads the images of a folder or zip, in the order of their names.
 
     Args:
         path: a folder or zip, flat or with one folder per class.
@@ -126,6 +129,7 @@ def read_images(
         damaged: "refuse" raises an error that lists unusable files, "skip" leaves them out.
         max_megapixels: larger images cannot be used.
         folder: for a file with the pixels if memory does not hold them (gan_vkd/data/storage.py).
+        most, seed: read a stratified subset of so many images only, drawn by the seed; None: all.
 
     Returns:
         images (N, H, W, C) uint8, in memory as (N, C, H, W), their names, and the class of each
@@ -138,6 +142,9 @@ def read_images(
     with ExitStack() as stack:
         source = open_source(path, damaged, stack)
         names, classes = list_images(path, source.names())
+        if most is not None and most < len(names):
+            chosen = draw_subset(names, classes, most, seed)
+            names, classes = [names[i] for i in chosen], [classes[i] for i in chosen]
         if form.channels is None:
             needed = channels_needed(source.read, names, form.background, max_megapixels)
             form = replace(form, channels=needed)

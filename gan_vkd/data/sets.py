@@ -44,6 +44,15 @@ def load_training_set(settings: DataSettings, folder: Path | None = None) -> Ima
     return full.subset(chosen, folder)
 
 
+def load_some(settings: DataSettings, most: int) -> ImageSet:
+    """Reads at most so many images of a folder or zip, drawn by `settings.seed`, and no others.
+
+    Raises:
+        VkdError: missing or damaged data.
+    """
+    return _load_files(user_path(settings.source), settings, most=most)
+
+
 def load_heldout_set(settings: DataSettings, folder: Path | None = None) -> ImageSet | None:
     """Loads the held-out set: the source's test split, a folder or zip, or None.
 
@@ -58,9 +67,11 @@ def load_heldout_set(settings: DataSettings, folder: Path | None = None) -> Imag
     return _load_files(user_path(settings.heldout), settings, folder)
 
 
-def _load_files(path: Path, settings: DataSettings, folder: Path | None) -> ImageSet:
+def _load_files(
+    path: Path, settings: DataSettings, folder: Path | None = None, most: int | None = None
+) -> ImageSet:
     images, names, folders = read_images(
-        path, settings.form, settings.damaged, settings.max_megapixels, folder
+        path, settings.form, settings.damaged, settings.max_megapixels, folder, most, settings.seed
     )
     classes = sorted(set(folders))
     index = {name: i for i, name in enumerate(classes)}

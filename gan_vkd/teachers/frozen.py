@@ -31,7 +31,7 @@ def load_teacher(
         SettingsError: no such network or layer.
         VkdError: weights that are missing, cannot be fetched, do not fit or are not finite.
     """
-    built = _build(settings)
+    built = build(settings)
     read = [as_layer(layer, built.layer) for layer in layers or [settings]]
     return built.read_at(read, settings, resolution, device, background)
 
@@ -51,7 +51,7 @@ def load_recogniser(
         SettingsError: no such network or layer.
         VkdError: weights that are missing, cannot be fetched, do not fit or are not finite.
     """
-    built = _build(settings, whole=True)
+    built = build(settings, whole=True)
     features = Layer(built.classifier, before=bool(built.classifier))
     if settings.layer is not None:
         features = as_layer(settings, built.layer)
@@ -72,8 +72,13 @@ def as_layer(settings: LayerSettings, default: str) -> Layer:
     return Layer(name, settings.pool, settings.prefix_tokens, settings.channels_last)
 
 
-def _build(settings: NetworkSettings, whole: bool = False) -> Built:
-    """Builds the network; `whole` keeps a classifier that is removed otherwise."""
+def build(settings: NetworkSettings, whole: bool = False) -> Built:
+    """Builds the network with its weights; `whole` keeps a classifier that is removed otherwise.
+
+    Raises:
+        SettingsError: no such network.
+        VkdError: weights that are missing, cannot be fetched, do not fit or are not finite.
+    """
     family = settings.name.partition("/")[0]
     if family not in TEACHERS:
         raise SettingsError(f"{settings.name}: {TEACHERS.unknown(settings.name)}")
