@@ -66,8 +66,9 @@ def test_signal_is_the_share_of_the_variance_that_both_views_have(content, noise
     )
 
 
-def test_constant_features_have_no_signal():
+def test_constant_features_have_no_signal_and_no_rank():
     assert signal(torch.ones(5, 3), torch.ones(5, 3)) == 0
+    assert spectrum(torch.ones(5, 3), torch.ones(5, 3)).rank == 0
 
 
 # pictures that are found again

@@ -63,18 +63,17 @@ def at_hand(runs: Path = Path("runs")) -> list[NetworkSettings]:
 
 def _fetched() -> Iterator[str]:
     """Names of timm's models with weights in the cache of the Hugging Face hub."""
-    import timm
     from huggingface_hub import CacheNotFound, scan_cache_dir
+    from timm.models import get_pretrained_cfg, list_models
 
     try:
         repos = scan_cache_dir().repos
     except CacheNotFound:
         return
     cached = {repo.repo_id for repo in repos if any(map(_has_weights, repo.revisions))}
-    names = {
-        timm.models.get_pretrained_cfg(name).hf_hub_id: name  # the last of a repository's models:
-        for name in sorted(timm.list_models(pretrained=True))  # that of CLIP's own activation
-    }
+    facts = {name: get_pretrained_cfg(name) for name in sorted(list_models(pretrained=True))}
+    # the last of the models that share a file is the one with CLIP's own activation (quickgelu)
+    names = {known.hf_hub_id: name for name, known in facts.items() if known is not None}
     yield from sorted(names[repo] for repo in cached & names.keys())
 
 

@@ -14,7 +14,7 @@ from gan_vkd.advise.measures import Probe, probe, retrieval, signal, spectrum
 from gan_vkd.data.image_set import ImageSet, to_network
 from gan_vkd.distill import NORMALIZATIONS, Teacher
 from gan_vkd.distill.normalization import RunningStatistics
-from gan_vkd.runtime.errors import SettingsError
+from gan_vkd.runtime.errors import SettingsError, VkdError
 from gan_vkd.teachers.features import load_bank, load_views
 from gan_vkd.teachers.frozen import as_layer, build
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
@@ -107,10 +107,16 @@ def measure(candidate: Candidate, data: ImageSet, seed: int) -> list[Row]:
     """Measures every layer of a teacher; an inner layer that equals the usual one is left out.
 
     seed: of the parts of the linear classifier's pictures.
+
+    Raises:
+        VkdError: features that are not finite.
     """
     teacher = candidate.teacher
-    clean = load_bank(teacher, data, False, None).features.split(teacher.widths, 1)
-    views = [view.split(teacher.widths, 1) for view in load_views(teacher, data, POLICY, None)]
+    passes = [load_bank(teacher, data, False, None).features]
+    passes += load_views(teacher, data, POLICY, None)
+    if not all(features.isfinite().all() for features in passes):
+        raise VkdError(f"{candidate.settings.name}: its features of these pictures are not finite")
+    clean, *views = (features.cpu().split(teacher.widths, 1) for features in passes)
     labelled = in_classes(data.labels)
     rows = list[Row]()
     for layer, known, first, second in zip(candidate.layers, clean, *views, strict=True):

@@ -22,8 +22,8 @@ class Spectrum(NamedTuple):
     """Principal directions of features, by descending variance.
 
     rank: the effective rank, exp(-sum_k p_k ln p_k) with p_k the share of the variance in direction
-    k (Roy and Vetterli, EUSIPCO 2007, definition 1); between 1 and d. agreement: (d,), the
-    correlation of each direction between the two views.
+    k (Roy and Vetterli, EUSIPCO 2007, definition 1); between 1 and d, 0 without any variance.
+    agreement: (d,), the correlation of each direction between the two views.
     """
 
     rank: float
@@ -37,7 +37,7 @@ def spectrum(first: Tensor, second: Tensor) -> Spectrum:
     a, b = a - mean, b - mean
     values, vectors = principal((a.T @ a + b.T @ b)[None] / (2 * len(a)))
     return Spectrum(
-        rank=float(effective_rank(values)[0]),
+        rank=float(effective_rank(values)[0]) if values.any() else 0.0,
         agreement=view_agreement((a @ vectors[0])[None], (b @ vectors[0])[None])[0],
     )
 
