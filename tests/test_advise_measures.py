@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_vkd.advise.measure import in_classes
-from gan_vkd.advise.measures import probe, retrieval, signal, spectrum
+from gan_vkd.advise.choice import alternatives, normalization, ranked, score
+from gan_vkd.advise.measure import Row, in_classes
+from gan_vkd.advise.measures import Probe, probe, retrieval, signal, spectrum
+from gan_vkd.teachers.settings import NetworkSettings
 
 N = 240
 
@@ -132,6 +134,33 @@ def test_classes_with_one_picture_are_left_out():
     assert in_classes(torch.tensor([0, 0, 1, 2, 2])).tolist() == [0, 1, 3, 4]
     assert in_classes(torch.tensor([0, 0, 1, 2])).tolist() == []
     assert in_classes(torch.tensor([0, 0, 0])).tolist() == []
+
+
+# the order and the normalisation
+
+
+def row(found: float, accuracy: float | None, directions: int = 5) -> Row:
+    classified = None if accuracy is None else Probe(accuracy, 0, 1, 10)
+    views = (columns(32, 1), columns(32, 1))
+    teacher = NetworkSettings(name="cifar_resnet20")
+    return Row(teacher, teacher, 32, 0.01, 3.0, directions, 0.5, found, classified, views)
+
+
+def test_the_best_knows_classes_and_pictures():
+    only_classes, both, neither = row(0.1, 1.0), row(0.5, 0.7), row(0.02, 0.2)
+    assert ranked([neither, only_classes, both]) == [both, only_classes, neither]
+    assert score(both) == pytest.approx(math.sqrt(0.35))
+    assert score(row(0.3, None)) == 0.3
+
+
+def test_agreeing_directions_are_whitened_up_to_sixteen():
+    assert normalization(row(0.5, None, directions=5))["directions"] == 5
+    assert normalization(row(0.5, None, directions=30))["directions"] == 16
+    assert normalization(row(0.5, None, directions=0)) == {"name": "layer_norm"}
+    targets = alternatives(row(0.5, None, directions=20))
+    assert [target.normalization.get("directions") for target in targets[:3]] == [16, 20, None]
+    assert targets[0].rank == pytest.approx(16)
+    assert all(target.signal == pytest.approx(1) for target in targets)  # equal views
 
 
 def generator(seed: int) -> torch.Generator:

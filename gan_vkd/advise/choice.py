@@ -1,5 +1,6 @@
 """The order of the rows, and the normalisation that a row is used with."""
 
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -14,8 +15,14 @@ def ranked(rows: list[Row]) -> list[Row]:
 
 
 def score(row: Row) -> float:
-    """The probe's accuracy where there are classes, else the share of pictures found again."""
-    return row.retrieval if row.probe is None else row.probe.accuracy
+    """Geometric mean of the share of pictures found again and, where there are classes, the probe.
+
+    A teacher that knows nothing but classes, such as one that was trained on these very pictures,
+    is low in the former; one that knows nothing of what pictures show is low in the latter.
+    """
+    if row.probe is None:
+        return row.retrieval
+    return math.sqrt(row.retrieval * row.probe.accuracy)
 
 
 def normalization(row: Row) -> dict[str, Any]:

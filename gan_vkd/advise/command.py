@@ -23,10 +23,11 @@ from gan_vkd.teachers.settings import NetworkSettings
 FEWEST = 100  # pictures that are measured, however slow the teachers are
 PASSES = 3  # forwards of a picture: itself and two views
 READING = """\
-effective rank: of the features' covariance. agreement: share of their variance that two views of
-a picture have in common. found again: pictures whose second view is, of all, nearest to their first
-one. directions: principal ones that correlate by 0.5 or more between the views. probe: accuracy of
-a linear classifier on held-out pictures, 95% interval. Times are measured here. docs/advise.md"""
+score: geometric mean of found again and probe. effective rank: of the features' covariance.
+agreement: share of their variance that two views of a picture have in common. found again: pictures
+whose second view is, of all, nearest to their first one. directions: principal ones that correlate
+by 0.5 or more between the views. probe: accuracy of a linear classifier on held-out pictures, 95%
+interval. Times are measured here. docs/advise.md"""
 
 
 def advise(
@@ -91,19 +92,15 @@ def advise(
 
 
 def _about(path: Path, pictures: ImageSet, used: ImageSet, rows: list[Row], seed: int) -> str:
-    """What was measured, and what the order is by."""
+    """What was measured."""
     few = f", fewer than {len(pictures)} for --seconds" if len(used) < len(pictures) else ""
-    number, by = len(used.labels.unique()), "probe"
+    number, probed = len(used.labels.unique()), ""
     if rows[0].probe is None:
-        by = "found again; no probe: "
-        by += (
-            why_no_classes(used.names)
-            if number == 1
-            else "fewer than two classes have two pictures"
-        )
+        alone = number > 1 and "fewer than two classes have two pictures"
+        probed = f"; no probe: {alone or why_no_classes(used.names)}"
     return (
         f"{path}: {len(used)} pictures at {used.shape} pixels (data.seed {seed}{few}), in {number} "
-        f"class{'es' * (number > 1)}; two views of each by {', '.join(POLICY)}; ordered by {by}"
+        f"class{'es' * (number > 1)}{probed}; two views of each by {', '.join(POLICY)}"
     )
 
 

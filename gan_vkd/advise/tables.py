@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gan_vkd.advise.choice import normalization
+from gan_vkd.advise.choice import normalization, score
 from gan_vkd.advise.measure import Row, Target
 from gan_vkd.report.tables import Row as TableRow
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
@@ -20,6 +20,7 @@ def of_layers(rows: list[Row]) -> list[TableRow]:
         {
             "teacher": _label(row.teacher, with_file=names[row.teacher.name] > 1),
             "layer": row.layer.layer or "usual",
+            "score": f"{score(row):.3f}",
             "width": str(row.width),
             "ms / picture": f"{1000 * row.seconds:.3g}",
             "effective rank": f"{row.rank:.1f}",
