@@ -66,7 +66,7 @@ def advise(
     if not (found := asked or at_hand()):
         raise VkdError(
             "no teacher found: none is named, and no weights are on this machine; give --teacher "
-            f"NAME=FILE, or --teacher NAME to fetch published weights, such as {SHIPPED[0]}"
+            "NAME=FILE, or --teacher NAME to fetch published weights: " + ", ".join(SHIPPED)
         )
     pictures = load_some(settings.data, images)
     if len(pictures) < 2:
