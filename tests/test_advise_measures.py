@@ -153,10 +153,11 @@ def test_the_best_knows_classes_and_pictures():
     assert score(row(0.3, None)) == 0.3
 
 
-def test_agreeing_directions_are_whitened_up_to_sixteen():
+def test_four_to_sixteen_agreeing_directions_are_whitened():
     assert normalization(row(0.5, None, directions=5))["directions"] == 5
     assert normalization(row(0.5, None, directions=30))["directions"] == 16
-    assert normalization(row(0.5, None, directions=0)) == {"name": "layer_norm"}
+    assert normalization(row(0.5, None, directions=4))["directions"] == 4
+    assert normalization(row(0.5, None, directions=3)) == {"name": "layer_norm"}
     targets = alternatives(row(0.5, None, directions=20))
     assert [target.normalization.get("directions") for target in targets[:3]] == [16, 20, None]
     assert targets[0].rank == pytest.approx(16)

@@ -6,7 +6,7 @@ from typing import Any
 
 from gan_vkd.advise.measure import Row, Target, normalized
 
-MOST = 16  # whitened directions
+LEAST, MOST = 4, 16  # whitened directions
 
 
 def ranked(rows: list[Row]) -> list[Row]:
@@ -34,10 +34,10 @@ def normalization(row: Row) -> dict[str, Any]:
     directions a discriminator explained 0.10, 0.05 and 0.04 after 200 updates
     (benchmarks/results/explained_share_cpu.md), and 16 are the only number with which a table shows
     a gain (cifar10_recipe_cpu.md). PCA and ZCA differ by a rotation, which the projection learns.
-    Where no direction agrees there is nothing to whiten: layer norm.
+    Where fewer than LEAST agree they tell pictures apart less than all of them do: layer norm.
     """
     kept = min(row.directions, MOST)
-    return _whitening(kept) if kept else {"name": "layer_norm"}
+    return _whitening(kept) if kept >= LEAST else {"name": "layer_norm"}
 
 
 def _whitening(directions: int | None) -> dict[str, Any]:
