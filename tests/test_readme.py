@@ -1,7 +1,5 @@
-"""The code blocks of README.md run."""
+"""The code blocks of README.md and docs/code.md run."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +14,14 @@ from gan_vkd.game.adversary import Hinge
 from gan_vkd.game.distillation import Distillation, Pair
 from gan_vkd.game.trainer import Trainer
 from gan_vkd.networks.biggan import Discriminator, Generator
+from tests.documents import ROOT, blocks
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-CORE, OBJECTS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+(CORE,) = blocks(ROOT / "README.md", "python")
+CORE_AGAIN, OBJECTS = blocks(ROOT / "docs/code.md", "python")
 
 
 def test_the_core_runs_in_a_users_training_loop() -> None:
+    assert CORE == CORE_AGAIN
     student = nn.Linear(8, 256)
     features = student(torch.randn(4, 8))
     given: dict[str, Any] = {
