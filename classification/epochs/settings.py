@@ -25,20 +25,35 @@ class EpochSettings(LoopSettings):
     """Settings of training by epochs with AdamW."""
 
     epochs: Positive = 300
-    batch_size: BatchSize = 1024  # of one update, over all ranks
-    accumulate: Positive = 1  # parts that a rank splits its share into, to save memory
-    lr: LearningRate = 5e-4  # for 512 images; scaled by batch_size
+    """Passes over the training images."""
+    batch_size: BatchSize = 1024
+    """Of one update, over all ranks."""
+    accumulate: Positive = 1
+    """Parts that a rank splits its share into, to save memory."""
+    lr: LearningRate = 5e-4
+    """Learning rate for 512 images (detection: 16), scaled by batch_size."""
     warmup_lr: LeastLearningRate = 1e-6
+    """Learning rate at the start."""
     min_lr: LeastLearningRate = 1e-5
+    """Learning rate at the end."""
     warmup_epochs: Count = 5
+    """Epochs of linear increase."""
     cooldown_epochs: Count = 0
-    schedule: Literal["epochs", "updates"] = "epochs"  # when the learning rate changes
-    weight_decay: Weight = 0.05  # of the student
-    projection_weight_decay: Weight = 0.0  # of what distillation trains beside it
+    """Last epochs at min_lr."""
+    schedule: Literal["epochs", "updates"] = "epochs"
+    """When the learning rate changes."""
+    weight_decay: Weight = 0.05
+    """Of the student."""
+    projection_weight_decay: Weight = 0.0
+    """Of what distillation trains beside it."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Of AdamW."""
     clip_norm: Above0 | None = None
-    precision: EpochPrecision = "bfloat16"  # of the student
+    """Largest norm of the gradient; null: no limit."""
+    precision: EpochPrecision = "bfloat16"
+    """Of the student."""
     teacher_precision: EpochPrecision = "bfloat16"
+    """Of the teachers."""
 
     @model_validator(mode="after")
     def _cools_down_at_the_end(self) -> "EpochSettings":
@@ -51,6 +66,7 @@ class EpochRunSettings(RunSettings):
     """Settings that every run by epochs has."""
 
     train: EpochSettings = Field(default_factory=EpochSettings)
+    """Length, optimiser and the training loop."""
 
     may_change: ClassVar[tuple[str, ...]] = (
         *RunSettings.may_change, "evaluate.batch_size", "data.workers", "data.damaged",

@@ -37,21 +37,37 @@ class InputSettings(Section):
     """
 
     source: str
+    """Training images; depends on `kind`."""
     kind: Literal["memory", "files", "shards"] = "memory"
-    # test: the source's own (memory); or a path; or a share of the source's files of each class
+    """`memory`: cifar10, cifar100, digits, a folder or a zip, held as 8-bit pixels. `files`: a
+    folder with one folder for each class, decoded on demand. `shards`: tar files of webdataset,
+    "train-{000000..000146}.tar"."""
     heldout: float | str | None = "test"
+    """`test`: the source's own (memory); or a path, or null."""
     root: str = "data"
+    """Folder of torchvision's CIFAR, also for its download."""
     download: bool = True
+    """Whether CIFAR is downloaded where it is missing."""
     resolution: Positive = 224
-    num_images: Positive | None = None  # memory: of a stratified subset; shards: of all of them
+    """Of the square images that the student sees."""
+    num_images: Positive | None = None
+    """memory: of a stratified subset; shards: of all of them."""
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Seed = 0  # of the subset, or of the share that is held out
-    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None  # shards: number of classes
+    """Share of the training images that is used, drawn by `seed`."""
+    seed: Seed = 0
+    """Of the subset."""
+    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    """shards: number of classes."""
     mean: Triple = (0.485, 0.456, 0.406)
+    """Of the channels, subtracted from images in [0, 1]."""
     std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
-    workers: Workers = 8  # decoding processes of each rank
+    """Of the channels, that the difference is divided by."""
+    workers: Workers = 8
+    """Decoding processes of each rank."""
     damaged: Literal["refuse", "skip"] = "refuse"
+    """Whether a file that cannot be read is an error or left out."""
     max_megapixels: Megapixels = MAX_MEGAPIXELS
+    """Larger images are not read."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "InputSettings":
@@ -112,10 +128,15 @@ class StudentSettings(Section):
     """
 
     name: str = "deit_tiny_distilled_patch16_224"
+    """A timm model; one with a distillation token gets one token for each teacher."""
     stem: Literal["patch", "conv", "cit"] = "patch"
+    """`patch`: timm's own; `conv`, for ViTs: the stem of CiT and of VkD's released code."""
     options: dict[StudentOption, int | float | bool | str] = Field(default={})
+    """Options of timm.create_model."""
     drop_path: Fraction = 0.1
-    weights: str | None = None  # initial weights: a file, or "published" for timm's own
+    """Largest probability of leaving out a block (stochastic depth)."""
+    weights: str | None = None
+    """Initial weights: a file, or "published" for timm's own."""
 
 
 class AugmentSettings(Section):
@@ -125,19 +146,33 @@ class AugmentSettings(Section):
     modulo their number, so that a teacher sees each of them only once. null: a new view every time.
     """
 
-    crop: Literal["resized", "padded"] = "resized"  # padded: by 4 pixels, for small images
-    scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # of a resized crop's area
+    crop: Literal["resized", "padded"] = "resized"
+    """A crop of random size and aspect; `padded`: by 4 pixels, for small images."""
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)
+    """Of a resized crop's area."""
     flip: Fraction = 0.5
-    color_jitter: Weight = 0.3  # timm ignores it with RandAugment or AutoAugment
-    policy: str | None = "rand-m9-mstd0.5-inc1"  # of timm's auto_augment
+    """Probability of mirroring an image."""
+    color_jitter: Weight = 0.3
+    """Strength; timm ignores it with RandAugment or AutoAugment."""
+    policy: str | None = "rand-m9-mstd0.5-inc1"
+    """Of timm's auto_augment."""
     erasing: Fraction = 0.25
+    """Probability of erasing a rectangle."""
     mixup: Weight = 0.8
+    """Parameter of Mixup's beta distribution; 0: off."""
     cutmix: Weight = 1.0
+    """Parameter of CutMix's beta distribution; 0: off."""
     mix_probability: Fraction = 1.0
-    switch_probability: Fraction = 0.5  # of CutMix instead of Mixup where both are on
+    """Of mixing a batch."""
+    switch_probability: Fraction = 0.5
+    """Of CutMix instead of Mixup where both are on."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    repeats: Positive = 3  # repeated augmentation
+    """Of labels."""
+    repeats: Positive = 3
+    """Copies of an image in a batch, each augmented anew (repeated augmentation)."""
     views: Positive | None = None
+    """Number of augmented views of each image, the same at every seed, whose teachers' outputs are
+    computed once; null: new ones in every epoch."""
 
     @property
     def idle(self) -> dict[str, str]:
@@ -157,8 +192,11 @@ class TokenSettings(Section):
     """Loss between a teacher's prediction and the student's distillation token (or only output)."""
 
     kind: Literal["hard", "soft"] = "hard"
+    """The teacher's first class, or its probabilities."""
     weight: Above0 = 0.5
+    """Of the loss."""
     temperature: Above0 = 1.0
+    """That logits are divided by."""
 
     @property
     def idle(self) -> dict[str, str]:
@@ -172,10 +210,13 @@ class FeatureSettings(Section):
     """
 
     tokens: Literal["all", "patches"] = "all"
+    """The tokens that are averaged: all as in the paper, or patches as in its released code."""
     method: Annotated[Choice, OneOf(METHODS, "vkd")] = choice(
         {"name": "vkd", "normalization": "layer_norm", "distance": "smooth_l1"}
     )
+    """The loss between student and teacher features."""
     weight: Above0 = 1.0
+    """Of the loss."""
 
     @model_validator(mode="before")
     @classmethod
@@ -198,8 +239,11 @@ class EarlySettings(Section):
     """Loss between a teacher's early map and a block of the student."""
 
     student: str = "blocks.2"
+    """Name of the student's block."""
     teacher: LayerSettings
+    """The teacher's layer."""
     weight: Above0 = 1.0
+    """Of the loss."""
 
     @model_validator(mode="after")
     def _whole_maps(self) -> "EarlySettings":
@@ -211,11 +255,16 @@ class EarlySettings(Section):
 class ObjectiveSettings(Section):
     """The student's loss: a weighted sum of terms, each summed over the teachers."""
 
-    label: Above0 = 1.0  # weight of the class token's cross-entropy
+    label: Above0 = 1.0
+    """Weight of the class token's cross-entropy."""
     token: TokenSettings | None = None
+    """Loss on predictions; null: none."""
     features: FeatureSettings | None = None
+    """Loss on features; null: none."""
     early: EarlySettings | None = None
-    stage_one: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the training that uses teachers
+    """Loss on early maps, as in DearKD; null: none."""
+    stage_one: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training that uses teachers."""
 
     @property
     def needs_teachers(self) -> bool:
@@ -223,32 +272,44 @@ class ObjectiveSettings(Section):
 
 
 class ClassifierTrainSettings(EpochSettings):
-    """layer_decay: factor of the learning rate from each of timm's layers to the one below it; the
-    head has the whole rate. freeze: how many of the lowest of these layers, the stem first, stay as
-    they are; all: all but the head."""
-
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each of timm's layers to the one below it; the head has the
+    whole rate."""
     freeze: Count | Literal["all"] = 0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights; the EMA is measured
+    """How many of the lowest of these layers, the stem first, stay as they are; `all`: all but the
+    head."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the averaged weights, which are measured in place of the last ones; 0: none."""
 
 
 class ClassifierEvaluateSettings(Section):
-    every: Positive = 1  # epochs
+    every: Positive = 1
+    """Epochs between two evaluations."""
     batch_size: BatchSize = 256
-    crop: Annotated[float, Field(gt=0, le=1)] = 0.875  # resolution over shorter side; files, shards
+    """Images at once."""
+    crop: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """Resolution over shorter side; of files and shards."""
 
 
 class ClassifierSettings(EpochRunSettings):
     """Everything a classification run depends on."""
 
     data: InputSettings
+    """The images."""
     student: StudentSettings = StudentSettings()
+    """The network that is trained."""
     teachers: dict[str, NetworkSettings] = Field(default={})
+    """Frozen networks by names of your own."""
     objective: ObjectiveSettings = ObjectiveSettings()
+    """The loss."""
     augment: AugmentSettings = AugmentSettings()
+    """Augmentation of the training images."""
     train: ClassifierTrainSettings = Field(default_factory=ClassifierTrainSettings)
+    """Length, optimiser and the training loop."""
     evaluate: ClassifierEvaluateSettings = ClassifierEvaluateSettings()
-    cache: str | None = None  # folder in which teachers' outputs for fixed views are kept
+    """Evaluation on the held-out images."""
+    cache: str | None = None
+    """Folder in which teachers' outputs for fixed views are kept."""
 
     may_change: ClassVar[tuple[str, ...]] = (
         *EpochRunSettings.may_change, "train.accumulate", "data.root", "data.download",

@@ -36,27 +36,46 @@ Colour = Annotated[str, Field(pattern=r"^(white|#[0-9a-fA-F]{6})$")]
 
 
 class DataSettings(Section):
-    """Training images. `source`: cifar10, cifar100, digits, or the path of a folder or zip."""
+    """Training images."""
 
     source: str
-    root: str = "data"  # folder of torchvision's CIFAR, also for its download
+    """A set by its name (`cifar10`, `cifar100`, `digits`), or the path of a folder or zip of
+    images."""
+    root: str = "data"
+    """Folder of torchvision's CIFAR, also for its download."""
     download: bool = True
-    heldout: str | None = "test"  # "test" (the source's own), a folder or zip, or null
-    resolution: Resolution = 32  # R, or [height, width]
-    fit: Literal["crop", "letterbox"] = "crop"  # what is done to images of another aspect
-    # auto: of files 1 if all are grey, 4 if any is transparent, else 3; of a named set its own
+    """Whether CIFAR is downloaded where it is missing."""
+    heldout: str | None = "test"
+    """Images that are not trained on: `test` (those of the source itself), a folder or zip, or
+    null."""
+    resolution: Resolution = 32
+    """Of images: R for squares, or [height, width]."""
+    fit: Literal["crop", "letterbox"] = "crop"
+    """What is done to images of another aspect: the middle is cut out, or the whole is put on the
+    background."""
     channels: Literal["auto", 1, 3, 4] = "auto"
-    # white or "#rrggbb", which transparency is put on: if set, auto keeps none. With 4 channels it
-    # is so for judges and teachers only. null: white where there is transparency to be put on it
+    """`auto`: of files 1 if all are grey, 4 if any is transparent, else 3; of a named set its
+    own."""
     background: Colour | None = None
-    white: Annotated[int, Field(ge=1, le=WHITE_16)] = WHITE_16  # value of 16-bit greys
+    """`white` or "#rrggbb", which transparency is put on: if set, `auto` keeps none. With 4
+    channels it is so for judges and teachers only. null: white where there is transparency to be
+    put on it."""
+    white: Annotated[int, Field(ge=1, le=WHITE_16)] = WHITE_16
+    """Value of 16-bit greys that is white."""
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the training images that is used, drawn by `seed`."""
     num_images: Positive | None = None
-    seed: Seed = 0  # of the subset
-    conditional: bool | None = None  # null: if the data has classes
+    """Number of the training images that are used, drawn by `seed`."""
+    seed: Seed = 0
+    """Of the subset."""
+    conditional: bool | None = None
+    """Whether classes are given to the networks; null: if the data has classes."""
     flip: bool = True
+    """Whether images are mirrored at random."""
     damaged: Literal["refuse", "skip"] = "refuse"
-    max_megapixels: Megapixels = MAX_MEGAPIXELS  # larger images of folders and zips are not read
+    """Whether a file that cannot be read is an error or left out."""
+    max_megapixels: Megapixels = MAX_MEGAPIXELS
+    """Larger images of folders and zips are not read."""
 
     @model_validator(mode="after")
     def _one_size(self) -> "DataSettings":

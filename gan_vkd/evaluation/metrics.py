@@ -52,7 +52,11 @@ def inception_score(samples: Samples) -> dict[str, float]:
 
 @METRICS.register("precision_recall")
 def precision_recall(samples: Samples, *, k: Positive = 3) -> dict[str, float]:
-    """Improved precision and recall; empty where a set has k samples or fewer."""
+    """Improved precision and recall; empty where a set has k samples or fewer.
+
+    Args:
+        k: a sample's neighbourhood reaches to its k-th neighbour.
+    """
     if min(len(samples.fake), len(samples.real)) <= k:
         return {}
     return measures.precision_recall(samples.reference, samples.fake, k)
@@ -60,7 +64,11 @@ def precision_recall(samples: Samples, *, k: Positive = 3) -> dict[str, float]:
 
 @METRICS.register("density_coverage")
 def density_coverage(samples: Samples, *, k: Positive = 5) -> dict[str, float]:
-    """Density and coverage; empty where a set has k samples or fewer."""
+    """Density and coverage; empty where a set has k samples or fewer.
+
+    Args:
+        k: a sample's neighbourhood reaches to its k-th neighbour.
+    """
     if min(len(samples.fake), len(samples.real)) <= k:
         return {}
     return measures.density_coverage(samples.reference, samples.fake, k)

@@ -17,12 +17,17 @@ INCEPTION = {"inception": "clean", "inception_legacy_tensorflow": "legacy_tensor
 
 class EvaluateSettings(SamplingSettings):
     every: Positive = 4000
-    # first judge, selects the best; null: nothing is measured, and the latest generator is exported
+    """Iterations between two evaluations."""
     features: NetworkSettings | None = NetworkSettings(name="inception")
-    also: list[NetworkSettings] = []  # further judges of the same samples: distances only
-    reference: str = "heldout"  # heldout, train, or the path of a folder or zip
+    """The first judge, the network on whose features distances are taken; it selects the best
+    generator. null: nothing is measured, and the latest generator is exported."""
+    also: list[NetworkSettings] = []
+    """Further judges of the same samples: distances only."""
+    reference: str = "heldout"
+    """The images that samples are compared with: `heldout`, `train`, or the path of a folder or
+    zip."""
     num_samples: Annotated[int, Field(ge=2, le=10_000_000)] = 10_000
-    # computed beside the distances, most of them by the first judge
+    """Number of samples of an evaluation."""
     metrics: list[Annotated[Choice, OneOf(METRICS)]] = Field(
         default=[
             "inception_score",
@@ -33,6 +38,7 @@ class EvaluateSettings(SamplingSettings):
         ],
         validate_default=True,
     )
+    """What is computed beside the distances, most of it by the first judge."""
 
     @property
     def judges(self) -> list[NetworkSettings]:

@@ -17,18 +17,17 @@ AUTO = 312.5  # iterations: a half-life of batch * 10 / 32 thousand images
 class HalfLife(Section):
     """A decay that halves the weight of a generator in the EMA after a number of images.
 
-        decay = 0.5 ** (batch / min(half_life, ramp_up * images so far))
-
-    half_life: in images, a number or a schedule over iterations; auto: 312.5 batches, as in
-        StyleGAN2-ADA's automatic configuration (Karras et al., NeurIPS 2020). 0: no average.
-    ramp_up: the half-life is at most this share of the images so far; null: no such limit.
+    decay = 0.5 ** (batch / min(half_life, ramp_up * images so far))
     """
 
     half_life: Annotated[
         float | Literal["auto"] | Schedule,
         number_or_schedule("auto", number="a number of images", fits=lambda x: 0 <= x <= 1e12),
     ] = "auto"
+    """In images, a number or a schedule over iterations; auto: 312.5 batches, as in StyleGAN2-ADA's
+    automatic configuration (Karras et al., NeurIPS 2020). 0: no average."""
     ramp_up: Annotated[float, Field(gt=0, le=1e12)] | None = 0.05
+    """The half-life is at most this share of the images so far; null: no such limit."""
 
     def of_batch(self, batch_size: int) -> Callable[[int], float]:
         """Returns the decay by iteration, counted from 0, for batches of this size."""

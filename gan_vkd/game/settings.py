@@ -57,9 +57,13 @@ AutoWeight = Annotated[
 class PairSettings(Section):
     """A layer of the discriminator and the layer of the teacher that it is distilled from."""
 
-    student: LayerSettings = LayerSettings()  # null layer: the features of the score
-    teacher: LayerSettings | None = None  # null: that of distill.teacher
+    student: LayerSettings = LayerSettings()
+    """Layer of the discriminator; with `layer` null the features that the score is computed
+    from."""
+    teacher: LayerSettings | None = None
+    """Layer of the teacher; null: that of `distill.teacher`."""
     weight: Above0 = 1.0
+    """Of this pair in the sum."""
 
     @property
     def at_the_score(self) -> bool:
@@ -71,24 +75,39 @@ class StudentSettings(Section):
     """How student features are made from pooled features (gan_vkd/distill/student.py)."""
 
     feature: Literal["pooled", "mean", "head", "plain_head"] = "pooled"
+    """The feature of the score that is distilled: the sum over positions, their mean, or the output
+    of KD-DLGAN's two linear layers with or without spectral norm."""
     scaling: Literal["none", "batch", "learnt"] = "none"
+    """Nothing, centred and divided by one scale of the batch, or one learnt scale and bias."""
 
 
 class DistillSettings(Section):
     """The distillation of a frozen teacher into the discriminator."""
 
     teacher: NetworkSettings
+    """The frozen network that is distilled."""
     method: Annotated[Choice, OneOf(METHODS, "vkd")] = choice("vkd")
+    """The loss between student and teacher features."""
     pairs: Annotated[list[PairSettings], Field(min_length=1)] = [PairSettings()]
-    text: TextSettings | None = None  # null: the rows of the teacher's classifier
+    """Layers of discriminator and teacher, each pair with its own projection."""
+    text: TextSettings | None = None
+    """Texts of the classes, for methods that compare with them; null: the rows of the teacher's
+    classifier."""
     student: StudentSettings = StudentSettings()
-    aggregated: Weight = 0.0  # of KD-DLGM's aggregated term with another method; published: 10
-    weight: AutoWeight = 10.0  # auto: determined by gradient_ratio
-    # norm of the distillation loss's gradient over the adversarial loss's, at the pooled features
+    """The student feature at the score."""
+    aggregated: Weight = 0.0
+    """Weight of KD-DLGM's aggregated term, added to another method; 10 as published, 0: none."""
+    weight: AutoWeight = 10.0
+    """Of the loss; `auto`: determined by gradient_ratio in each update."""
     gradient_ratio: Above0 = 1.0
+    """Norm of the distillation loss's gradient over the adversarial loss's, at the features of the
+    score."""
     images: Literal["both", "real", "fake"] = "both"
+    """Images to distil on."""
     view: Literal["augmented", "clean"] = "augmented"
-    every: Positive = 1  # distil in every k-th update: 1/k of the teacher's cost, and of its effect
+    """The teacher sees images as the discriminator does, or without augmentation."""
+    every: Positive = 1
+    """Distil in every k-th update: 1/k of the teacher's cost, and of its effect."""
 
     @model_validator(mode="before")
     @classmethod
@@ -156,32 +175,53 @@ class RegularizeSettings(Section):
     game/generator_regularization.py); 0 disables one."""
 
     lecam: Weight = 0.0
-    lecam_start: Count = 1000  # in iterations
+    """Weight of LeCam's regulariser."""
+    lecam_start: Count = 1000
+    """Iterations before it."""
     consistency: Weight = 0.0
-    consistency_images: Literal["real", "both"] = "both"  # CR or balanced CR
-    # auto: 0.0002 * height * width / batch size, as in StyleGAN2-ADA (Karras et al., NeurIPS 2020)
+    """Weight of consistency regularisation."""
+    consistency_images: Literal["real", "both"] = "both"
+    """CR (real images) or balanced CR (both)."""
     r1: R1Weight = 0.0
-    r2: R2Weight = 0.0  # at generated images
-    r1_every: Positive = 16  # updates of the discriminator, for r1 and r2; 1 in R3GAN
-    path_length: Weight = 0.0  # of networks with styles; 2 as published
-    path_length_every: Positive = 4  # updates of the generator
+    """Weight of the gradient penalty at real images; auto: 0.0002 * height * width / batch size, as
+    in StyleGAN2-ADA (Karras et al., NeurIPS 2020)."""
+    r2: R2Weight = 0.0
+    """Weight of the gradient penalty at generated images."""
+    r1_every: Positive = 16
+    """Updates of the discriminator between two penalties, for r1 and r2; 1 in R3GAN."""
+    path_length: Weight = 0.0
+    """Weight of path length regularisation, of networks with styles; 2 as published."""
+    path_length_every: Positive = 4
+    """Updates of the generator between two of them."""
 
 
 class TrainSettings(LoopSettings):
-    iterations: Positive = 125_000  # d_steps discriminator updates and one generator update each
+    iterations: Positive = 125_000
+    """Each has d_steps updates of the discriminator and one of the generator."""
     batch_size: BatchSize = 50
+    """Real, and as many generated, images of an update."""
     d_steps: Positive = 4
-    precision: Precision = "auto"  # of the networks, the teacher included
-    graph: bool = True  # CUDA graphs of the updates, on one GPU
+    """Updates of the discriminator in an iteration."""
+    precision: Precision = "auto"
+    """Of the convolutions and linear layers of the networks, the teacher included."""
+    graph: bool = True
+    """CUDA graphs of the updates, on one GPU."""
     g_lr: RateOverTime = 2e-4
+    """Learning rate of the generator."""
     d_lr: RateOverTime = 2e-4
+    """Learning rate of the discriminator."""
     betas: tuple[BetaOverTime, BetaOverTime] = (0.0, 0.999)
-    ema_decay: DecayOverTime = 0.9999  # or {half_life: images or auto, ramp_up: 0.05}
+    """Of Adam, for both networks."""
+    ema_decay: DecayOverTime = 0.9999
+    """Of the averaged generator: a number, or {half_life: images or auto, ramp_up: 0.05}."""
     ema_start: Count = 1000
-    freeze_d: Count = 0  # layers of the discriminator, from the image on, that are not trained
+    """Iterations in which the averaged generator is a copy."""
+    freeze_d: Count = 0
+    """Layers of the discriminator, from the image on, that are not trained."""
     sample_every: Positive = 1000
-    # further grids before that: after this many iterations, and 2, 4, 8, ... times as many
+    """Iterations between two grids of samples."""
     sample_first: Positive | None = None
+    """Further grids before that: after this many iterations, and 2, 4, 8, ... times as many."""
 
     @model_validator(mode="before")
     @classmethod
@@ -194,20 +234,29 @@ class TrainSettings(LoopSettings):
 class Settings(RunSettings):
     """The complete settings of a GAN run."""
 
-    cache: str | None = None  # folder in which features of real images are kept
-    # run folder or file of weights that the networks start from, with train.ema_start = 0 and no
-    # ramp_up, since the EMA starts there too; not read again when the run is resumed
+    cache: str | None = None
+    """Folder in which features of real images are kept between runs."""
     init_from: str | None = None
+    """Run folder or file of weights that the networks start from, with train.ema_start = 0 and no
+    ramp_up, since the EMA starts there too; not read again when the run is resumed."""
     data: DataSettings
+    """The images."""
     model: Annotated[Choice, OneOf(NETWORKS, "biggan")] = choice("biggan")
+    """The pair of networks."""
     adversary: Annotated[Choice, OneOf(ADVERSARIES)] = choice("hinge")
+    """The adversarial loss."""
     augment: list[Annotated[Choice, OneOf(AUGMENTATIONS)]] = Field(
         default=["translation", "cutout"], validate_default=True
     )
+    """Augmentations of all images that the discriminator sees, in this order."""
     distill: DistillSettings | None = None
+    """Distillation into the discriminator; null: none."""
     regularize: RegularizeSettings = RegularizeSettings()
+    """Regularisers."""
     train: TrainSettings = Field(default_factory=TrainSettings)
+    """Length, optimisers and the training loop."""
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    """Sampling, distances and metrics."""
 
     may_change: ClassVar[tuple[str, ...]] = (
         *RunSettings.may_change, "train.iterations", "train.sample_every", "train.sample_first",

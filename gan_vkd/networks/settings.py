@@ -12,12 +12,14 @@ class SamplingSettings(Section):
     """How the EMA generator is sampled."""
 
     batch_size: BatchSize = 100
+    """Samples that are drawn at once."""
     seed: Seed = 0
-    # statistics of the sampled generator's batch norm: re-estimated for its weights, the stored
-    # running ones, or those of each batch of samples
+    """Of latents and classes."""
     batch_norm: Literal["standing", "running", "batch"] = "standing"
-    # of batch_size samples each, for the estimate
+    """Statistics of the sampled generator's batch norm: re-estimated for its weights, the stored
+    running ones, or those of each batch of samples."""
     standing_batches: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Batches, of batch_size samples each, for the estimate."""
 
     @property
     def idle(self) -> dict[str, str]:

@@ -19,8 +19,11 @@ class Schedule(Section):
     """
 
     end: float
+    """The value from `iterations` on."""
     start: float = 0.0
+    """The value at the start."""
     iterations: Count | Literal["auto"] = 0
+    """Length; auto: that of the whole run."""
 
     def __call__(self, iteration: int) -> float:
         """The value at an iteration, counted from 0."""

@@ -57,13 +57,21 @@ class LoopSettings(Section):
     """Settings of the training loop (gan_vkd/runtime/training.py)."""
 
     log_every: Positive = 50
+    """Updates, or iterations of a GAN, between two records."""
     logger: Annotated[Choice, OneOf(LOGGERS)] = choice("tensorboard")
+    """What writes scalars and pictures beside `metrics.jsonl`."""
     checkpoint_every: Positive = 1000
-    keep_checkpoints: Annotated[int, Field(ge=2, le=10**8)] = 2  # the newest; and the best
-    rollbacks: Count = 0  # at most, after values that are not finite
-    rollback_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5  # of learning rates, at each one
-    # when a run is resumed whose training data differ from those of its checkpoint
+    """Iterations (of runs by epochs: updates) between two checkpoints."""
+    keep_checkpoints: Annotated[int, Field(ge=2, le=10**8)] = 2
+    """Number of the newest checkpoints that are kept, beside that of the best evaluation."""
+    rollbacks: Count = 0
+    """How often, at most, a run goes back to its last checkpoint after a value that is not
+    finite."""
+    rollback_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Factor of the learning rates at each rollback."""
     changed_data: Literal["refuse", "accept"] = "refuse"
+    """What is done when a run is resumed whose training data differ from those of its
+    checkpoint."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,9 +87,12 @@ class LoopSettings(Section):
 class RunSettings(Section):
     """Settings that all runs have."""
 
-    arm: Name  # the configuration in a comparison: a row of its table
+    arm: Name
+    """Name of the configuration in a comparison: a row of its table."""
     seed: Seed = 0
+    """Of initial weights, order of images and random numbers."""
     device: str = "auto"
+    """`auto`: a GPU where there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`, ..."""
     train: LoopSettings = Field(default_factory=LoopSettings)
 
     # Keys, or their prefixes, that may change when a run is resumed: they affect what is reported

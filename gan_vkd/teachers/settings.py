@@ -13,10 +13,14 @@ Prompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # with {} for the
 class LayerSettings(Section):
     """The layer that a network is read at, and how its output is pooled to a vector per sample."""
 
-    layer: str | None = None  # a module's name; null: the network's default features
+    layer: str | None = None
+    """Name of a module of the network; null: the network's default features."""
     pool: Literal["mean", "sum", "first"] = "mean"
-    prefix_tokens: Count = 0  # left out of a mean or sum over tokens
-    channels_last: bool = False  # maps are (B, H, W, d), as in Swin
+    """How tokens or positions become one vector: their mean, their sum, or the first token."""
+    prefix_tokens: Count = 0
+    """Number of first tokens that a mean or sum leaves out."""
+    channels_last: bool = False
+    """Whether maps are (B, H, W, d), as in Swin."""
 
 
 class NetworkSettings(LayerSettings):
@@ -25,17 +29,28 @@ class NetworkSettings(LayerSettings):
     INCEPTION."""
 
     name: str
-    weights: str | None = None  # a local copy; null: the published download
-    size: Positive | None = None  # input size; null: the network's own
-    enlarge: Literal["bicubic", "nearest"] = "bicubic"  # how images are resized to it
-    normalize: bool = True  # false: it is given images in [-1, 1] unchanged
+    """The network."""
+    weights: str | None = None
+    """A local copy of its weights; null: the published download."""
+    size: Positive | None = None
+    """Input size in pixels; null: the network's own."""
+    enlarge: Literal["bicubic", "nearest"] = "bicubic"
+    """How images are resized to it."""
+    normalize: bool = True
+    """Whether images have the mean and deviation of the network's training; false: it is given
+    images in [-1, 1]."""
 
 
 class TextSettings(Section):
     """A text tower of open_clip whose class embeddings are in the teacher's feature space."""
 
     model: str = "ViT-B-32-quickgelu"
-    weights: str = "openai"  # a published tag, or a local copy
-    names: list[str] | None = None  # class names; null: those of the data
-    prompts: Annotated[list[Prompt], Field(min_length=1)] = ["a {}"]  # KD-DLGAN's; averaged
-    normalize: bool = True  # to unit length; false as in KD-DLGAN's code
+    """Name of the text tower in open_clip."""
+    weights: str = "openai"
+    """A published tag, or a local copy."""
+    names: list[str] | None = None
+    """Class names; null: those of the data."""
+    prompts: Annotated[list[Prompt], Field(min_length=1)] = ["a {}"]
+    """Sentences with {} for the name, whose embeddings are averaged; KD-DLGAN's."""
+    normalize: bool = True
+    """Whether embeddings are scaled to unit length; false as in KD-DLGAN's code."""

@@ -27,12 +27,19 @@ class TeachSettings(Section):
     """Settings of `vkd teach`."""
 
     seed: Seed = 0
+    """Of initial weights, order of images and random numbers."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
     data: DataSettings
+    """The images and their classes."""
     depth: Literal[8, 14, 20, 32, 44, 56] = 8
+    """Layers of the CIFAR ResNet."""
     iterations: Positive = 500
+    """Updates of the network."""
     batch_size: BatchSize = 50
+    """Images of one update."""
     lr: LearningRate = 2e-3
+    """Learning rate."""
 
 
 def teach(settings: TeachSettings, out: Path) -> float | None:

@@ -73,7 +73,8 @@ def _covered(length: int, ratio: float, x: Tensor) -> Tensor:
 class DiffAugment(Augmentation):
     """Base class of an operation that is applied to each image with probability p, independently.
 
-    p: a number, 1 as published, or a schedule over iterations.
+    Args:
+        p: a number, 1 as published, or a schedule over iterations.
     """
 
     now: Tensor
@@ -102,6 +103,8 @@ class DiffAugment(Augmentation):
 
 @AUGMENTATIONS.register("color")
 class Color(DiffAugment):
+    """Random brightness, saturation and contrast."""
+
     def __init__(self, *, p: Probability = 1.0) -> None:
         super().__init__(p)
 
@@ -111,6 +114,12 @@ class Color(DiffAugment):
 
 @AUGMENTATIONS.register("translation")
 class Translation(DiffAugment):
+    """Random shifts.
+
+    Args:
+        ratio: the largest shift, as a share of the side.
+    """
+
     def __init__(self, *, ratio: Ratio = 0.125, p: Probability = 1.0) -> None:
         super().__init__(p)
         self.ratio = ratio
@@ -121,6 +130,12 @@ class Translation(DiffAugment):
 
 @AUGMENTATIONS.register("cutout")
 class Cutout(DiffAugment):
+    """A square of zeros anywhere in the image.
+
+    Args:
+        ratio: side of the square, as a share of the image's.
+    """
+
     def __init__(self, *, ratio: Ratio = 0.5, p: Probability = 1.0) -> None:
         super().__init__(p)
         self.ratio = ratio

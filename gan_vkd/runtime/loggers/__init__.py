@@ -15,6 +15,7 @@ LOGGERS: Registry[Logger] = Registry("logger")
 
 @LOGGERS.register("tensorboard")
 def tensorboard(folder: Path, first: int) -> Logger:
+    """TensorBoard events, in the run folder's `tensorboard`."""
     from gan_vkd.runtime.loggers.tensorboard import TensorBoard
 
     return TensorBoard(subfolder(folder, "tensorboard"), first)
@@ -36,4 +37,5 @@ def weights_and_biases(folder: Path, first: int, *, project: str = "gan-vkd") ->
 
 @LOGGERS.register("none")
 def none(folder: Path, first: int) -> Logger:
+    """Nothing beside the records."""
     return Logger()

@@ -37,7 +37,9 @@ class Ada(Augmentation):
         ramp: thousands of real images in which a number p is reached, from 0; 0: used from the
             start.
         color_share: of p, for the colour operations; 0.5 in R3GAN.
-        target, every, kimg: of the controller.
+        target: of the controller, for r_t, the mean sign of the scores of real images.
+        every: updates of the discriminator between two changes of p.
+        kimg: thousands of real images in which p can rise from 0 to 1.
         flip: whether pixel blitting has the horizontal flip. False for images whose mirror image is
             not valid; None: as `data.flip` in a run, else True.
     """
