@@ -27,6 +27,7 @@ installed_here() {
         && command -v vkd >/dev/null && case $extras in
             "") true ;;
             "[detect]") python -c 'import pycocotools' 2>/dev/null ;;
+            "[docs]") python -c 'import latex2mathml, material, mkdocs, mkdocstrings_handlers' 2>/dev/null ;;
             *) python -c 'import hatchling, hypothesis, mypy, onnxruntime, pycocotools, pytest, webdataset, xdist' 2>/dev/null ;;
         esac
 }

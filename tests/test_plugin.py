@@ -2,46 +2,21 @@
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from gan_vkd.runtime.checkpoint import load_state
 from gan_vkd.runtime.folder import RunFolder
+from tests.plugins import ROOT, install, vkd
 
-ROOT = Path(__file__).resolve().parents[1]
 OWN = Path(__file__).parent / "plugin"
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
     """Returns an environment in which the package of tests/plugin is installed."""
-    site = tmp_path / "site"
-    info = site / "own_components-1.0.dist-info"
-    info.mkdir(parents=True)
-    shutil.copy(OWN / "own_components.py", site)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-components\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gan_vkd.components]\nown = own_components\n")
-    return os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
-
-
-CALLS = (
-    "import json, sys\nfrom gan_vkd.cli import main\nfrom tests.processes import called\n"
-    "ended = [called(main, *words) for words in json.loads(sys.argv[1])]\n"
-    "print(json.dumps([(e.returncode, e.stderr) for e in ended]))\n"
-)
-
-
-def vkd(environment: dict[str, str], *commands: list[str]) -> list[tuple[int, str]]:
-    """Exit codes and errors of commands, all in one new process."""
-    done = subprocess.run(
-        [sys.executable, "-c", CALLS, json.dumps(commands)],
-        stdout=subprocess.PIPE, text=True, env=environment, timeout=300, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout)
+    return install(tmp_path / "site", (OWN / "own_components.py").read_text())
 
 
 def test_one_component_of_every_kind_trains_and_its_options_are_checked(

@@ -1,4 +1,4 @@
-"""Makes pages of the Markdown files beside docs/, and finds a place in the navigation for each page.
+"""Makes pages of the Markdown files beside docs/, and finds each page a place in the navigation.
 
 README.md is the first page. Links between files of the repository become links between pages; what
 has no page, such as a script, loses its link and keeps its text.
