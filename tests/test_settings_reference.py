@@ -24,10 +24,9 @@ KEYS = {file: {row[1] for row in ROWS if row[0] == file} for file in PAGES}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}:{row[1]}")
-def test_every_key_has_a_type_and_a_meaning(row: tuple[str, ...]) -> None:
-    assert row[2]
-    assert row[4]
+def test_every_key_has_a_type_and_a_meaning() -> None:
+    assert len(ROWS) > 300
+    assert not [row for row in ROWS if not (row[2] and row[4])]
 
 
 def _keys(tree: dict[str, Any], prefix: str = "") -> set[str]:
