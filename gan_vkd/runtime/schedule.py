@@ -78,8 +78,8 @@ def number_or_schedule(*words: str, number: str, fits: Callable[[float], bool]) 
                     return schedule
             elif value in words or (not isinstance(value, bool) and fits(float(value))):
                 return value
-        schedule = "a schedule {start: A, end: B, iterations: N or auto} of such numbers"
-        others = ", ".join([schedule, *words])
+        other = "a schedule {start: A, end: B, iterations: N or auto} of such numbers"
+        others = ", ".join([other, *words])
         raise ValueError(f"expected {number}, or {others}")
 
     return BeforeValidator(checked)
