@@ -56,6 +56,7 @@ def test_help_has_an_example_with_options_that_exist(
     for run in ("runs/mine", "runs/other"):
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "settings.yaml").touch()
+    (tmp_path / "photos").mkdir()
     (tmp_path / "photo.jpg").touch()
     (tmp_path / "G_ema.pth").touch()
     heading, line = command.epilog.removeprefix("\b\n").split("\n")

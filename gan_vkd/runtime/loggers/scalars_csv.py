@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gan_vkd.runtime.files import read_text, write_text
+from gan_vkd.runtime.files import NO_LINK, read_text, write_text
 from gan_vkd.runtime.loggers.interface import FallibleLogger
 
 HEADER = ["iteration", "name", "value"]
@@ -46,7 +46,7 @@ class ScalarsCSV(FallibleLogger):
             if iteration != self._last:
                 self._last, self._names = iteration, set()
             self._names |= rows.keys()
-            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
+            flags = os.O_WRONLY | os.O_APPEND | NO_LINK
             with os.fdopen(os.open(self.file, flags), "a", encoding="utf-8", newline="") as file:
                 file.write(_lines([[iteration, name, value] for name, value in rows.items()]))
 
