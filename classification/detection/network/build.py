@@ -100,7 +100,7 @@ def _resized(saved: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
         if not name.endswith(".position_bias") or name not in own or table.ndim != 2:
             continue
         if table.shape[0] != own[name].shape[0] and table.shape[1] == own[name].shape[1]:
-            window = window_of(own[name])
+            window = window_of(len(own[name]))
             with warnings.catch_warnings(action="ignore"):  # of torch, about the interpolation
                 state[name] = resize_rel_pos_bias_table(table, (window, window), own[name].shape)
     return state

@@ -94,7 +94,7 @@ def describe(state: Mapping[str, Tensor], where: object) -> tuple[DetectorSettin
             "hidden": rows("neck.0.linear1.weight", 2)[0] if layers else 1,
             "fusion": "fusion.coarsest.conv1.weight" in state,
             "iou_aware": "overlap_heads.0.layers.0.weight" in state,
-            "window": window_of(state["body.stages.0.blocks.0.attention.position_bias"]),
+            "window": window_of(rows("body.stages.0.blocks.0.attention.position_bias", 2)[0]),
         }
         classes = rows("class_heads.0.weight", 2)[0]
     except (KeyError, ValueError):
@@ -108,9 +108,9 @@ def describe(state: Mapping[str, Tensor], where: object) -> tuple[DetectorSettin
     )
 
 
-def window_of(table: Tensor) -> int:
-    """The side of the windows that a table of position biases ((2 w - 1)^2, heads) is for."""
-    return (math.isqrt(len(table)) + 1) // 2
+def window_of(rows: int) -> int:
+    """The side w of the windows that a table of (2 w - 1)^2 position biases is for."""
+    return (math.isqrt(rows) + 1) // 2
 
 
 def _numbered(state: Mapping[str, Tensor], pattern: str) -> int:
@@ -130,7 +130,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             theirs[f"transformer.decoder.{published}"] = tensor
         if published.endswith(".attn.relative_position_bias_table"):
             theirs[published.partition(".attn.")[0] + _POSITION_INDEX] = relative_position_index(
-                window_of(tensor)
+                window_of(len(tensor))
             )
     return theirs
 
