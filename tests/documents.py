@@ -42,14 +42,16 @@ def anchors(document: Path) -> set[str]:
 
 
 def commands(document: Path) -> list[str]:
-    """The command lines of this project's programs in blocks of bash, except sketches (...)."""
+    """The command lines of this project's programs in blocks of bash, except sketches (...) and
+    options of the program itself."""
     lines = "\n".join(blocks(document, "bash")).replace("\\\n", " ").splitlines()
-    ours = [line.strip() for line in lines if line.split()[:1] and line.split()[0] in PROGRAMS]
+    ours = [line.strip() for line in lines if re.match(rf"\s*({'|'.join(PROGRAMS)}) [^-]", line)]
     return [line for line in ours if "..." not in line.partition(" #")[0] and "$" not in line]
 
 
 def words(command: str) -> list[str]:
-    """Splits a command as bash does, with its quotes, braces and comments."""
+    """Splits a command as bash does, with its quotes, braces and comments, up to a pipe."""
+    command = re.split(r" (?:\d?>|\|) ", command)[0]
     script = f"list() {{ printf '%s\\0' \"$@\"; }}\nlist {command}"
     done = subprocess.run(["bash", "-f", "-c", script], capture_output=True, text=True, check=True)
     return done.stdout.split("\0")[:-1]

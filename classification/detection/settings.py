@@ -139,7 +139,7 @@ class CriterionSettings(Section):
     giou_weight: Weight = 2.0
     """Of the generalised IoU loss of boxes."""
     iou_weight: Weight = 2.0
-    """With student.iou_aware."""
+    """Of the loss of predicted IoUs, with student.iou_aware."""
     cost_class: Weight = 2.0
     """Of classes in the matching."""
     cost_box: Weight = 5.0

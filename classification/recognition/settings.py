@@ -130,7 +130,8 @@ class StudentSettings(Section):
     name: str = "deit_tiny_distilled_patch16_224"
     """A timm model; one with a distillation token gets one token for each teacher."""
     stem: Literal["patch", "conv", "cit"] = "patch"
-    """`patch`: timm's own; `conv`, for ViTs: the stem of CiT and of VkD's released code."""
+    """`patch`: timm's own; for ViTs also `conv`, the convolutional stem of CiT, which VkD's
+    released code has; `cit`, that and its involution stem, for two teachers."""
     options: dict[StudentOption, int | float | bool | str] = Field(default={})
     """Options of timm.create_model."""
     drop_path: Fraction = 0.1
