@@ -59,6 +59,9 @@ class TwoStems(nn.Module):
 class CiT(VisionTransformerDistilled):
     """A ViT whose two distillation tokens are those of `TwoStems`, instead of learnt ones."""
 
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
+
     def _pos_embed(self, x: Tensor) -> Tensor:
         """(B, 2 + N, d) -> (B, 3 + N, d), with the class token and all positions."""
         tokens = self.cls_token.expand(x.shape[0], -1, -1)  # len() would fix the batch of an export
