@@ -42,7 +42,7 @@ ARMS = [
 ]
 TABLE = [arm for arm in ARMS if arm not in ("rkd", "vicreg")]
 SMALL = "cifar10_10pct+sizes/cpu"
-OTHERS = ("cifar10_vit", "imagenet", "vit", "coco", "quickstart_teacher")
+OTHERS = ("cifar10_vit", "imagenet", "vit", "coco", "finetune", "grocery", "quickstart_teacher")
 RUNS = [
     *(file.stem for file in CONFIGS.glob("*.yaml") if not file.stem.startswith(OTHERS)),
     *(SMALL, "cifar100_10pct+sizes/cpu"),

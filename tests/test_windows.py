@@ -57,7 +57,12 @@ def test_nothing_that_windows_lacks_is_used_unguarded() -> None:
 
 
 def _import_all(names: list[str]) -> None:
-    """In a process of its own: imports every module where Windows' gaps are."""
+    """In a process of its own: imports every module where Windows' gaps are.
+
+    Other packages are imported before, with all that this system has.
+    """
+    for name in names:
+        __import__(name)
     for name in MODULES - {"posix"}:
         sys.modules[name] = None  # type: ignore[assignment]
     for module, missing in ((os, MISSING["os"]), (signal, MISSING["signal"])):

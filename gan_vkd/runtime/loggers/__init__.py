@@ -30,6 +30,11 @@ def scalars_csv(folder: Path, first: int) -> Logger:
 
 @LOGGERS.register("wandb")
 def weights_and_biases(folder: Path, first: int, *, project: str = "gan-vkd") -> Logger:
+    """Weights & Biases; WANDB_MODE=offline keeps everything in the run folder.
+
+    Args:
+        project: name of the project.
+    """
     from gan_vkd.runtime.loggers.weights_and_biases import WeightsAndBiases
 
     return WeightsAndBiases(folder, project)
