@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from classification.recognition.exchange import export_student
@@ -70,6 +71,15 @@ def test_onnxruntime_gives_the_same_logits_for_any_number_of_images(tmp_path: Pa
     torch.save({"model": drawn(ReleasedCiT()).state_dict()}, tmp_path / "latest.pth")
     written = export_student(tmp_path / "latest.pth", tmp_path / "student.onnx", HEADS)
     assert "of torch's" in written
+
+
+def test_positions_are_resized_as_those_of_timms_vits(tmp_path: Path) -> None:
+    theirs = drawn(ReleasedCiT())
+    torch.save({"model": theirs.state_dict()}, tmp_path / "latest.pth")
+    given = {"options": OPTIONS | {"img_size": 48}, "weights": str(tmp_path / "latest.pth")}
+    network = build_student(SETTINGS.model_copy(update=given), 7, 2).network
+    expected = resample_abs_pos_embed(theirs.pos_embed, [6, 6], [4, 4], num_prefix_tokens=3)
+    assert torch.equal(network.pos_embed, expected)
 
 
 def test_each_token_depends_on_its_own_stem() -> None:

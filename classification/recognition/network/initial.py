@@ -92,7 +92,8 @@ def _with_tokens(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict
 
 
 def _resized(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    module = sys.modules[type(network).__module__]
-    convert = getattr(module, "checkpoint_filter_fn", None)
+    modules = [sys.modules[base.__module__] for base in type(network).__mro__]
+    found = (getattr(module, "checkpoint_filter_fn", None) for module in modules)
+    convert = next((function for function in found if function is not None), None)
     with warnings.catch_warnings(action="ignore"):  # of torch, about timm's interpolation
         return state if convert is None else convert(state, network)

@@ -41,10 +41,12 @@ class TwoStems(nn.Module):
     Args:
         width: of the tokens.
         patch: side of a patch in pixels, an even number.
+        grid: (rows, columns) of patches.
     """
 
-    def __init__(self, width: int, patch: int) -> None:
+    def __init__(self, width: int, patch: int, grid: tuple[int, int]) -> None:
         super().__init__()
+        self.grid_size = grid  # by which timm resizes the positions of other resolutions
         self.conv = ConvStem(width, patch)
         projection = nn.Conv2d(CHANNELS, width, patch // 2, patch // 2)
         self.involution = nn.Sequential(*rednet.stem(), projection)

@@ -171,7 +171,7 @@ def _replace_stem(network: Any, two: bool) -> None:
         if not distilled or network.num_prefix_tokens != 3:
             raise ValueError("stem = cit needs a distilled ViT and two teachers")
         network.__class__ = CiT
-        network.patch_embed = TwoStems(*size)
+        network.patch_embed = TwoStems(*size, network.patch_embed.grid_size)
         del network.dist_token
         return
     network.patch_embed.proj = ConvStem(*size)
