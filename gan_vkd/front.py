@@ -267,7 +267,7 @@ def commands(front: Front) -> typer.Typer:
     """Makes a program's application, with the common commands except those in `front.own`."""
     app = typer.Typer(
         help=front.about,
-        epilog=PROGRAMS,
+        epilog=f"{PROGRAMS}\n\n{example(f'{front.program} train {front.settings[0]}')}",
         no_args_is_help=True,
         rich_markup_mode=None,  # its colours are commands to the terminal
         pretty_exceptions_enable=False,

@@ -11,7 +11,11 @@ CLASSIFIERS = {"teacher": [], "judge": ["seed=1", "depth=8"]}  # files that the 
 
 
 def teach_classifiers() -> None:
-    """Trains the teacher and the judge of the example, unless they are there."""
+    """Trains the teacher and the judge of the example, unless they are there.
+
+    The judge is the network on whose features samples are compared with real images.
+    """
+    print(f"a teacher and a judge in {FOLDER} first, then three trainings and their table")
     for name, overrides in CLASSIFIERS.items():
         file = FOLDER / f"{name}.safetensors"
         if not file.exists():

@@ -166,3 +166,12 @@ def test_four_to_sixteen_agreeing_directions_are_whitened():
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("pictures", [5, 20])
+def test_directions_of_rounding_do_not_agree(pictures: int) -> None:
+    """Two views of N pictures have 2 N - 1 directions at most; the others are not counted."""
+    torch.manual_seed(0)
+    first = torch.randn(pictures, 200)
+    second = first + torch.randn(pictures, 200) / 10
+    assert int((spectrum(first, second).agreement != 0).sum()) <= 2 * pictures - 1

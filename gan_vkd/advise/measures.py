@@ -23,7 +23,8 @@ class Spectrum(NamedTuple):
 
     rank: the effective rank, exp(-sum_k p_k ln p_k) with p_k the share of the variance in direction
     k (Roy and Vetterli, EUSIPCO 2007, definition 1); between 1 and d, 0 without any variance.
-    agreement: (d,), the correlation of each direction between the two views.
+    agreement: (d,), the correlation of each direction between the two views; 0 where the variance
+    is rounding, as it is in all but 2 N - 1 directions of few pictures.
     """
 
     rank: float
@@ -36,9 +37,11 @@ def spectrum(first: Tensor, second: Tensor) -> Spectrum:
     mean = (a.mean(0) + b.mean(0)) / 2
     a, b = a - mean, b - mean
     values, vectors = principal((a.T @ a + b.T @ b)[None] / (2 * len(a)))
+    agreement = view_agreement((a @ vectors[0])[None], (b @ vectors[0])[None])[0]
+    known = values[0] > values.max() * values.shape[1] * torch.finfo(values.dtype).eps
     return Spectrum(
         rank=float(effective_rank(values)[0]) if values.any() else 0.0,
-        agreement=view_agreement((a @ vectors[0])[None], (b @ vectors[0])[None])[0],
+        agreement=torch.where(known, agreement, 0.0),
     )
 
 

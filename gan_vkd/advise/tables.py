@@ -88,4 +88,6 @@ def to_paste(row: Row) -> str:
 def command(path: Path, items: list[str], size: int | None, row: Row) -> str:
     """`vkd train` with what the user gave to `vkd advise` and the row's distillation."""
     sized = [] if size is None else ["--size", str(size)]
-    return shlex.join(["vkd", "train", str(path), *sized, *items, "arm=advised", to_paste(row)])
+    out = ["--out", f"runs/{path.stem}-advised"]  # beside a run without a teacher
+    settings = [*items, "arm=advised", to_paste(row)]
+    return shlex.join(["vkd", "train", str(path), *sized, *settings, *out])

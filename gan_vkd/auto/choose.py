@@ -242,11 +242,10 @@ def _augmentation(pick: Picks, images: int, machine: Machine) -> None:
 
 
 def _evaluation(pick: Picks, number: int, iterations: int, machine: Machine) -> None:
-    every = pick(
-        "evaluate.every",
-        max(math.ceil(iterations / EVALUATIONS), min(FEWEST_BETWEEN, iterations)),
-        f"{EVALUATIONS} times, at least {FEWEST_BETWEEN} iterations apart",
-    )
+    every, why = max(math.ceil(iterations / EVALUATIONS), FEWEST_BETWEEN), "at the end"
+    if every < iterations:
+        why = f"{EVALUATIONS} times, at least {FEWEST_BETWEEN} iterations apart"
+    every = pick("evaluate.every", min(every, iterations), why)
     pick("train.sample_first", 16, "grids of samples after 16, 32, 64, ... iterations")
     pick("train.sample_every", every, "and at each evaluation")
     pick("train.checkpoint_every", max(1, every // 5), "a fifth of that is lost at most")
@@ -262,7 +261,7 @@ def _judge(number: int, machine: Machine) -> tuple[dict[str, str] | None, str]:
     if number < 2:
         return None, "no distance: it takes two pictures"
     if machine.is_cpu:
-        return None, "no distance: Inception takes minutes on a CPU; vkd evaluate RUN gives it"
+        return None, "no distance: Inception is slow on a CPU; vkd evaluate RUN --inception FILE"
     if machine.inception == "absent":
         return None, "no distance: Inception is neither here nor reachable; look at samples/"
     where = "is here" if machine.inception == "here" else "will be fetched (91 MiB)"

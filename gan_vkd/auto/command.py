@@ -184,7 +184,8 @@ def expected(found: Estimate, settings: Settings, machine: Machine) -> str:
     """The networks and the estimate of time and memory."""
     train = settings.train
     images = train.batch_size * train.d_steps / found.iteration
-    first = (train.sample_first or train.sample_every) * found.iteration + found.grid
+    earliest = min(train.sample_first or train.sample_every, train.iterations)
+    first = earliest * found.iteration + found.grid
     where = "of memory" if machine.is_cpu else "on the GPU"
     lines = [
         in_words(found.networks),

@@ -110,10 +110,14 @@ class Measured:
         name, found = "metrics", list(filter(is_evaluation, run.records("metrics")))
         if not found:
             name, found = "evaluations", run.records("evaluations")[-1:]
+        if not found and not run.settings().evaluate.judges:
+            raise VkdError(
+                f"{run.path}: no distances, since it has no judge; `vkd evaluate {run.path} "
+                "evaluate.features=...` measures it"
+            )
         if not found:
             raise VkdError(
                 f"{run.path}: no evaluation yet; train further, or call `vkd evaluate {run.path}`"
-                " (with evaluate.features=..., if it has no judge)"
             )
         records = [evaluation(record, run.path / f"{name}.jsonl") for record in found]
         comparable = [record for record in records if _protocol(record) == _protocol(records[-1])]
