@@ -1,4 +1,7 @@
-"""torch.hub's door: model = torch.hub.load("OWNER/REPO", "student", "student.safetensors")."""
+"""Entry points of torch.hub, generator and student.
+
+model = torch.hub.load("OWNER/REPO", "student", "student.safetensors")
+"""
 
 dependencies = [
     "torch",

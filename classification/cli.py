@@ -1,4 +1,4 @@
-"""vkd-classify train | sweep | compare | evaluate | features | export"""
+"""The commands of vkd-classify."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,6 @@ front = Front(
     implied="classification.recognition.weights:implied",
     measures="e.g. data.heldout=PATH: top-1 and top-5, exact on any number of ranks",
     offline=("data.download=false",),
-    own=("export",),
 )
 app = commands(front)
 
@@ -53,7 +52,7 @@ def export(
     if hub:
         from classification.recognition.hub import export_student as export_to_hub
 
-        print(export_to_hub(run, out))
+        result(export_to_hub(run, out), file=out)
         return
     from classification.recognition.weights import given_student
 

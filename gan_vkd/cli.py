@@ -55,7 +55,7 @@ front = Front(
     baseline="none",
     compares="tables over runs and over seeds, and a picture",
     picture="samples.png",
-    own=("train", "evaluate", "export"),
+    own=("train", "evaluate"),
 )
 app = commands(front)
 app.add_typer(tools)
@@ -205,7 +205,8 @@ def evaluate(
     if inception is not None:
         judge = load_settings(run).evaluate.features
         name = judge.name if judge and judge.name in INCEPTION else "inception"
-        own = [*own, f"evaluate.features={{name: {name}, weights: {json.dumps(str(inception))}}}"]
+        weights = json.dumps(str(inception), ensure_ascii=False)  # quoted as YAML reads it
+        own = [*own, f"evaluate.features={{name: {name}, weights: {weights}}}"]
     settings = load_settings(run, ["cache=null", "data.download=false", *own])
     from gan_vkd.evaluation.evaluator import Evaluator
     from gan_vkd.evaluation.record import distances

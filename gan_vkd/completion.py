@@ -53,7 +53,7 @@ def _shipped_keys() -> Iterator[str]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
     for file in SHIPPED.rglob("*.yaml"):
-        yield from _keys(yaml.load(file.read_text(), loader), "")
+        yield from _keys(yaml.load(file.read_text(encoding="utf-8"), loader), "")
 
 
 def _keys(tree: Mapping[str, Any], before: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gan_vkd
-from gan_vkd.runtime.errors import VkdError
+from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.files import reason
 from gan_vkd.runtime.terminal import result
 
@@ -73,7 +73,7 @@ def examine(network: bool = False) -> None:
 def versions(found: Findings) -> None:
     """Versions of Python, this project and its packages; those that are missing or unfit."""
     installed = {name: _version(name) for name in PACKAGES}
-    own = {"gan-vkd": gan_vkd.__version__, "commit": _commit(), "python": platform.python_version()}
+    own = {NAME: gan_vkd.__version__, "commit": _commit(), "python": platform.python_version()}
     facts = {key: value for key, value in (own | installed).items() if value is not None}
     found.add("versions", facts, ", ".join(f"{name} {version}" for name, version in facts.items()))
     for requirement in _requirements(""):
@@ -85,23 +85,32 @@ def devices(found: Findings) -> None:
     """GPUs and cores with their memory, and what train.precision=auto is there."""
     import torch
 
-    from gan_vkd.runtime.devices import pick_device
+    from gan_vkd.runtime.devices import pick_device, usable_cores
     from gan_vkd.runtime.memory import free_memory, total_memory
     from gan_vkd.runtime.precision import resolve
 
-    gib, cores = 2**30, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    chosen = pick_device("auto")
+    gib, cores = 2**30, usable_cores()
+    try:
+        chosen = f"device=auto is {pick_device('auto')}"
+    except VkdError as error:
+        chosen = str(error)
+        found.faults.append(chosen)
     facts: list[dict[str, Any]] = [
         {
             "device": "cpu",
-            "cores": cores or os.cpu_count(),
+            "name": f"{cores} cores",
+            "cores": cores,
             "memory": total_memory(),
             "free": free_memory(),
             "precision": resolve("auto", "cpu", CHANNELS),
         }
     ]
     for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
+        try:
+            free, total = torch.cuda.mem_get_info(index)
+        except RuntimeError as error:
+            found.faults.append(f"cuda:{index}: {one_line(error)}")
+            continue
         facts.append(
             {
                 "device": f"cuda:{index}",
@@ -115,13 +124,13 @@ def devices(found: Findings) -> None:
         "devices",
         facts,
         *(
-            f"{fact['device']}: {fact.get('name') or '{cores} cores'.format(**fact)}, "
+            f"{fact['device']}: {fact['name']}, "
             f"{fact['memory'] / gib:.1f} GiB ({fact['free'] / gib:.1f} free), "
             f"train.precision=auto is {fact['precision']}"
             f"{' (measured)' if fact['device'] == 'cpu' else ''}"
             for fact in facts
         ),
-        f"device=auto is {chosen}",
+        chosen,
     )
 
 

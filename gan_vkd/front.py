@@ -323,9 +323,6 @@ def commands(front: Front) -> typer.Typer:
         settings = front.function("load")(config, [*front.offline, *implied, *given])
         measured(front.function("evaluate")(run, settings))
 
-    def export(run: RunFolder, out: Annotated[Path, typer.Argument(help=front.formats)]) -> None:
-        result(front.function("export")(run, out), file=out)
-
     for command, about, usual in (
         (train, f"Train {front.trained}, alone or as one of torchrun's ranks.\n\n{ENDS}",
          f"{front.settings[0]} --out runs/mine"),
@@ -336,8 +333,6 @@ def commands(front: Front) -> typer.Typer:
          "runs/mine runs/other --out report.html"),
         (evaluate, f"Measure a run's best {front.best}, or a file's, {front.measures}.",
          "runs/mine"),
-        (export, f"Export a run's best {front.best}, for use without this project.",
-         "runs/mine mine.safetensors"),
     ):  # fmt: skip
         if command.__name__ not in front.own:
             line = example(f"{front.program} {command.__name__} {usual}")
@@ -442,5 +437,8 @@ def _exit_code(app: typer.Typer) -> tuple[int, str]:
             print(f"vkd: {plain(line)}", file=sys.stderr)
         return error.exit_code, str(error)
     except SystemExit as end:
-        return (end.code if isinstance(end.code, int) else int(end.code is not None)), ""
+        if isinstance(end.code, str):  # a message
+            print(end.code, file=sys.stderr)
+            return 1, end.code
+        return end.code or 0, ""
     return 0, ""

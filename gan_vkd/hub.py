@@ -58,8 +58,9 @@ class PretrainedGenerator(HubModel, tags=["gan"]):
         """
         file, text = user_path(source), ""
         if file.is_dir():
-            settings, (generator, facts) = Run(file).settings(), Run(file).load_generator(device)
-            text = _card(Run(file), settings, facts["iteration"])
+            run = Run(file)
+            settings, (generator, facts) = run.settings(), run.load_generator("cpu")
+            text = _card(run, settings, facts["iteration"])
         else:
             settings = _settings_in(file)
             generator, facts = read_generator(file, settings)

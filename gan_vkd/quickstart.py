@@ -20,4 +20,4 @@ def teach_classifiers() -> None:
         file = FOLDER / f"{name}.safetensors"
         if not file.exists():
             accuracy = teach(load_as(TeachSettings, Path("quickstart_teacher"), overrides), file)
-            print(f"{file}: held-out accuracy {accuracy:.1%}" if accuracy else file)
+            print(f"{file}: held-out accuracy {accuracy:.1%}" if accuracy is not None else file)

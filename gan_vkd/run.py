@@ -125,7 +125,7 @@ def build_generator(
                 raise ValueError(f"{name} is of {value.dtype}, not {types[name]}")
     except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
-        raise VkdError(f"{file}: not of this run's settings ({reason})") from None
+        raise VkdError(f"{file}: does not fit its settings ({reason})") from None
     require_finite(generator, file)
     normalize_by_batch(generator, by_batch)
     return generator.eval().requires_grad_(False)

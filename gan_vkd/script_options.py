@@ -3,23 +3,29 @@
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from gan_vkd.runtime.terminal import choose_form
+from gan_vkd.runtime.terminal import choose_form, is_form_chosen
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _quiet(context: typer.Context, chosen: bool) -> None:
-    if chosen and not context.resilient_parsing:  # of the shell's completion
-        choose_form("quiet")
+    _choose("quiet", context, chosen)
 
 
 def _json(context: typer.Context, chosen: bool) -> None:
-    if chosen and not context.resilient_parsing:
-        choose_form("json")
+    _choose("json", context, chosen)
+
+
+def _choose(form: Literal["quiet", "json"], context: typer.Context, chosen: bool) -> None:
+    if not chosen or context.resilient_parsing:  # of the shell's completion
+        return
+    if is_form_chosen():
+        raise typer.BadParameter("--quiet and --json: give one of them")
+    choose_form(form)
 
 
 OPTIONS = {

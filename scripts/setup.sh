@@ -28,7 +28,7 @@ installed_here() {
             "") true ;;
             "[detect]") python -c 'import pycocotools' 2>/dev/null ;;
             "[docs]") python -c 'import latex2mathml, material, mkdocs, mkdocstrings_handlers' 2>/dev/null ;;
-            *) python -c 'import hatchling, hypothesis, mypy, onnxruntime, pycocotools, pytest, webdataset, xdist' 2>/dev/null ;;
+            *) python -c 'import gradio, hatchling, hypothesis, ipykernel, latex2mathml, mkdocs, mypy, nbclient, onnxruntime, playwright, pycocotools, pytest, webdataset, xdist' 2>/dev/null ;;
         esac
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = torch.multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["gan_vkd.training", "classification.recognition.training",
@@ -113,3 +114,16 @@ def called(main: Callable[[], None], *arguments: object) -> subprocess.Completed
         except SystemExit as end:
             code = end.code
     return subprocess.CompletedProcess(words, int(code or 0), output.getvalue(), errors.getvalue())
+
+
+def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs Python with the arguments in a new process, by default in the checkout."""
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE} | options
+    return subprocess.run(
+        [sys.executable, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        **options,
+    )

@@ -3,7 +3,6 @@
 import csv
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from gan_vkd.networks.cifar_resnet import CifarResNet
 from gan_vkd.runtime.checkpoint import save_state
 from gan_vkd.runtime.errors import SettingsError
 from gan_vkd.teachers.interface import Built
+from tests.processes import called
 from tests.test_auto import encoded, folder, picture
 
 TINY = ["model.channel_max=8", "model.z_dim=8", "model.w_dim=8", "train.batch_size=4"]
@@ -26,19 +26,15 @@ Answer = tuple[int, str, str]
 
 
 @pytest.fixture
-def vkd(tmp_path, monkeypatch, capsys) -> Callable[..., Answer]:
+def vkd(tmp_path, monkeypatch) -> Callable[..., Answer]:
     """Runs `vkd` in an empty folder, without cached weights: exit code, output and error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("gan_vkd.advise.candidates._fetched", lambda: iter(()))
 
     def call(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["vkd", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
+        done = called(main, *arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return call
 

@@ -1,7 +1,6 @@
 """`vkd train PICTURES` from start to end."""
 
 import gc
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gan_vkd.run import Run
 from gan_vkd.runtime import ranks
 from gan_vkd.training import Game
 from tests.conftest import CONFIGS
+from tests.processes import called
 from tests.test_auto import encoded, folder, picture
 
 TINY = ["model.channel_max=8", "model.z_dim=8", "model.w_dim=8", "train.batch_size=4"]
@@ -21,17 +21,13 @@ Answer = tuple[int, str, str]
 
 
 @pytest.fixture
-def vkd(tmp_path, monkeypatch, capsys) -> Callable[..., Answer]:
+def vkd(tmp_path, monkeypatch) -> Callable[..., Answer]:
     """Runs `vkd train` on a CPU in an empty folder: exit code, standard output and error."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["vkd", "train", *map(str, arguments), "device=cpu"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
+        done = called(main, "train", *arguments, "device=cpu")
+        return done.returncode, done.stdout, done.stderr
 
     return call
 

@@ -109,6 +109,13 @@ def test_json_is_one_object_and_quiet_is_the_result(line: str, call: Callable[..
     assert value
 
 
+@pytest.mark.parametrize("forms", ["--quiet --json", "--json --quiet"])
+def test_one_form_of_output_at_a_time(forms: str, call: Callable[..., Any]) -> None:
+    code, out, err = call(f"vkd configs {forms}")
+    assert code == 2
+    assert "give one of them" in out + err
+
+
 def test_json_of_a_failure_has_the_error(call: Callable[..., Any]) -> None:
     code, out, err = call("vkd train no/where --json")
     found = json.loads(out)

@@ -14,6 +14,7 @@ from gan_vkd.game.settings import load_settings
 from gan_vkd.hub import PretrainedGenerator, load_generator
 from gan_vkd.networks.interface import NETWORKS
 from gan_vkd.networks.sampling import draw_samples
+from gan_vkd.report.card import card
 from gan_vkd.run import Run
 from gan_vkd.runtime import hub
 from gan_vkd.runtime.errors import VkdError
@@ -187,3 +188,9 @@ def test_strangers_files_are_checked(
 
     monkeypatch.setattr(hub, "snapshot_download", unreachable)
     assert "not fetched from the Hub" in refusal(tmp_path / "nowhere")
+
+
+def test_a_backslash_of_a_run_does_not_undo_an_escape() -> None:
+    title = r"\[a\](http://b)"
+    made = card(title=title, pipeline="x", facts={"a": 1}, usage="x", command="x", settings={})
+    assert r"# \\\[a\\\](http://b)" in made

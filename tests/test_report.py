@@ -205,7 +205,7 @@ def test_a_damaged_run_gives_what_there_is(make_run: Callable[..., Path], tmp_pa
         assert "\n" not in found
     assert len(missing) == 9
     assert page.tags["img"] == 5 + (1 + 1 + 2) + 1 + (2 + 2)
-    assert "running, or ended without a word" in page.text
+    assert "running, failed or killed" in page.text
     assert view(GANS, torn).series()["d_loss"] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
 
 

@@ -219,7 +219,7 @@ def test_a_generator_of_other_settings_is_refused(run):
     run.export(generator(), FACTS)
     text = (run.path / "settings.yaml").read_text()
     (run.path / "settings.yaml").write_text(text.replace("ch: 2", "ch: 4"))
-    assert "not of this run's settings" in refused_generator(run)
+    assert "does not fit its settings" in refused_generator(run)
 
 
 @pytest.mark.parametrize(

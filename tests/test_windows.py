@@ -33,7 +33,7 @@ GUARDED = {
     "gan_vkd.runtime.stopping": {"alarm"},
     "gan_vkd.data.storage": {"posix_fallocate"},
     "gan_vkd.sweep.slurm": {"pthread_sigmask", "SIGUSR1", "SIGUSR2"},
-    "gan_vkd.doctor": {"sched_getaffinity"},
+    "gan_vkd.runtime.devices": {"sched_getaffinity"},
 }
 
 

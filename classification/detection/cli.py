@@ -1,4 +1,4 @@
-"""vkd-detect train | sweep | compare | evaluate | predict | export"""
+"""The commands of vkd-detect."""
 
 from pathlib import Path
 from typing import Annotated
@@ -49,7 +49,7 @@ front = Front(
     measures="e.g. data.heldout=val2017: COCO's AP, exact on any number of ranks",
     images=Path("coco_vidt_nano"),
     implied="classification.detection.run:implied",
-    own=("sweep", "compare", "export"),
+    own=("sweep", "compare"),
 )
 app = commands(front)
 

@@ -42,11 +42,13 @@ class Detected(Measured):
     @property
     def caption(self) -> str:
         data, train = self.settings.data, self.settings.train
+        layers = self.settings.evaluate.layers
+        dropped = "" if layers is None else f", by the first {layers} layers of the neck"
         share = f"{data.num_images:,} images" if data.num_images is not None else "all images"
         return (
             f"AP in percent on {data.heldout} ({self.last['images']:,} images) of {data.root}, "
             f"after {train.epochs} epochs of {data.train}, {share}, at "
-            f"{self.settings.evaluate.scale} pixels"
+            f"{self.settings.evaluate.scale} pixels{dropped}"
         )
 
     @property

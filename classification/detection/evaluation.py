@@ -49,7 +49,10 @@ def evaluate_run(folder: Path, settings: DetectionSettings) -> dict[str, Any]:
                 f"but {folder} predicts numbers below {facts['classes']}"
             )
         result = measure(detector, settings, images, device)
-        record = {"heldout": settings.data.heldout, "epoch": facts.get("epoch")} | result
+        own = {"heldout": settings.data.heldout, "epoch": facts.get("epoch")}
+        if settings.evaluate.layers is not None:
+            own["layers"] = settings.evaluate.layers
+        record = own | result
         if user_path(folder).is_dir() and ranks.is_first():
             RunFolder(folder).append("evaluations", record)
         return record

@@ -243,6 +243,8 @@ class DetectionSettings(EpochRunSettings):
             raise ValueError("[DET] tokens are matched one by one: queries must be equal")
         if self.teacher is not None and self.teacher.layers != self.student.layers:
             raise ValueError("the necks' tokens are matched layer by layer: layers must be equal")
+        if (self.evaluate.layers or 0) > self.student.layers:
+            raise ValueError("evaluate.layers is more than student.layers: set it lower, or null")
         if self.teacher is not None and self.teacher.fusion != self.student.fusion:
             raise ValueError("fusion changes the order of the maps: set it alike in both")
         return self

@@ -43,7 +43,8 @@ class InputSettings(Section):
     folder with one folder for each class, decoded on demand. `shards`: tar files of webdataset,
     "train-{000000..000146}.tar"."""
     heldout: float | str | None = "test"
-    """`test`: the source's own (memory); or a path, or null."""
+    """`test`: the source's own (memory); a path; a share of `source` (files), drawn by `seed`; or
+    null."""
     root: str = "data"
     """Folder of torchvision's CIFAR, also for its download."""
     download: bool = True
@@ -329,9 +330,11 @@ class ClassifierSettings(EpochRunSettings):
             raise ValueError("evaluate.crop belongs to data.kind = files or shards")
         if self.data.kind == "shards" and self.augment.views:
             raise ValueError("augment.views needs images that can be listed: not kind = shards")
-        if self.cache is not None and not (self.augment.views and self.teachers):
+        kept = self.augment.views and self.teachers and self.objective.early is None
+        if self.cache is not None and not kept:
             raise ValueError(
-                "cache: only outputs for fixed views are kept: set augment.views, and teachers"
+                "cache: only outputs for fixed views are kept: set augment.views, and teachers, "
+                "without objective.early"
             )
         if self.data.kind == "shards" and self.augment.repeats > 1:
             raise ValueError("data.kind = shards cannot repeat images: set augment.repeats = 1")
@@ -357,13 +360,16 @@ class StudentFacts(Facts):
     numbered: bool = False  # classes are numbers, since the names were not in a published file
 
 
-def facts_of(settings: ClassifierSettings, classes: list[str]) -> dict[str, Any]:
-    """The facts needed to use a student's weights without its run folder."""
+def facts_of(settings: ClassifierSettings, classes: list[str], tokens: int) -> dict[str, Any]:
+    """The facts needed to use a student's weights without its run folder.
+
+    tokens: number of the student's distillation tokens.
+    """
     return {
         "name": settings.student.name,
         "options": settings.student.options,
         "stem": settings.student.stem,
-        "tokens": len(settings.teachers),
+        "tokens": tokens,
         "classes": classes,
         "resolution": settings.data.resolution,
         "mean": list(settings.data.mean),

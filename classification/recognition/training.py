@@ -106,7 +106,9 @@ class Recognition(EpochTask):
         return measure(self.student.measured, self.settings, self.heldout, self.device)
 
     def export(self, facts: dict[str, Any]) -> None:
-        self.run.export(self.student.measured, facts_of(self.settings, self.classes) | facts)
+        student = self.student.measured
+        own = facts_of(self.settings, self.classes, len(student.distilled_heads))
+        self.run.export(student, own | facts)
 
 
 def _require_classes(settings: ClassifierSettings, teachers: list[Teacher], classes: int) -> None:

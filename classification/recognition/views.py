@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from classification.recognition.data.feed import Feed, view_of
 from classification.recognition.learner import Learner
 from gan_vkd.runtime import ranks
+from gan_vkd.runtime.bars import progress_bar
 from gan_vkd.runtime.files import user_path
 from gan_vkd.runtime.stopping import outlive
 from gan_vkd.teachers.features import compute_once, teacher_facts
@@ -26,7 +26,7 @@ BATCH = 64  # images; teachers are larger than students
 def remember(learner: Learner, feed: Feed) -> None:
     """Gives a learner its teachers' logits and features for every view of every training image.
 
-    They are float32 in memory, C + dt values for each image, view and teacher.
+    They are float32 on the device, C + dt values for each image, view and teacher.
 
     Args:
         learner: whose teachers are asked. With an early layer, whose maps are large, nothing is
@@ -68,7 +68,8 @@ def _outputs(learner: Learner, feed: Feed, places: Sequence[Any]) -> Tensor:
         prefetch_factor=2 if workers else None,
     )
     found = []
-    for images, _, _ in tqdm(loader, "teacher outputs", leave=False, disable=None):
+    for images, _, faults in progress_bar(loader, "teacher outputs"):
+        feed.faults.report(fault for fault in faults if fault)
         outputs = learner.teacher_outputs(images.to(learner.device))
         found.append(torch.cat([x.float() for o in outputs for x in (o.logits, o.features)], 1))
     return torch.cat(found)

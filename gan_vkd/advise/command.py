@@ -16,7 +16,7 @@ from gan_vkd.game.settings import Settings
 from gan_vkd.report.tables import as_csv, markdown
 from gan_vkd.runtime.devices import pick_device
 from gan_vkd.runtime.errors import SettingsError, VkdError
-from gan_vkd.runtime.files import user_path, write_text
+from gan_vkd.runtime.files import require_writable, user_path, write_text
 from gan_vkd.runtime.settings_file import merged_items, merged_trees, validated
 from gan_vkd.teachers.settings import NetworkSettings
 
@@ -58,6 +58,8 @@ def advise(
     """
     if out is not None and out.suffix.lower() not in (".md", ".csv"):
         raise SettingsError(f"--out {out}: expected a name that ends in .md or .csv")
+    if out is not None:
+        require_writable(out)
     path = Path(os.path.abspath(user_path(path)))
     settings = _settings(path, items, size)
     asked = [named(name) for name in teachers]
@@ -96,8 +98,8 @@ def _about(path: Path, pictures: ImageSet, used: ImageSet, rows: list[Row], seed
     few = f", fewer than {len(pictures)} for --seconds" if len(used) < len(pictures) else ""
     number, probed = len(used.labels.unique()), ""
     if rows[0].probe is None:
-        alone = number > 1 and "fewer than two classes have two pictures"
-        probed = f"; no probe: {alone or why_no_classes(used.names)}"
+        alone = "fewer than two classes have two pictures"
+        probed = f"; no probe: {alone if number > 1 else why_no_classes(used.names)}"
     return (
         f"{path}: {len(used)} pictures at {used.shape} pixels (data.seed {seed}{few}), in {number} "
         f"class{'es' * (number > 1)}{probed}; two views of each by {', '.join(POLICY)}"

@@ -9,6 +9,7 @@ import yaml
 
 from gan_vkd.advise.choice import normalization, score
 from gan_vkd.advise.measure import Row, Target
+from gan_vkd.auto.reference import name_of
 from gan_vkd.report.tables import Row as TableRow
 from gan_vkd.teachers.settings import LayerSettings, NetworkSettings
 
@@ -88,6 +89,6 @@ def to_paste(row: Row) -> str:
 def command(path: Path, items: list[str], size: int | None, row: Row) -> str:
     """`vkd train` with what the user gave to `vkd advise` and the row's distillation."""
     sized = [] if size is None else ["--size", str(size)]
-    out = ["--out", f"runs/{path.stem}-advised"]  # beside a run without a teacher
-    settings = [*items, "arm=advised", to_paste(row)]
+    out = ["--out", f"runs/{name_of(path)}-advised"]  # beside a run without a teacher
+    settings = ["arm=advised", *items, to_paste(row)]
     return shlex.join(["vkd", "train", str(path), *sized, *settings, *out])

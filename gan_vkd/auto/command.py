@@ -10,6 +10,7 @@ from gan_vkd.auto.choose import Choice, choose, flat, tree_of
 from gan_vkd.auto.estimate import Estimate, estimate
 from gan_vkd.auto.look import Pictures, look
 from gan_vkd.auto.machine import Machine, this_machine
+from gan_vkd.auto.reference import name_of
 from gan_vkd.evaluation.few import FEW, WARNINGS
 from gan_vkd.game.settings import Settings
 from gan_vkd.runtime import ranks
@@ -67,7 +68,7 @@ def train_pictures(
     choices = choose(str(path), pictures, machine, given, size)
     tree = merged_trees(tree_of(choices), asked)
     settings = validated(Settings, tree, str(path), values)
-    folder = out or Path("runs", "".join(f"{_name(path)}-{settings.data.shape}".split()))
+    folder = out or Path("runs", "".join(f"{name_of(path)}-{settings.data.shape}".split()))
     if user_path(folder).resolve() == path.resolve():
         raise SettingsError(f"--out {folder}: is the folder of the pictures; give another one")
     if user_path(folder).exists() and not user_path(folder).is_dir():
@@ -133,10 +134,6 @@ def _require_others(settings: Settings) -> None:
                 look(user_path(other))
             except VkdError as error:
                 raise VkdError(f"{key} = {other}: {error}") from None
-
-
-def _name(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem
 
 
 def described(path: Path, pictures: Pictures, machine: Machine) -> str:

@@ -1,6 +1,5 @@
 """What this machine has for training: its device, memory, and the weights of the usual judge."""
 
-import os
 import urllib.request
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +8,7 @@ import torch
 from cleanfid.downloads_helper import inception_url
 
 from gan_vkd.evaluation.judge import inception_file
-from gan_vkd.runtime.devices import pick_device
+from gan_vkd.runtime.devices import pick_device, usable_cores
 from gan_vkd.runtime.memory import total_memory
 
 PATIENCE = 3  # seconds to wait for the server of Inception's weights
@@ -50,7 +49,7 @@ def this_machine(device: str, judged: bool = True) -> Machine:
         gpu = torch.cuda.get_device_properties(device)
         name, memory = gpu.name, gpu.total_memory
     judge = _inception() if judged and device != "cpu" else "absent"
-    return Machine(device, name, os.cpu_count() or 1, memory / 2**30, judge)
+    return Machine(device, name, usable_cores(), memory / 2**30, judge)
 
 
 def _inception() -> Judge:

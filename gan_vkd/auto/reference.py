@@ -36,3 +36,8 @@ def are_pictures(reference: Path) -> bool:
             f"settings, or {path.absolute()} for its pictures"
         )
     return pictures
+
+
+def name_of(pictures: Path) -> str:
+    """The name of a folder or zip of pictures in that of its run."""
+    return pictures.name if pictures.is_dir() else pictures.stem

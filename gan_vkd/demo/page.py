@@ -201,11 +201,13 @@ def _projection(runs: dict[str, Shown], controls: Controls, folders: Folders) ->
     files = gr.Files(label="Files", visible=False)
 
     def project(
-        name: str, file: str | None, space: str, steps: int, seed: int, chosen: str
+        name: str, file: str | None, space: str, steps: int, seed: int | None, chosen: str
     ) -> Iterator[list[Any]]:
         with messages():
             if file is None:
                 raise VkdError("choose a picture first")
+            if seed is None:  # an empty field
+                raise VkdError("choose a seed first")
             folder, options = folders.new(), (space, chosen or None, steps, seed, folders.new())
             for now in projected(runs[name], Path(file), *options):
                 save_png(now.target, folder / "target.png")

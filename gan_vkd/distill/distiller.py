@@ -24,11 +24,10 @@ class Distiller(nn.Module):
             logits = student(images)
         loss = task_loss(logits) + weight * vkd(*reader.take(), images)
 
-    It computes what the trainer's `distill_loss` is (gan_vkd/game/distillation.py). The teacher is
-    frozen and runs without a gradient, under the caller's autocast; everything else is in float32
-    or better. The teacher is moved with the module, but is no part of its state, parameters or
-    `modules()`. With several ranks, wrap the module in DistributedDataParallel, which averages the
-    gradients of its parameters; its batch statistics are those of all ranks.
+    The teacher is frozen and runs without a gradient, under the caller's autocast; everything else
+    is in float32 or better. The teacher is moved with the module, but is no part of its state,
+    parameters or `modules()`. With several ranks, wrap the module in DistributedDataParallel, which
+    averages the gradients of its parameters; its batch statistics are those of all ranks.
 
     Args:
         teacher: gives the targets.

@@ -100,7 +100,6 @@ class RedNet(nn.Module):
 
     def __init__(self, depth: int = 50, classes: int = 1000) -> None:
         super().__init__()
-        self.depth, self.classes = depth, classes
         self.stem = stem()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         inputs = 64

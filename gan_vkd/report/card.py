@@ -78,4 +78,4 @@ def _without_folders(tree: Any) -> Any:
 def _escaped(text: str) -> str:
     """Text of a run on one line of Markdown, which may hold HTML."""
     line = in_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in "*_`[]#!" else c for c in line)
+    return "".join(f"\\{c}" if c in "\\*_`[]#!" else c for c in line)

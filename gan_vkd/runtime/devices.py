@@ -1,5 +1,7 @@
 """The device of a run."""
 
+import os
+
 import torch
 
 from gan_vkd.runtime import ranks
@@ -28,3 +30,10 @@ def pick_device(name: str) -> str:
         raise VkdError(f"device {name}: not usable here ({reason}); set device=cpu") from None
     torch.backends.cudnn.allow_tf32 = False
     return name
+
+
+def usable_cores() -> int:
+    """The CPU cores that this process may use, which a container may have fewer of."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gan_vkd.runtime.errors import VkdError, one_line
 from gan_vkd.runtime.facts import Facts, checked
-from gan_vkd.runtime.files import read_text, reason, write_atomically, write_text
+from gan_vkd.runtime.files import read_text, reason, user_path, write_atomically, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 MOST = 2**24  # bytes of config.json and README.md
@@ -62,7 +62,7 @@ class HubModel(nn.Module, ModelHubMixin, library_name="gan_vkd"):
             VkdError: files that are missing, damaged or of another kind, or a repository that
                 cannot be fetched.
         """
-        folder = Path(source)
+        folder = user_path(source)
         if not folder.is_dir():
             wanted = [CONFIG, WEIGHTS, CARD]
             try:

@@ -60,8 +60,11 @@ class Status:
 
     state: str
     place: str
-    is_running: bool = False
     left: float | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self.state == "running"
 
     def __str__(self) -> str:
         left = "" if self.left is None else f", about {timedelta(seconds=round(self.left))} left"

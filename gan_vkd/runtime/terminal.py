@@ -97,6 +97,11 @@ def choose_form(form: Literal["quiet", "json"]) -> None:
     sys.stdout = nowhere if form == "quiet" else sys.stderr
 
 
+def is_form_chosen() -> bool:
+    """Whether `choose_form` was called."""
+    return _said.results is not None
+
+
 def is_quiet() -> bool:
     """Whether only errors and results are wanted."""
     return _said.form == "quiet"

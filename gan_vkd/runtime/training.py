@@ -202,7 +202,7 @@ class Training:
         """left: estimated seconds to the end."""
         if ranks.is_first():
             place = self.task.place(self.progress.iteration)
-            self.task.show(Status("running", place, is_running=True, left=left))
+            self.task.show(Status("running", place, left))
 
     def _is_due(self, period: int, now: int) -> bool:
         return now % period == 0 or now == self.task.total

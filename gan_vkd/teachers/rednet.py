@@ -4,6 +4,8 @@ import re
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from gan_vkd.networks.rednet import BLOCKS, RedNet
 from gan_vkd.networks.weights import fill, load_foreign, unwrapped
 from gan_vkd.runtime.errors import VkdError
@@ -29,9 +31,9 @@ def _rednet(depth: int, settings: NetworkSettings, whole: bool = False) -> Built
     path = local_path(settings)
     state: dict[str, Any] = {_name(str(k)): v for k, v in unwrapped(load_foreign(path)).items()}
     rows = state.get("classifier.weight")
-    if getattr(rows, "ndim", 0) != 2:
+    if not isinstance(rows, Tensor) or rows.ndim != 2:
         raise VkdError(f"{path}: not a RedNet with its classifier (head.fc or classifier)")
-    network = RedNet(depth, len(state["classifier.weight"]))
+    network = RedNet(depth, len(rows))
     fill(network, state, str(path))
     return Built(
         network, IMAGENET_MEAN, IMAGENET_STD, size=224, layer="pool", classifier="classifier",

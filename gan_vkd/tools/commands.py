@@ -202,4 +202,4 @@ def project(
     search, target = search_in(run, settings, picture, space, class_, steps, seed, device)
     found = find(search)
     said = save_projection(found, target, {"seed": seed, "steps": steps}, out, video)
-    result(str(said), out=out)
+    result(said, out=out)

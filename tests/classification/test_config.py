@@ -39,6 +39,14 @@ def test_a_student_refuses_options_that_name_files(tmp_path: Path) -> None:
         assert hint in line
 
 
+@pytest.mark.parametrize("name", ["cifar10_vit_vkd", f"{SMALL}+objectives/hard"])
+def test_the_taught_student_of_small_images_is_the_plain_one_with_a_token(name: str) -> None:
+    """A student of another name replaces that of the base, so that its options are repeated."""
+    plain, taught = load_settings(CONFIGS / "cifar10_vit").student, load_settings(CONFIGS / name)
+    assert taught.student.name == plain.name.replace("tiny_", "tiny_distilled_")
+    assert (taught.student.options, taught.student.drop_path) == (plain.options, plain.drop_path)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_arm_is_named_after_the_objective(name: str) -> None:
     assert load_settings(CONFIGS / f"{SMALL}+objectives/{name}").arm == name

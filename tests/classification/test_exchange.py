@@ -21,6 +21,7 @@ from tests.classification.conftest import MakeStudent
 from tests.processes import called
 
 ROOT = Path(__file__).resolve().parents[2]
+NAMES = [str(number) for number in range(10)]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_a_student_without_tokens_is_exported_as_a_timm_model(
     )
     student = build_student(settings.student, 10, 2)
     run = Run(tmp_path / "run")
-    run.export(student, facts_of(settings, [str(i) for i in range(10)]))
+    run.export(student, facts_of(settings, NAMES, len(student.distilled_heads)))
     message = export_student(run.path, tmp_path / "student.pth")
     assert message.partition(": ")[2].startswith("timm.create_model('resnet10t', checkpoint_path=")
 
@@ -85,7 +86,7 @@ def test_the_export_of_two_tokens_says_that_timm_has_no_model(
 ) -> None:
     settings = tiny(arm="cit")
     student = build_student(settings.student, 10, 2)
-    Run(tmp_path / "run").export(student, facts_of(settings, [str(i) for i in range(10)]))
+    Run(tmp_path / "run").export(student, facts_of(settings, NAMES, len(student.distilled_heads)))
     assert "timm has no model with" in export_student(tmp_path / "run", tmp_path / "x.pth")
 
 

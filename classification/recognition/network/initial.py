@@ -87,7 +87,7 @@ def _with_tokens(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict
         return state
     classes, patches = state[_POSITIONS][:, :1], state[_POSITIONS][:, 1 + theirs :]
     state[_POSITIONS] = torch.cat([classes, own[_POSITIONS][:, 1 : 1 + ours], patches], 1)
-    state.pop(_TOKEN, None)
+    state = {n: x for n, x in state.items() if not n.startswith((_TOKEN, "head_dist."))}
     return state | ({_TOKEN: own[_TOKEN]} if ours else {})
 
 

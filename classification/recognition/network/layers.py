@@ -29,6 +29,8 @@ def freeze(student: Student, lowest: int | str) -> None:
     if not lowest:
         return
     network = student.network
+    if not hasattr(network, "group_matcher"):
+        raise SettingsError("train.freeze: timm does not name this student's layers; set it to 0")
     layer = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
     below = max(layer.values())
     count = below if lowest == "all" else int(lowest)

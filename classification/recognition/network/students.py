@@ -117,7 +117,7 @@ def build_student(
     Args:
         settings: name, options of timm.create_model, initial weights.
         classes: C.
-        tokens: number of distillation tokens, for networks that have any.
+        tokens: number of distillation tokens, for networks that have any; CiT's student has two.
         layers: names of early layers to read.
         drop_path: overrides the rate of the settings.
 
@@ -127,6 +127,7 @@ def build_student(
     """
     import timm
 
+    tokens = 2 if settings.stem == "cit" else tokens
     rate = settings.drop_path if drop_path is None else drop_path
     options: dict[str, Any] = {str(name): value for name, value in settings.options.items()}
     options |= {"drop_path_rate": rate} if rate else {}
@@ -145,7 +146,7 @@ def build_student(
         if several:
             _add_tokens(network, tokens)
         if settings.stem != "patch":
-            _replace_stem(network, settings.stem == "cit")
+            _replace_stem(network, settings.stem)
         student = Student(network, layers)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = one_line(error)
@@ -161,15 +162,15 @@ def build_student(
     return student
 
 
-def _replace_stem(network: Any, two: bool) -> None:
+def _replace_stem(network: Any, stem: str) -> None:
     """Replaces the projection of patches by CiT's convolutional stem, or by both of its stems."""
     if not isinstance(network, VisionTransformer) or network.patch_embed.patch_size[0] % 2:
         raise ValueError("another stem than patch needs a ViT with an even patch size")
     size = network.embed_dim, network.patch_embed.patch_size[0]
     distilled = isinstance(network, VisionTransformerDistilled)
-    if two:
-        if not distilled or network.num_prefix_tokens != 3:
-            raise ValueError("stem = cit needs a distilled ViT and two teachers")
+    if stem == "cit":
+        if not distilled:
+            raise ValueError("stem = cit needs a ViT with distillation tokens")
         network.__class__ = CiT
         network.patch_embed = TwoStems(*size, network.patch_embed.grid_size)
         del network.dist_token

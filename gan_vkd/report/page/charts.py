@@ -16,7 +16,7 @@ from gan_vkd.report.page.subject import Subject
 from gan_vkd.report.page.views import Series, View
 from gan_vkd.report.tables import half_interval
 
-HUES = 8  # colours of arms, --arm0 to --arm7 in page.html
+HUES = 8  # colours of arms, --arm0 to --arm7 in page.css
 MOST_POINTS = 300  # of a curve: longer ones are means of equally many neighbours
 MOST_CHARTS = 80  # of a page
 # colours that are drawn, and what they are in the page

@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from gan_vkd.data.decoding import BadImage, open_rgb
+from gan_vkd.data.decoding import MAX_MEGAPIXELS, BadImage, open_rgb
+from gan_vkd.data.images import MAX_FILE_BYTES
 from gan_vkd.report.page.views import View
 from gan_vkd.runtime.errors import VkdError
 from gan_vkd.runtime.files import read_bytes, reason
@@ -20,8 +21,6 @@ MOST_FRAMES = 12  # of a run and folder, the first and the last among them
 MOST_TOGETHER = 96  # of all runs and a folder
 SIDE = 800  # pixels: longer sides are scaled down to it
 QUALITY = 85  # of WebP
-MOST_MEGAPIXELS = 100
-MOST_BYTES = 2**28  # of a file
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def embedded(folder: Path, file: Path) -> str:
     if file.is_symlink():
         raise VkdError(f"{file}: a symbolic link, not followed")
     try:
-        image = open_rgb(read_bytes(file, MOST_BYTES), MOST_MEGAPIXELS, SIDE)
+        image = open_rgb(read_bytes(file, MAX_FILE_BYTES), MAX_MEGAPIXELS, SIDE)
         image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     except BadImage as error:
         raise VkdError(f"{file}: {error}") from None

@@ -71,7 +71,7 @@ def _state(found: View[Any]) -> str:
         return "finished"
     if code is not None:
         return "stopped, out of time" if code is End.OUT_OF_TIME else f"stopped by {code.name}"
-    return "running, or ended without a word"
+    return "running, failed or killed"
 
 
 @contextmanager

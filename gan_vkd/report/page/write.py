@@ -11,7 +11,7 @@ from gan_vkd.report.page.render import Page, page, render
 from gan_vkd.report.page.subject import Subject
 from gan_vkd.report.page.views import name_apart
 from gan_vkd.runtime.errors import one_line
-from gan_vkd.runtime.files import write_text
+from gan_vkd.runtime.files import require_writable, write_text
 from gan_vkd.runtime.task import Status
 
 REFRESH = 20  # seconds between two loads of the page of a run in training
@@ -29,6 +29,7 @@ def write_report(subject: Subject[Any], folders: list[Path], out: Path, baseline
     Raises:
         VkdError: no folder, or the file cannot be written.
     """
+    require_writable(out)
     views = [view(subject, folder) for folder in folders]
     name_apart(views)
     shown = page(subject, views, baseline, embedded)

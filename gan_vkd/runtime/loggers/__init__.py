@@ -23,6 +23,7 @@ def tensorboard(folder: Path, first: int) -> Logger:
 
 @LOGGERS.register("csv")
 def scalars_csv(folder: Path, first: int) -> Logger:
+    """scalars.csv in the run folder."""
     from gan_vkd.runtime.loggers.scalars_csv import ScalarsCSV
 
     return ScalarsCSV(folder / "scalars.csv", first)

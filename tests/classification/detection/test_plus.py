@@ -138,6 +138,11 @@ def test_an_evaluation_drops_layers(tiny_detection: MakeDetection) -> None:
     assert (found[2] != found[3]).any()
 
 
+def test_more_layers_than_the_neck_has_are_refused(tiny_detection: MakeDetection) -> None:
+    with pytest.raises(SettingsError, match=r"evaluate\.layers is more than student\.layers"):
+        tiny_detection("evaluate.layers=3", arm="plain")
+
+
 def test_fused_and_iou_aware_students_are_trained(tiny_detection: MakeDetection) -> None:
     learner, feed = learner_of(
         tiny_detection("student.fusion=true", "student.iou_aware=true", arm="plain")
